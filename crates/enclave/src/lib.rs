@@ -1,0 +1,3 @@
+//! The node: sessions, dispatch, commit pipeline, recovery.
+
+pub mod host;

@@ -1,0 +1,5 @@
+//! Maps, transactions, snapshots, rollback.
+
+mod id;
+
+pub use id::{Seqno, TxId, TxIdSyntax, View};
