@@ -1,0 +1,91 @@
+//! The steps of `cargo xtask test`, in order.
+
+use anyhow::{Context, Result, bail};
+
+use crate::clients;
+use crate::run::{cargo, command, root, succeed, works};
+
+struct Step {
+    name: &'static str,
+    run: fn() -> Result<()>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "format", run: format },
+    Step { name: "lint", run: lint },
+    Step { name: "unit", run: unit },
+    Step { name: "documentation", run: documentation },
+    Step { name: "dependencies", run: dependencies },
+    Step { name: "build", run: build },
+    Step { name: "clients", run: clients::test },
+];
+
+/// The names of the steps.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    STEPS.iter().map(|step| step.name)
+}
+
+/// Runs the steps named, or all of them; stops at the first that fails.
+pub fn run(only: &[String]) -> Result<()> {
+    if let Some(unknown) = only.iter().find(|name| !names().any(|known| known == name.as_str())) {
+        bail!("there is no step {unknown:?}; `cargo xtask test --list` names them");
+    }
+    for step in STEPS.iter().filter(|step| only.is_empty() || only.iter().any(|n| n == step.name)) {
+        println!("\n== {}", step.name);
+        (step.run)().with_context(|| format!("step {:?} failed", step.name))?;
+    }
+    println!("\nAll steps passed.");
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    succeed(&mut cargo(&["fmt", "--all", "--", "--check"]))
+}
+
+fn lint() -> Result<()> {
+    succeed(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn unit() -> Result<()> {
+    succeed(&mut cargo(&["test", "--workspace"]))
+}
+
+fn documentation() -> Result<()> {
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
+    succeed(doc.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// `cargo deny` is used where it is installed: building it takes longer than all our own tests.
+fn dependencies() -> Result<()> {
+    if !works(&mut cargo(&["deny", "--version"])) {
+        println!("skipped: cargo-deny is not installed (cargo install --locked cargo-deny)");
+        return Ok(());
+    }
+    succeed(&mut cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]))
+}
+
+fn build() -> Result<()> {
+    succeed(&mut cargo(&["build", "--release", "--package", "coco", "--package", "coco-basic"]))
+}
+
+/// Runs each fuzz target for a number of seconds. libFuzzer's instrumentation is an unstable
+/// compiler flag, hence the variable; sanitizers are off because the code is safe Rust.
+pub fn fuzz(seconds: u32, only: Option<&str>) -> Result<()> {
+    let targets = root().join("fuzz/fuzz_targets");
+    let mut names: Vec<String> = std::fs::read_dir(&targets)
+        .with_context(|| format!("{} cannot be read", targets.display()))?
+        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
+        .filter(|name| only.is_none_or(|part| name.contains(part)))
+        .collect();
+    names.sort();
+    if !works(&mut cargo(&["fuzz", "--version"])) {
+        succeed(&mut cargo(&["install", "--locked", "cargo-fuzz"]))?;
+    }
+    for name in names {
+        println!("\n== fuzz {name}");
+        let limit = format!("-max_total_time={seconds}");
+        let mut fuzz = command("cargo", &["fuzz", "run", "--sanitizer", "none", &name, "--"]);
+        succeed(fuzz.arg(limit).arg("-max_len=65536").env("RUSTC_BOOTSTRAP", "1"))?;
+    }
+    Ok(())
+}
