@@ -9,6 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use coco_crypto::Entropy;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -89,7 +90,7 @@ pub enum DiskOp {
         /// Where.
         offset: u64,
         /// What.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// Cuts a file to a length.
     Truncate {
