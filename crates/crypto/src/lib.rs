@@ -1,5 +1,20 @@
 //! Keys, AEAD, hashes, COSE, X.509 and secret sharing.
 
+mod aead;
+pub mod cbor;
+pub mod cose;
+mod der;
 mod digest;
+mod ec;
+mod ecdsa_signature;
+mod entropy;
+mod mac;
+mod pem;
 
+pub use aead::{AeadKey, GcmCipher, GcmCipherTooShort, GcmNonce, GcmTag, NotAuthentic};
+pub use cose::{CoseError, CoseSign1};
 pub use digest::{Digest, DigestSyntax, sha256, sha256_concat};
+pub use ec::{BadSignature, Curve, KeyError, KeyPair, PublicKey};
+pub use entropy::Entropy;
+pub use mac::{HKDF_SHA256_MAX_LEN_BYTES, HkdfLength, hkdf_sha256, hmac_sha256};
+pub use pem::{PEM_MAX_LEN_BYTES, PemError};
