@@ -1,3 +1,4 @@
 //! The node: sessions, dispatch, commit pipeline, recovery.
 
 pub mod host;
+pub mod pipeline;
