@@ -1,0 +1,181 @@
+//! Byte strings that live inside the tree when they are small.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A key. Up to 22 bytes take no allocation; ordered bytewise.
+pub type Key = SmallBytes<22>;
+
+/// A value. Up to 70 bytes take no allocation; longer ones are shared, so that a clone is cheap.
+pub type Value = SmallBytes<70>;
+
+/// An immutable byte string: inline up to `INLINE` bytes, reference-counted beyond.
+///
+/// `Debug` tells the length only, since the bytes may be confidential.
+#[derive(Clone)]
+pub struct SmallBytes<const INLINE: usize>(Bytes<INLINE>);
+
+// One byte of tag and one of length: 22 and 70 make 24 and 72 bytes without a gap.
+#[derive(Clone)]
+enum Bytes<const INLINE: usize> {
+    Inline { len: u8, bytes: [u8; INLINE] },
+    Shared(Arc<[u8]>),
+}
+
+impl<const INLINE: usize> SmallBytes<INLINE> {
+    fn inline(bytes: &[u8]) -> Option<Self> {
+        let mut inline = [0; INLINE];
+        inline.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Self(Bytes::Inline { len: u8::try_from(bytes.len()).ok()?, bytes: inline }))
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or(bytes),
+            Bytes::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl<const INLINE: usize> Deref for SmallBytes<INLINE> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl<const INLINE: usize> AsRef<[u8]> for SmallBytes<INLINE> {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl<const INLINE: usize> Borrow<[u8]> for SmallBytes<INLINE> {
+    fn borrow(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl<const INLINE: usize> Default for SmallBytes<INLINE> {
+    fn default() -> Self {
+        Self::from(&[])
+    }
+}
+
+impl<const INLINE: usize> From<&[u8]> for SmallBytes<INLINE> {
+    fn from(bytes: &[u8]) -> Self {
+        Self::inline(bytes).unwrap_or_else(|| Self(Bytes::Shared(bytes.into())))
+    }
+}
+
+impl<const INLINE: usize, const LEN: usize> From<&[u8; LEN]> for SmallBytes<INLINE> {
+    fn from(bytes: &[u8; LEN]) -> Self {
+        Self::from(bytes.as_slice())
+    }
+}
+
+impl<const INLINE: usize, const LEN: usize> From<[u8; LEN]> for SmallBytes<INLINE> {
+    fn from(bytes: [u8; LEN]) -> Self {
+        Self::from(bytes.as_slice())
+    }
+}
+
+impl<const INLINE: usize> From<Vec<u8>> for SmallBytes<INLINE> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::inline(&bytes).unwrap_or_else(|| Self(Bytes::Shared(bytes.into())))
+    }
+}
+
+impl<const INLINE: usize> From<Arc<[u8]>> for SmallBytes<INLINE> {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        Self::inline(&bytes).unwrap_or(Self(Bytes::Shared(bytes)))
+    }
+}
+
+impl<const INLINE: usize> From<&str> for SmallBytes<INLINE> {
+    fn from(text: &str) -> Self {
+        Self::from(text.as_bytes())
+    }
+}
+
+impl<const INLINE: usize> From<String> for SmallBytes<INLINE> {
+    fn from(text: String) -> Self {
+        Self::from(text.into_bytes())
+    }
+}
+
+impl<const INLINE: usize> From<&SmallBytes<INLINE>> for SmallBytes<INLINE> {
+    fn from(bytes: &SmallBytes<INLINE>) -> Self {
+        bytes.clone()
+    }
+}
+
+impl<const INLINE: usize> PartialEq for SmallBytes<INLINE> {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl<const INLINE: usize> Eq for SmallBytes<INLINE> {}
+
+impl<const INLINE: usize> PartialOrd for SmallBytes<INLINE> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<const INLINE: usize> Ord for SmallBytes<INLINE> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_slice().cmp(other.as_slice())
+    }
+}
+
+impl<const INLINE: usize> Hash for SmallBytes<INLINE> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_slice().hash(state);
+    }
+}
+
+impl<const INLINE: usize> fmt::Debug for SmallBytes<INLINE> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} bytes>", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_key_takes_24_bytes_and_a_value_72() {
+        assert_eq!(size_of::<Key>(), 24);
+        assert_eq!(size_of::<Value>(), 72);
+        assert_eq!(size_of::<Option<Value>>(), 72);
+    }
+
+    #[test]
+    fn debug_keeps_the_bytes_to_itself() {
+        assert_eq!(format!("{:?}", Value::from("secret")), "<6 bytes>");
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_read_back_and_compare_as_slices(
+            a in prop::collection::vec(any::<u8>(), 0..48),
+            b in prop::collection::vec(any::<u8>(), 0..48),
+        ) {
+            let (small_a, small_b) = (Key::from(a.as_slice()), Key::from(b.clone()));
+            prop_assert_eq!(small_a.as_slice(), a.as_slice());
+            prop_assert_eq!(small_a.cmp(&small_b), a.cmp(&b));
+            prop_assert_eq!(small_a == small_b, a == b);
+            prop_assert_eq!(Key::from(Arc::<[u8]>::from(a)), small_a);
+        }
+    }
+}

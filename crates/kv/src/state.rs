@@ -1,0 +1,225 @@
+//! The state of one map, and of all maps: persistent ordered trees.
+//!
+//! This is the only file that knows which tree it is. A clone shares everything with its origin;
+//! a change copies the path to the leaf if it is shared, and works in place if it is not.
+
+use std::ops::{Bound, RangeBounds};
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
+use crate::{Key, MapName, Seqno, Value};
+
+/// What a key holds, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The position of the transaction that wrote it.
+    pub version: Seqno,
+    /// The bytes.
+    pub value: Value,
+}
+
+/// The entries of one map, in bytewise order of their keys. Cloning it is a matter of nanoseconds.
+#[derive(Clone, Debug, Default)]
+pub struct StateMap {
+    entries: OrdMap<Key, Entry>,
+}
+
+impl StateMap {
+    /// The entry of a key.
+    pub fn get(&self, key: &[u8]) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All entries, in order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// The entries within `bounds`, in order of their keys; none if the bounds are reversed.
+    pub fn range<'a>(
+        &'a self,
+        bounds: impl RangeBounds<[u8]>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Entry)> {
+        let bounds = (bounds.start_bound(), bounds.end_bound());
+        (!is_reversed(bounds)).then(|| self.entries.range::<_, [u8]>(bounds)).into_iter().flatten()
+    }
+
+    pub(crate) fn put(&mut self, key: Key, entry: Entry) -> Option<Entry> {
+        self.entries.insert(key, entry)
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        self.entries.remove(key)
+    }
+
+    /// The version of a key, `None` if it is absent.
+    pub(crate) fn version(&self, key: &[u8]) -> Option<Seqno> {
+        self.get(key).map(|entry| entry.version)
+    }
+
+    /// Whether both are the very same tree. `false` does not mean that they differ.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.entries.ptr_eq(&other.entries) || (self.is_empty() && other.is_empty())
+    }
+
+    /// The keys that were inserted, removed or rewritten on the way to `later`, in order. Shared
+    /// subtrees are skipped, so that the cost follows the changes and not the size.
+    pub(crate) fn changes<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = &'a Key> {
+        self.entries.diff(&later.entries).map(|item| match item {
+            DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
+            DiffItem::Update { new: (key, _), .. } => key,
+        })
+    }
+}
+
+/// Whether bounds select nothing because the end lies before the start.
+pub(crate) fn is_reversed(bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
+    match bounds {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (
+            Bound::Included(start) | Bound::Excluded(start),
+            Bound::Included(end) | Bound::Excluded(end),
+        ) => start >= end,
+    }
+}
+
+/// All maps by name. A map that was never written is absent; one that was emptied may stay.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    maps: OrdMap<MapName, StateMap>,
+}
+
+impl State {
+    pub(crate) fn map(&self, name: &MapName) -> Option<&StateMap> {
+        self.maps.get(name)
+    }
+
+    pub(crate) fn map_mut(&mut self, name: &MapName) -> &mut StateMap {
+        self.maps.entry(name.clone()).or_default()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&MapName, &StateMap)> {
+        self.maps.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(Vec<u8>, Vec<u8>),
+        Remove(Vec<u8>),
+        Range(Bound<Vec<u8>>, Bound<Vec<u8>>),
+        Keep,
+        Restore,
+    }
+
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        // Few enough to meet again, some too long to be inline.
+        prop_oneof![
+            prop::collection::vec(0u8..4, 0..3),
+            prop::collection::vec(any::<u8>(), 2),
+            (0u8..4).prop_map(|tail| [vec![7; 30], vec![tail]].concat()),
+        ]
+    }
+
+    fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
+        prop_oneof![
+            Just(Bound::Unbounded),
+            key().prop_map(Bound::Included),
+            key().prop_map(Bound::Excluded),
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (key(), prop::collection::vec(any::<u8>(), 0..90))
+                .prop_map(|(key, value)| Step::Put(key, value)),
+            3 => key().prop_map(Step::Remove),
+            2 => (bound(), bound()).prop_map(|(start, end)| Step::Range(start, end)),
+            1 => Just(Step::Keep),
+            1 => Just(Step::Restore),
+        ]
+    }
+
+    type Model = BTreeMap<Vec<u8>, (Seqno, Vec<u8>)>;
+
+    fn listed<'a>(entries: impl Iterator<Item = (&'a Key, &'a Entry)>) -> Vec<(Vec<u8>, Seqno)> {
+        entries.map(|(key, entry)| (key.to_vec(), entry.version)).collect()
+    }
+
+    fn matches(map: &StateMap, model: &Model) -> bool {
+        map.len() == model.len()
+            && map.is_empty() == model.is_empty()
+            && map.iter().zip(model).all(|((key, entry), (model_key, (version, value)))| {
+                **key == **model_key && entry.version == *version && *entry.value == **value
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        #[test]
+        fn a_state_map_behaves_like_an_ordered_map(
+            steps in prop::collection::vec(step(), 0..160),
+        ) {
+            let (mut map, mut model) = (StateMap::default(), Model::new());
+            let mut kept = (map.clone(), model.clone());
+            for (number, step) in steps.into_iter().enumerate() {
+                let version = Seqno(number as u64 + 1);
+                match step {
+                    Step::Put(key, value) => {
+                        let entry = Entry { version, value: value.as_slice().into() };
+                        let old = map.put(key.as_slice().into(), entry);
+                        let model_old = model.insert(key, (version, value));
+                        prop_assert_eq!(
+                            old.map(|entry| (entry.version, entry.value.to_vec())), model_old
+                        );
+                    }
+                    Step::Remove(key) => {
+                        let old = map.remove(&key).map(|entry| entry.version);
+                        prop_assert_eq!(old, model.remove(&key).map(|(version, _)| version));
+                    }
+                    Step::Range(start, end) => {
+                        let bounds = (
+                            start.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice),
+                        );
+                        let expected: Vec<_> = model
+                            .iter()
+                            .filter(|(key, _)| bounds.contains(key.as_slice()))
+                            .map(|(key, (version, _))| (key.clone(), *version))
+                            .collect();
+                        prop_assert_eq!(listed(map.range(bounds)), expected);
+                    }
+                    Step::Keep => kept = (map.clone(), model.clone()),
+                    Step::Restore => (map, model) = kept.clone(),
+                }
+                prop_assert!(matches(&map, &model));
+                prop_assert!(matches(&kept.0, &kept.1), "a kept clone has changed");
+            }
+            let changed: Vec<_> = kept.0.changes(&map).map(|key| key.to_vec()).collect();
+            let keys: std::collections::BTreeSet<_> =
+                model.keys().chain(kept.1.keys()).cloned().collect();
+            let expected: Vec<_> =
+                keys.into_iter().filter(|key| model.get(key) != kept.1.get(key)).collect();
+            prop_assert_eq!(changed, expected);
+        }
+    }
+}
