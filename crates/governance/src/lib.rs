@@ -60,4 +60,7 @@
 //! # Ok::<(), coco_governance::tables::TableError>(())
 //! ```
 
+mod service_control;
 pub mod tables;
+
+pub use service_control::{LedgerPeriod, ServiceControl};
