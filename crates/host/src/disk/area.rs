@@ -1,0 +1,279 @@
+//! The files of one area, as its thread sees them.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use coco_enclave::host::{DiskOp, FileEntry};
+
+use super::worker::same_error;
+use crate::HostError;
+
+/// Files kept open for writing.
+const MAX_OPEN: usize = 16;
+
+/// What is written at a time to fill a file with zeros.
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+/// An area's directories and what was changed there since the last sync.
+pub(crate) struct AreaFiles {
+    directory: PathBuf,
+    read_only: Vec<PathBuf>,
+    /// Held for its lock.
+    _lock: Option<File>,
+    open: HashMap<String, OpenFile>,
+    names_changed: bool,
+    /// The input/output error after which nothing is written any more.
+    broken: Option<io::Error>,
+}
+
+struct OpenFile {
+    file: File,
+    changed: Changed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Changed {
+    Nothing,
+    /// Bytes within blocks that exist already, or an appended length: `fdatasync` does.
+    Data,
+    /// The file is new or was cut.
+    Metadata,
+}
+
+impl AreaFiles {
+    /// An area in a directory that need not exist yet.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            read_only: Vec::new(),
+            _lock: None,
+            open: HashMap::new(),
+            names_changed: false,
+            broken: None,
+        }
+    }
+
+    /// An area whose directory is created and locked, with more directories to read from.
+    pub(crate) fn locked(directory: PathBuf, read_only: Vec<PathBuf>) -> Result<Self, HostError> {
+        let refused = |source| HostError::Directory { path: directory.clone(), source };
+        fs::create_dir_all(&directory).map_err(refused)?;
+        let lock = File::open(&directory).map_err(refused)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(HostError::LedgerInUse(directory)),
+            Err(TryLockError::Error(source)) => return Err(refused(source)),
+        }
+        Ok(Self { read_only, _lock: Some(lock), ..Self::new(directory) })
+    }
+
+    /// Makes a change visible to reads; [`sync`](Self::sync) makes it durable.
+    pub(crate) fn carry_out(&mut self, op: DiskOp) -> io::Result<()> {
+        if let Some(error) = &self.broken {
+            return Err(same_error(error));
+        }
+        match op {
+            DiskOp::Create { name, len_bytes } => self.create(&name, len_bytes),
+            DiskOp::Write { name, offset, bytes } => self.write(&name, offset, &bytes),
+            DiskOp::Truncate { name, len_bytes } => self.truncate(&name, len_bytes),
+            DiskOp::Rename { from, to } => self.rename(&from, &to),
+            DiskOp::Remove { name } => self.remove(&name),
+        }
+    }
+
+    /// Makes every change so far survive a power cut.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if let Some(error) = &self.broken {
+            return Err(same_error(error));
+        }
+        let synced = self.sync_changed();
+        self.break_on_error(synced)
+    }
+
+    /// The file of this name, in the first directory that has it.
+    pub(crate) fn open_to_read(&self, name: &str) -> io::Result<File> {
+        let name = file_name(name)?;
+        let mut last = Err(io::Error::from(io::ErrorKind::NotFound));
+        for directory in self.directories() {
+            last = File::open(directory.join(name));
+            if !matches!(&last, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// All files; one that lies in several directories is named once, from the first.
+    pub(crate) fn list(&self) -> io::Result<Vec<FileEntry>> {
+        let mut entries: HashMap<String, FileEntry> = HashMap::new();
+        for directory in self.directories() {
+            let read_only = directory != self.directory;
+            let listed = match fs::read_dir(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !read_only => continue,
+                listed => listed?,
+            };
+            for entry in listed {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                // Follows links: mounted volumes are often made of them.
+                let Ok(metadata) = fs::metadata(entry.path()) else { continue };
+                if metadata.is_file() {
+                    let len_bytes = metadata.len();
+                    entries.entry(name.clone()).or_insert(FileEntry { name, len_bytes, read_only });
+                }
+            }
+        }
+        Ok(entries.into_values().collect())
+    }
+
+    fn directories(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.directory).chain(&self.read_only).map(PathBuf::as_path)
+    }
+
+    fn create(&mut self, name: &str, len_bytes: u64) -> io::Result<()> {
+        let path = self.path(name)?;
+        fs::create_dir_all(&self.directory)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        if let Err(error) = write_zeros(&file, len_bytes) {
+            // Nothing of value is in it; the error says why it is not there.
+            drop(fs::remove_file(&path));
+            return Err(error);
+        }
+        self.names_changed = true;
+        self.keep_open(name, OpenFile { file, changed: Changed::Metadata })
+    }
+
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        offset.checked_add(len_bytes).and_then(|end| i64::try_from(end).ok()).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a file cannot be this long")
+        })?;
+        let open = self.writable(name)?;
+        open.changed = open.changed.max(Changed::Data);
+        let written = open.file.write_all_at(bytes, offset);
+        self.break_on_error(written)
+    }
+
+    fn truncate(&mut self, name: &str, len_bytes: u64) -> io::Result<()> {
+        let open = self.writable(name)?;
+        if open.file.metadata()?.len() < len_bytes {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is shorter already"));
+        }
+        open.changed = Changed::Metadata;
+        let cut = open.file.set_len(len_bytes);
+        self.break_on_error(cut)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let (source, target) = (self.path(from)?, self.path(to)?);
+        // Nobody else writes here, so that nothing comes between the check and the rename.
+        if fs::symlink_metadata(&target).is_ok() {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        fs::rename(source, target)?;
+        self.names_changed = true;
+        if let Some(open) = self.open.remove(from) {
+            self.open.insert(to.to_owned(), open);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name)?)?;
+        self.names_changed = true;
+        self.open.remove(name);
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> io::Result<PathBuf> {
+        Ok(self.directory.join(file_name(name)?))
+    }
+
+    fn writable(&mut self, name: &str) -> io::Result<&mut OpenFile> {
+        if !self.open.contains_key(name) {
+            let file = OpenOptions::new().read(true).write(true).open(self.path(name)?)?;
+            self.keep_open(name, OpenFile { file, changed: Changed::Nothing })?;
+        }
+        self.open.get_mut(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    /// Keeps a file open, closing others when there are too many. A closed one is synced first:
+    /// a later sync could not reach it.
+    fn keep_open(&mut self, name: &str, file: OpenFile) -> io::Result<()> {
+        if self.open.len() >= MAX_OPEN {
+            let synced = self.sync_changed();
+            self.break_on_error(synced)?;
+            self.open.clear();
+        }
+        self.open.insert(name.to_owned(), file);
+        Ok(())
+    }
+
+    fn sync_changed(&mut self) -> io::Result<()> {
+        for open in self.open.values_mut() {
+            match open.changed {
+                Changed::Nothing => {}
+                Changed::Data => open.file.sync_data()?,
+                Changed::Metadata => open.file.sync_all()?,
+            }
+            open.changed = Changed::Nothing;
+        }
+        if self.names_changed {
+            File::open(&self.directory)?.sync_all()?;
+            self.names_changed = false;
+        }
+        Ok(())
+    }
+
+    fn break_on_error(&mut self, result: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &result {
+            self.broken = Some(same_error(error));
+        }
+        result
+    }
+}
+
+/// Up to `len_bytes` bytes from `offset`.
+pub(crate) fn read_range(file: &File, offset: u64, len_bytes: u64) -> io::Result<Vec<u8>> {
+    let there = file.metadata()?.len().saturating_sub(offset).min(len_bytes);
+    let there = usize::try_from(there).map_err(io::Error::other)?;
+    let mut bytes = vec![0; there];
+    let mut filled = 0;
+    // The file may be cut while it is read.
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let position = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+        match file.read_at(rest, position) {
+            Ok(0) => break,
+            Ok(count) => filled = filled.saturating_add(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// A name that stays in its directory.
+fn file_name(name: &str) -> io::Result<&str> {
+    let plain = !name.is_empty()
+        && name.len() <= 255
+        && !name.contains(['/', '\0'])
+        && name != "."
+        && name != "..";
+    plain.then_some(name).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no file name"))
+    })
+}
+
+fn write_zeros(file: &File, len_bytes: u64) -> io::Result<()> {
+    let mut offset = 0;
+    while offset < len_bytes {
+        let step = len_bytes.saturating_sub(offset).min(ZEROS.len() as u64);
+        let zeros = usize::try_from(step).ok().and_then(|step| ZEROS.get(..step));
+        file.write_all_at(zeros.unwrap_or(&ZEROS), offset)?;
+        offset = offset.saturating_add(step);
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! The node's files: ordered changes, durable in groups.
+
+mod area;
+mod queue;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coco_enclave::host::{Area, BoxFuture, Disk, DiskOp, Done, FileEntry};
+use tokio::sync::oneshot;
+
+use crate::HostError;
+use area::{AreaFiles, read_range};
+use queue::{Job, closed};
+use worker::Worker;
+
+/// Where the files of each area lie. Directories are created when needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskLayout {
+    /// Ledger chunks, written by this node alone.
+    pub ledger: PathBuf,
+    /// More ledger chunks, only read.
+    pub read_only_ledgers: Vec<PathBuf>,
+    /// Snapshots.
+    pub snapshots: PathBuf,
+    /// Blobs sealed by the TEE.
+    pub sealed: PathBuf,
+}
+
+/// [`Disk`] on a file system, with a thread per area: a large snapshot does not delay the ledger.
+pub struct FileDisk {
+    ledger: Worker,
+    snapshots: Worker,
+    sealed: Worker,
+}
+
+impl FileDisk {
+    /// Takes the directories of a layout; the ledger's is locked against other processes.
+    /// Operations slower than `slow_io_threshold` are logged.
+    pub fn open(layout: DiskLayout, slow_io_threshold: Duration) -> Result<Self, HostError> {
+        let ledger = AreaFiles::locked(layout.ledger, layout.read_only_ledgers)?;
+        let start = |name, files| Worker::start(name, files, slow_io_threshold);
+        Ok(Self {
+            ledger: start("disk-ledger", ledger)?,
+            snapshots: start("disk-snapshots", AreaFiles::new(layout.snapshots))?,
+            sealed: start("disk-sealed", AreaFiles::new(layout.sealed))?,
+        })
+    }
+
+    fn worker(&self, area: Area) -> &Worker {
+        match area {
+            Area::Ledger => &self.ledger,
+            Area::Snapshots => &self.snapshots,
+            Area::Sealed => &self.sealed,
+        }
+    }
+}
+
+impl Disk for FileDisk {
+    /// After the first failing operation the rest of the submission is not carried out.
+    fn submit(&self, area: Area, ops: Vec<DiskOp>, sync: bool, done: Done) {
+        self.worker(area).push(Job::Change { ops, sync, done });
+    }
+
+    fn list(&self, area: Area) -> BoxFuture<'static, io::Result<Vec<FileEntry>>> {
+        let (answer, listed) = oneshot::channel();
+        self.worker(area).push(Job::List { answer });
+        Box::pin(async move { listed.await.map_err(|_| closed())? })
+    }
+
+    /// The file is opened in turn with the changes, so that a later rename does not hide it; the
+    /// bytes are read on another thread.
+    fn read(
+        &self,
+        area: Area,
+        name: &str,
+        offset: u64,
+        len_bytes: u64,
+    ) -> BoxFuture<'static, io::Result<Vec<u8>>> {
+        let (answer, opened) = oneshot::channel();
+        self.worker(area).push(Job::Open { name: name.to_owned(), answer });
+        Box::pin(async move {
+            let file = opened.await.map_err(|_| closed())??;
+            let read = tokio::task::spawn_blocking(move || read_range(&file, offset, len_bytes));
+            read.await.map_err(io::Error::other)?
+        })
+    }
+}

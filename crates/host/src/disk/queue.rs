@@ -1,0 +1,178 @@
+//! What waits for an area's thread.
+
+use std::fs::File;
+use std::io;
+
+use coco_enclave::host::{DiskOp, Done, FileEntry};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+/// More than this waiting to be written means that nobody holds the enclave back: the area fails
+/// instead of filling memory.
+const MAX_QUEUED_BYTES: usize = 1 << 30;
+
+/// Something to do, in turn.
+pub(crate) enum Job {
+    Change { ops: Vec<DiskOp>, sync: bool, done: Done },
+    Open { name: String, answer: oneshot::Sender<io::Result<File>> },
+    List { answer: oneshot::Sender<io::Result<Vec<FileEntry>>> },
+}
+
+impl Job {
+    fn len_bytes(&self) -> usize {
+        let Self::Change { ops, .. } = self else { return 0 };
+        let lengths = ops.iter().map(|op| match op {
+            DiskOp::Write { bytes, .. } => bytes.len(),
+            _ => 0,
+        });
+        lengths.sum()
+    }
+
+    /// Answers without doing anything.
+    fn refuse(self, error: io::Error) {
+        match self {
+            Self::Change { done, .. } => done(Err(error)),
+            Self::Open { answer, .. } => drop(answer.send(Err(error))),
+            Self::List { answer } => drop(answer.send(Err(error))),
+        }
+    }
+}
+
+/// The queue in front of one thread.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: Vec<Job>,
+    len_bytes: usize,
+    state: State,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// Took in more than it may hold: a later job must not be done without the refused one.
+    Overrun,
+    Closed,
+}
+
+impl Queue {
+    /// Adds a job, or refuses it at once.
+    pub(crate) fn push(&self, job: Job) {
+        let mut waiting = self.waiting.lock();
+        let len_bytes = waiting.len_bytes.saturating_add(job.len_bytes());
+        if waiting.state == State::Open && len_bytes > MAX_QUEUED_BYTES {
+            waiting.state = State::Overrun;
+        }
+        match waiting.state {
+            State::Open => {
+                waiting.len_bytes = len_bytes;
+                waiting.jobs.push(job);
+                drop(waiting);
+                self.changed.notify_one();
+            }
+            State::Overrun => {
+                drop(waiting);
+                job.refuse(io::Error::new(
+                    io::ErrorKind::OutOfMemory,
+                    "too much is waiting to be written",
+                ));
+            }
+            State::Closed => {
+                drop(waiting);
+                job.refuse(closed());
+            }
+        }
+    }
+
+    /// Waits for jobs and moves all of them into `into`, which is empty. False: the queue is closed
+    /// and nothing is left.
+    pub(crate) fn take(&self, into: &mut Vec<Job>) -> bool {
+        let mut waiting = self.waiting.lock();
+        while waiting.jobs.is_empty() {
+            if waiting.state == State::Closed {
+                return false;
+            }
+            self.changed.wait(&mut waiting);
+        }
+        std::mem::swap(&mut waiting.jobs, into);
+        waiting.len_bytes = 0;
+        true
+    }
+
+    /// Takes no more; what waits is still done.
+    pub(crate) fn close(&self) {
+        self.waiting.lock().state = State::Closed;
+        self.changed.notify_all();
+    }
+}
+
+/// The answer after the end.
+pub(crate) fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the disk is closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+
+    fn change(len_bytes: usize, done: Done) -> Job {
+        let name = "file".to_owned();
+        let ops = vec![DiskOp::Write { name, offset: 0, bytes: vec![0; len_bytes].into() }];
+        Job::Change { ops, sync: false, done }
+    }
+
+    #[test]
+    fn jobs_come_in_order_until_the_close() {
+        let queue = Queue::default();
+        for len_bytes in [1, 2, 3] {
+            queue.push(change(len_bytes, Box::new(|_| {})));
+        }
+        queue.close();
+        let refused = Arc::new(AtomicUsize::new(0));
+        let count = refused.clone();
+        queue.push(change(
+            4,
+            Box::new(move |result| {
+                assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+                count.fetch_add(1, Ordering::Relaxed);
+            }),
+        ));
+        assert_eq!(refused.load(Ordering::Relaxed), 1);
+        let mut taken = Vec::new();
+        assert!(queue.take(&mut taken));
+        assert_eq!(taken.iter().map(Job::len_bytes).collect::<Vec<_>>(), [1, 2, 3]);
+        taken.clear();
+        assert!(!queue.take(&mut taken));
+    }
+
+    #[test]
+    fn an_overrun_refuses_everything_after_it() {
+        let queue = Queue::default();
+        let (send, answers) = mpsc::channel();
+        let answer = || {
+            let send = send.clone();
+            Box::new(move |result: io::Result<()>| send.send(result).unwrap())
+        };
+        let name = "file".to_owned();
+        let half = || vec![0; MAX_QUEUED_BYTES / 2 + 1].into();
+        for _ in 0..2 {
+            let ops = vec![DiskOp::Write { name: name.clone(), offset: 0, bytes: half() }];
+            queue.push(Job::Change { ops, sync: false, done: answer() });
+        }
+        queue.push(change(1, answer()));
+        for _ in 0..2 {
+            let refused = answers.try_recv().unwrap().unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
+        }
+        assert!(answers.try_recv().is_err(), "the first one is still waiting");
+    }
+}

@@ -1,0 +1,95 @@
+//! The host of a node that runs in the same process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use coco_crypto::Entropy;
+use coco_enclave::host::{Accepted, BoxFuture, Disk, Host};
+
+use crate::listener::Listeners;
+use crate::{DiskLayout, FileDisk, HostError, Interface, SystemEntropy};
+
+/// What a host is given by the operator.
+#[derive(Clone, Debug)]
+pub struct HostSettings {
+    /// Where to listen.
+    pub interfaces: Vec<Interface>,
+    /// Where files lie.
+    pub disk: DiskLayout,
+    /// A disk operation that takes longer is logged.
+    pub slow_io_threshold: Duration,
+}
+
+impl HostSettings {
+    /// No interface, all files below one directory, and CCF's threshold of 10 ms.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            interfaces: Vec::new(),
+            disk: DiskLayout {
+                ledger: directory.join("ledger"),
+                read_only_ledgers: Vec::new(),
+                snapshots: directory.join("snapshots"),
+                sealed: directory.join("sealed"),
+            },
+            slow_io_threshold: Duration::from_millis(10),
+        }
+    }
+}
+
+/// Sockets, files, clock and randomness of the process itself.
+pub struct InProcessHost {
+    listeners: Listeners,
+    disk: FileDisk,
+    started: Instant,
+}
+
+impl InProcessHost {
+    /// Binds every interface and takes the directories. Must be called on a tokio runtime.
+    pub fn start(settings: HostSettings) -> Result<Self, HostError> {
+        Ok(Self {
+            listeners: Listeners::bind(&settings.interfaces)?,
+            disk: FileDisk::open(settings.disk, settings.slow_io_threshold)?,
+            started: Instant::now(),
+        })
+    }
+
+    /// Where each interface listens in fact.
+    pub fn bound_addresses(&self) -> BTreeMap<String, SocketAddr> {
+        self.listeners.addresses().map(|(name, address)| (name.to_owned(), address)).collect()
+    }
+
+    /// Accepts no further connection: the first step of a graceful stop.
+    pub fn close_interfaces(&self) {
+        self.listeners.close();
+    }
+}
+
+impl Host for InProcessHost {
+    fn entropy(&self) -> &dyn Entropy {
+        &SystemEntropy
+    }
+
+    fn now_ms(&self) -> u64 {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since_1970.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn accept<'a>(&'a self, interface: &'a str) -> BoxFuture<'a, io::Result<Accepted>> {
+        Box::pin(self.listeners.accept(interface))
+    }
+
+    fn disk(&self) -> &dyn Disk {
+        &self.disk
+    }
+}
