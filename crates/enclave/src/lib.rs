@@ -1,4 +1,5 @@
 //! The node: sessions, dispatch, commit pipeline, recovery.
 
+pub mod config;
 pub mod host;
 pub mod pipeline;

@@ -1,0 +1,191 @@
+//! `network`: the interfaces.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, Size, Time, megabytes, millis, section};
+
+/// The interfaces of a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// For other nodes; not served by a single node.
+    #[serde(default)]
+    pub node_to_node_interface: Option<NodeInterface>,
+    /// For everybody else, by name.
+    pub rpc_interfaces: BTreeMap<String, Interface>,
+}
+
+/// The interface for other nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeInterface {
+    /// `address:port`; port 0 takes a free one.
+    pub bind_address: String,
+    /// What others see; the bound address if absent.
+    #[serde(default)]
+    pub published_address: Option<String>,
+    /// `tcp` or `udp`; only the former is served.
+    #[serde(default)]
+    pub protocol: Option<String>,
+}
+
+/// An interface for clients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    /// `address:port`; port 0 takes a free one.
+    pub bind_address: String,
+    /// What others see; the bound address if absent.
+    #[serde(default)]
+    pub published_address: Option<String>,
+    /// `tcp` or `udp`; only the former is served.
+    #[serde(default)]
+    pub protocol: Option<String>,
+    /// Which HTTP is offered.
+    #[serde(default)]
+    pub app_protocol: AppProtocol,
+    /// From this many sessions on, new ones get 503.
+    #[serde(default = "default_soft_limit")]
+    pub max_open_sessions_soft: u64,
+    /// From this many sessions on, new ones are not accepted.
+    #[serde(default = "default_hard_limit")]
+    pub max_open_sessions_hard: u64,
+    /// Limits of requests.
+    #[serde(default)]
+    pub http_configuration: HttpConfiguration,
+    /// Whose certificate is presented.
+    #[serde(default)]
+    pub endorsement: Endorsement,
+    /// Regular expressions of the paths served; absent means all.
+    #[serde(default)]
+    pub accepted_endpoints: Option<Vec<String>>,
+    /// Limit on a forwarded request.
+    #[serde(default = "default_forwarding_timeout")]
+    pub forwarding_timeout_ms: u64,
+    /// Where to send a client whose request this node cannot serve.
+    #[serde(default)]
+    pub redirections: Option<Redirections>,
+    /// Operator features offered here, such as file access.
+    #[serde(default)]
+    pub enabled_operator_features: Vec<String>,
+}
+
+fn default_soft_limit() -> u64 {
+    1_000
+}
+fn default_hard_limit() -> u64 {
+    1_010
+}
+fn default_forwarding_timeout() -> u64 {
+    3_000
+}
+
+/// Which HTTP an interface speaks. Both are offered by ALPN; the choice is CCF's and decides only
+/// what a client without ALPN gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppProtocol {
+    /// HTTP/1.1.
+    #[default]
+    HTTP1,
+    /// HTTP/2.
+    HTTP2,
+}
+
+section! {
+    /// Limits of requests.
+    HttpConfiguration {
+        /// Bytes of a body.
+        max_body_size: Size = megabytes(1),
+        /// Bytes of all headers.
+        max_header_size: Size = Size(16 << 10),
+        /// Number of headers.
+        max_headers_count: u32 = 256,
+        /// HTTP/2 streams at once.
+        max_concurrent_streams_count: u32 = 100,
+        /// HTTP/2 window.
+        initial_window_size: Size = Size(64 << 10),
+        /// HTTP/2 frame.
+        max_frame_size: Size = Size(16 << 10),
+        /// The whole header must have arrived after this.
+        header_timeout: Time = millis(10_000),
+    }
+}
+
+/// Whose certificate is presented.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endorsement {
+    /// Whose.
+    pub authority: Authority,
+}
+
+/// Whose certificate is presented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Authority {
+    /// The node's, endorsed by the service.
+    #[default]
+    Service,
+    /// The node's own.
+    Node,
+    /// None: plain HTTP, for development on the loopback address.
+    Unsecured,
+}
+
+/// Where to send a client whose request this node cannot serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redirections {
+    /// When it needs the primary.
+    #[serde(default)]
+    pub to_primary: Option<Redirection>,
+    /// When it needs a backup.
+    #[serde(default)]
+    pub to_backup: Option<Redirection>,
+}
+
+/// One redirection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "target", deny_unknown_fields)]
+pub enum Redirection {
+    /// To the published address of a node's interface.
+    NodeByRole {
+        /// Which node.
+        role: Role,
+        /// Which interface; the one of the request if absent.
+        #[serde(default)]
+        interface: Option<String>,
+    },
+    /// To a fixed address, such as a load balancer's.
+    StaticAddress {
+        /// `host:port`.
+        address: String,
+    },
+}
+
+/// A node's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Orders transactions.
+    Primary,
+    /// Follows.
+    Backup,
+}
+
+impl Network {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        for interface in self.rpc_interfaces.values() {
+            let (soft, hard) = (interface.max_open_sessions_soft, interface.max_open_sessions_hard);
+            if soft > hard {
+                return Err(ConfigError::OutOfRange {
+                    key: "network.rpc_interfaces.*.max_open_sessions_soft",
+                    value: soft.to_string(),
+                    rule: "at most max_open_sessions_hard",
+                });
+            }
+        }
+        Ok(())
+    }
+}
