@@ -55,13 +55,19 @@ fn documentation() -> Result<()> {
     succeed(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// `cargo deny` is used where it is installed: building it takes longer than all our own tests.
+/// Installs `cargo deny` under `target/tools` the first time, where the machine has none.
 fn dependencies() -> Result<()> {
-    if !works(&mut cargo(&["deny", "--version"])) {
-        println!("skipped: cargo-deny is not installed (cargo install --locked cargo-deny)");
-        return Ok(());
+    const CHECK: &[&str] = &["deny", "--offline", "check", "bans", "licenses", "sources"];
+    if works(&mut cargo(&["deny", "--version"])) {
+        return succeed(&mut cargo(CHECK));
     }
-    succeed(&mut cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]))
+    let tools = root().join("target/tools");
+    let program = tools.join("bin/cargo-deny");
+    if !program.exists() {
+        let mut install = cargo(&["install", "--locked", "cargo-deny", "--root"]);
+        succeed(install.arg(&tools))?;
+    }
+    succeed(&mut command(program, CHECK.split_first().map_or(&[], |(_, rest)| rest)))
 }
 
 fn build() -> Result<()> {
