@@ -39,22 +39,16 @@ fn resident_bytes() -> usize {
     statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0) * 4096
 }
 
-fn grown_by<T>(what: &str, load: impl FnOnce() -> T) -> T {
-    let before = resident_bytes();
-    let loaded = load();
-    let grown = resident_bytes().saturating_sub(before);
-    println!("{what}: {} MB, {} bytes/entry", grown / 1_000_000, grown / KEYS as usize);
-    loaded
-}
-
 fn loaded_store(map: &MapName) -> Store {
     let store = Store::new(View(2));
     for number in 0..KEYS {
         let mut tx = store.begin();
         tx.put(map, key(number), value(number));
         commit(&store, tx);
+        if number.is_multiple_of(BATCH) {
+            store.compact(store.head().seqno);
+        }
     }
-    store.compact(store.head().seqno);
     store
 }
 
@@ -74,7 +68,10 @@ fn close_batch(store: &Store) {
 
 fn transactions(criterion: &mut Criterion) {
     let map = MapName::new("records");
-    let store = grown_by("store", || loaded_store(&map));
+    let before = resident_bytes();
+    let store = loaded_store(&map);
+    let grown = resident_bytes().saturating_sub(before);
+    println!("store: {} MB, {} bytes/entry", grown / 1_000_000, grown / KEYS as usize);
     let mut number = 0u64;
     let mut next = move || {
         number += 1;
@@ -148,9 +145,7 @@ fn transactions(criterion: &mut Criterion) {
     group.finish();
     drop(store);
 
-    let mut tree = grown_by("BTreeMap", || {
-        (0..KEYS).map(|number| (key(number), value(number))).collect::<BTreeMap<_, _>>()
-    });
+    let mut tree: BTreeMap<_, _> = (0..KEYS).map(|number| (key(number), value(number))).collect();
     let mut group = criterion.benchmark_group("BTreeMap");
     group.bench_function("1 get, 2 puts", |bencher| {
         bencher.iter(|| {

@@ -28,7 +28,10 @@ pub struct StateMap {
 impl StateMap {
     /// The entry of a key.
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
-        self.entries.get(key)
+        match Key::inline(key) {
+            Some(key) => self.entries.get(&key),
+            None => self.entries.get(key),
+        }
     }
 
     /// The number of entries.
