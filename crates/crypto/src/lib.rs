@@ -8,13 +8,21 @@ mod digest;
 mod ec;
 mod ecdsa_signature;
 mod entropy;
+mod hash;
 mod mac;
 mod pem;
+pub mod rsa;
+pub mod sharing;
+#[cfg(test)]
+mod testing;
 
 pub use aead::{AeadKey, GcmCipher, GcmCipherTooShort, GcmNonce, GcmTag, NotAuthentic};
 pub use cose::{CoseError, CoseSign1};
 pub use digest::{Digest, DigestSyntax, sha256, sha256_concat};
 pub use ec::{BadSignature, Curve, KeyError, KeyPair, PublicKey};
 pub use entropy::Entropy;
+pub use hash::{HashAlgorithm, UnknownHash};
 pub use mac::{HKDF_SHA256_MAX_LEN_BYTES, HkdfLength, hkdf_sha256, hmac_sha256};
 pub use pem::{PEM_MAX_LEN_BYTES, PemError};
+pub use rsa::{RsaError, RsaKeyPair, RsaPublicKey};
+pub use sharing::{Share, SharingError};
