@@ -3,7 +3,13 @@
 //!
 //! `cargo bench -p coco-kv`. Memory is the growth of the resident set while loading.
 
-#![allow(missing_docs, clippy::disallowed_methods, reason = "a benchmark is not enclave code")]
+#![allow(
+    missing_docs,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a benchmark is not enclave code"
+)]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
