@@ -95,10 +95,7 @@ mod tests {
     fn a_length_beyond_the_end_is_refused_without_moving() {
         let bytes = u64::MAX.to_le_bytes();
         let mut cursor = Cursor::new(&bytes);
-        assert_eq!(
-            cursor.bytes64(),
-            Err(Truncated { offset: 8, needed: u64::MAX, available: 0 })
-        );
+        assert_eq!(cursor.bytes64(), Err(Truncated { offset: 8, needed: u64::MAX, available: 0 }));
         assert_eq!(cursor.array::<1>(), Err(Truncated { offset: 8, needed: 1, available: 0 }));
     }
 }

@@ -1,0 +1,325 @@
+//! What of an open chunk can be trusted after a crash.
+//!
+//! Entries are kept up to the last signature transaction whose tree agrees with the entries before
+//! it. What follows was never acknowledged as committed and is cut: whole entries without a
+//! signature, and what a write left behind that did not reach the disk in full. But a batch that
+//! was once whole and is not any more is damage, not a torn write, and is never cut silently.
+//! The two differ by evidence: if the batch's signature transaction stands behind the fault, the
+//! write had reached its end; and sectors that a power failure lost still hold the zeros written
+//! ahead, where a flipped bit leaves the rest as it was.
+
+use coco_crypto::Digest;
+use coco_kv::{Seqno, TxId};
+
+use super::{ChunkName, FIRST_ENTRY_OFFSET, FileOperation};
+use crate::bytes::Cursor;
+use crate::entry::{Entry, EntryError, FIXED_BYTES, FRAME_HEADER_BYTES, FrameHeader};
+use crate::merkle::{MerkleTree, TreeError};
+use crate::secret::LedgerSecrets;
+use crate::signature::{SignatureError, SignatureTransaction};
+use crate::tables::{COSE_SIGNATURES, SIGNATURES, TREE};
+
+/// The unit in which disks lose writes.
+const SECTOR_BYTES: usize = 512;
+
+/// What is wrong with an entry of an open chunk.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CutReason {
+    /// Whole entries without a signature transaction behind them.
+    #[error("no signature transaction follows")]
+    Unsigned,
+    /// The entry is malformed or does not authenticate.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The entry is of another position, or of an earlier view than the one before it.
+    #[error("the entry says that it is {0}")]
+    TxId(TxId),
+    /// The signature transaction is malformed.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// The signature transaction's tree is malformed.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The entry is not the one that the next signature transaction covers.
+    #[error("the next signature covers another entry here")]
+    Leaf,
+    /// The signature transaction's root is not that of its tree.
+    #[error("the signed root is not that of the tree")]
+    Root,
+    /// The positions table of a chunk that was being completed.
+    #[error("the chunk was being completed")]
+    Completion,
+}
+
+/// The part of an open chunk that is dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Where the dropped part begins.
+    pub offset: u64,
+    /// The first dropped entry.
+    pub seqno: Seqno,
+    /// Dropped entries that could be read.
+    pub entries: u64,
+    /// What is wrong.
+    pub reason: CutReason,
+}
+
+/// A part of the chunk that was written in full is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("entry {seqno} at offset {offset} is damaged: {fault}")]
+pub struct RecoverError {
+    /// Where the entry begins.
+    pub offset: u64,
+    /// The entry.
+    pub seqno: Seqno,
+    /// What is wrong.
+    pub fault: CutReason,
+}
+
+/// What of an open chunk is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredChunk {
+    /// The last signature transaction; `None` if the chunk has none.
+    pub last: Option<TxId>,
+    /// The offsets of the entries up to it.
+    pub positions: Vec<u32>,
+    /// Where they end.
+    pub end_offset: u64,
+    /// What is dropped, if anything is.
+    pub cut: Option<Cut>,
+    name: ChunkName,
+    is_header_set: bool,
+}
+
+impl RecoveredChunk {
+    /// What makes the file end with its last whole batch; deletes it if there is none.
+    pub fn repair(&self) -> Vec<FileOperation> {
+        let name = self.name;
+        if self.last.is_none() {
+            return vec![FileOperation::Remove { name }];
+        }
+        let mut operations = Vec::new();
+        if self.is_header_set {
+            let bytes = vec![0; FIRST_ENTRY_OFFSET as usize];
+            operations.push(FileOperation::Write { name, offset: 0, bytes });
+        }
+        operations.push(FileOperation::Truncate { name, bytes: self.end_offset });
+        operations
+    }
+}
+
+/// Finds the last complete batch of an open chunk. With `secrets`, each entry is authenticated too.
+///
+/// # Errors
+/// If an entry is damaged that was once written in full.
+pub fn recover_open_chunk(
+    name: ChunkName,
+    file: &[u8],
+    secrets: Option<&LedgerSecrets>,
+) -> Result<RecoveredChunk, RecoverError> {
+    let header = Cursor::new(file).u64().unwrap_or(0);
+    let mut scan = Scan::new(name.start, file, secrets);
+    let reason = match scan.run() {
+        None if scan.entries.len() == scan.kept => None,
+        None => Some(CutReason::Unsigned),
+        Some(fault) if fault.offset as u64 == header => Some(CutReason::Completion),
+        Some(fault) if scan.is_damage(&fault) => {
+            let (offset, seqno) = (fault.offset as u64, fault.seqno);
+            return Err(RecoverError { offset, seqno, fault: fault.reason });
+        }
+        Some(fault) => Some(fault.reason),
+    };
+    let kept = scan.entries.get(..scan.kept).unwrap_or_default();
+    let cut = reason.map(|reason| Cut {
+        offset: scan.kept_end as u64,
+        seqno: Seqno(name.start.0 + kept.len() as u64),
+        entries: (scan.entries.len() - kept.len()) as u64,
+        reason,
+    });
+    Ok(RecoveredChunk {
+        last: scan.last,
+        positions: kept.iter().filter_map(|entry| u32::try_from(entry.offset).ok()).collect(),
+        end_offset: scan.kept_end as u64,
+        cut,
+        name,
+        is_header_set: header != 0,
+    })
+}
+
+/// Why the scan went no further.
+struct Fault {
+    offset: usize,
+    seqno: Seqno,
+    reason: CutReason,
+    /// Behind the faulty entry, or behind the file if that cannot be told.
+    end: usize,
+    /// The batch's signature transaction is there.
+    is_signed: bool,
+}
+
+struct Scanned {
+    offset: usize,
+    end: usize,
+    leaf: Digest,
+}
+
+struct Scan<'a> {
+    file: &'a [u8],
+    secrets: Option<&'a LedgerSecrets>,
+    start: Seqno,
+    /// Behind the last byte that is not zero.
+    content_end: usize,
+    /// Where the next entry begins.
+    offset: usize,
+    entries: Vec<Scanned>,
+    last_read: TxId,
+    /// Entries up to the last signature transaction that agrees with them.
+    kept: usize,
+    kept_end: usize,
+    last: Option<TxId>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(start: Seqno, file: &'a [u8], secrets: Option<&'a LedgerSecrets>) -> Self {
+        let offset = FIRST_ENTRY_OFFSET as usize;
+        Self {
+            file,
+            secrets,
+            start,
+            content_end: file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1),
+            offset,
+            entries: Vec::new(),
+            last_read: TxId::new(0, start.0.saturating_sub(1)),
+            kept: 0,
+            kept_end: offset,
+            last: None,
+        }
+    }
+
+    fn run(&mut self) -> Option<Fault> {
+        while self.offset < self.content_end {
+            if let Err(fault) = self.entry() {
+                return Some(fault);
+            }
+        }
+        None
+    }
+
+    fn entry(&mut self) -> Result<(), Fault> {
+        let (offset, seqno) = (self.offset, self.last_read.seqno.next());
+        let unreadable = |reason: EntryError| Fault {
+            offset,
+            seqno,
+            reason: reason.into(),
+            end: self.file.len(),
+            is_signed: false,
+        };
+        let bytes = frame_at(self.file, offset).map_err(unreadable)?;
+        let end = offset + bytes.len();
+        let entry = Entry::parse(bytes).map_err(|error| Fault { end, ..unreadable(error) })?;
+        let is_signed = entry.public_blocks().flatten().any(|block| is_signature_map(block.name));
+        let fault = |reason| Fault { offset, seqno, reason, end, is_signed };
+        let tx_id = entry.tx_id();
+        if tx_id.seqno != seqno || tx_id.view < self.last_read.view {
+            return Err(fault(CutReason::TxId(tx_id)));
+        }
+        if let Some(secrets) = self.secrets {
+            entry.private_writes(secrets).map_err(|error| fault(error.into()))?;
+        }
+        let writes = entry.public_writes().map_err(|error| fault(error.into()))?;
+        let signature =
+            SignatureTransaction::parse(&writes).map_err(|error| fault(error.into()))?;
+        if let Some(signature) = &signature {
+            self.check(signature, tx_id).map_err(|(at, reason)| match self.entries.get(at) {
+                Some(entry) => {
+                    let seqno = Seqno(self.start.0 + at as u64);
+                    Fault { offset: entry.offset, end: entry.end, seqno, reason, is_signed }
+                }
+                None => fault(reason),
+            })?;
+        }
+        self.entries.push(Scanned { offset, end, leaf: entry.leaf() });
+        (self.offset, self.last_read) = (end, tx_id);
+        if signature.is_some() {
+            (self.kept, self.kept_end, self.last) = (self.entries.len(), end, Some(tx_id));
+        }
+        Ok(())
+    }
+
+    /// Whether the signature transaction at `tx_id` agrees with the entries before it; if not, the
+    /// index of the entry at fault, beyond the last for the signature transaction itself.
+    fn check(
+        &self,
+        signature: &SignatureTransaction,
+        tx_id: TxId,
+    ) -> Result<(), (usize, CutReason)> {
+        let here = self.entries.len();
+        let tree = consistent_tree(signature, tx_id).map_err(|reason| (here, reason))?;
+        let known = (self.start.0..).zip(&self.entries).enumerate();
+        for (at, (seqno, entry)) in known {
+            if tree.leaf(seqno).is_some_and(|leaf| leaf != entry.leaf) {
+                return Err((at, CutReason::Leaf));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the faulty entry's batch had been written to its end, and no part of the entry is
+    /// one that the disk lost.
+    fn is_damage(&self, fault: &Fault) -> bool {
+        let is_whole = match fault.is_signed {
+            true => fault.end <= self.content_end,
+            false => self.signature_stands_after(fault),
+        };
+        is_whole && !self.lost_a_sector(fault)
+    }
+
+    fn lost_a_sector(&self, fault: &Fault) -> bool {
+        let first = fault.offset - fault.offset % SECTOR_BYTES;
+        (first..fault.end.min(self.content_end)).step_by(SECTOR_BYTES).any(|at| {
+            let end = self.file.len().min(at + SECTOR_BYTES);
+            self.file.get(at..end).is_some_and(|sector| sector.iter().all(|byte| *byte == 0))
+        })
+    }
+
+    /// Looks for a later signature transaction at every offset, since the fault may be in a size.
+    fn signature_stands_after(&self, fault: &Fault) -> bool {
+        let limit = self.content_end.saturating_sub(FIXED_BYTES);
+        (fault.offset + 1..limit).any(|at| {
+            let entry = frame_at(self.file, at).and_then(Entry::parse);
+            entry.is_ok_and(|entry| {
+                let signature =
+                    entry.public_writes().map(|writes| SignatureTransaction::parse(&writes));
+                let Ok(Ok(Some(signature))) = signature else { return false };
+                entry.tx_id().seqno > fault.seqno
+                    && consistent_tree(&signature, entry.tx_id()).is_ok()
+            })
+        })
+    }
+}
+
+/// The bytes of the frame that begins at `offset`.
+fn frame_at(file: &[u8], offset: usize) -> Result<&[u8], EntryError> {
+    let mut cursor = Cursor::new(file.get(offset..).unwrap_or_default());
+    let mut frame = cursor;
+    let header = FrameHeader::parse(cursor.array::<FRAME_HEADER_BYTES>()?)?;
+    Ok(frame.take(header.total_bytes())?)
+}
+
+fn is_signature_map(name: &str) -> bool {
+    [SIGNATURES, COSE_SIGNATURES, TREE].contains(&name)
+}
+
+/// The tree of a signature transaction, if it is the one that was signed there.
+fn consistent_tree(signature: &SignatureTransaction, tx_id: TxId) -> Result<MerkleTree, CutReason> {
+    let tree = MerkleTree::parse(&signature.tree)?;
+    if let Some(other) = signature.tx_ids().find(|signed| *signed != tx_id) {
+        return Err(CutReason::TxId(other));
+    }
+    let root = tree.root();
+    let is_signed_root = signature.node.as_ref().is_none_or(|node| node.root == root);
+    if tree.len() != tx_id.seqno.0 || !is_signed_root {
+        return Err(CutReason::Root);
+    }
+    Ok(tree)
+}
