@@ -50,10 +50,7 @@ impl StateMap {
     }
 
     /// The entries within `bounds`, in order of their keys; none if the bounds are reversed.
-    pub fn range<'a>(
-        &'a self,
-        bounds: impl RangeBounds<[u8]>,
-    ) -> impl Iterator<Item = (&'a Key, &'a Entry)> {
+    pub fn range(&self, bounds: impl RangeBounds<[u8]>) -> impl Iterator<Item = (&Key, &Entry)> {
         let bounds = (bounds.start_bound(), bounds.end_bound());
         (!is_reversed(bounds)).then(|| self.entries.range::<_, [u8]>(bounds)).into_iter().flatten()
     }
