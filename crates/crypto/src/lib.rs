@@ -15,6 +15,7 @@ pub mod rsa;
 pub mod sharing;
 #[cfg(test)]
 mod testing;
+pub mod x509;
 
 pub use aead::{AeadKey, GcmCipher, GcmCipherTooShort, GcmNonce, GcmTag, NotAuthentic};
 pub use cose::{CoseError, CoseSign1};
@@ -26,3 +27,4 @@ pub use mac::{HKDF_SHA256_MAX_LEN_BYTES, HkdfLength, hkdf_sha256, hmac_sha256};
 pub use pem::{PEM_MAX_LEN_BYTES, PemError};
 pub use rsa::{RsaError, RsaKeyPair, RsaPublicKey};
 pub use sharing::{Share, SharingError};
+pub use x509::{Certificate, CertificateError, SigningRequest};

@@ -99,7 +99,7 @@ impl RsaPublicKey {
     pub fn from_spki_der(der: &[u8]) -> Result<Self, KeyError> {
         fn pkcs1(der: &[u8]) -> Result<&[u8], NotDer> {
             let mut outer = Reader::new(der);
-            let mut inner = outer.enter(der::SEQUENCE)?;
+            let inner = outer.enter(der::SEQUENCE)?;
             outer.finish()?;
             let after = inner.rest().strip_prefix(RSA_ENCRYPTION).ok_or(NotDer)?;
             let mut inner = Reader::new(after);
