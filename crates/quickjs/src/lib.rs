@@ -1,0 +1,42 @@
+//! The few operations on QuickJS that rquickjs offers only as `unsafe`, made safe.
+//!
+//! Everything else of the node forbids `unsafe`; this crate is small so that it can be read in one
+//! sitting. It is not an engine: limits, modules and the `ccf` global are in `coco-script`.
+//!
+//! ```text
+//!   array_buffer_bytes, view_bytes    a JS buffer ──copy──▶ Vec<u8>
+//!   Bytecode::compile ─▶ Bytecode ─▶ Bytecode::load    a module parsed once, instantiated often
+//! ```
+//!
+//! Invariants:
+//! * Bytes are copied out before any JavaScript can run again.
+//! * A [`Bytecode`] was written by this very process from a module that its compiler accepted:
+//!   there is no way to make one from bytes, nor to read one from a disk or a network.
+//!
+//! ```
+//! use coco_quickjs::{Bytecode, array_buffer_bytes};
+//! use rquickjs::{Context, Module, Runtime, Value};
+//!
+//! # fn main() -> rquickjs::Result<()> {
+//! let runtime = Runtime::new()?;
+//! let bytecode = Context::full(&runtime)?.with(|ctx| {
+//!     let module = Module::declare(ctx, "/answer.js", "export const answer = 6 * 7;")?;
+//!     Bytecode::compile(&module)
+//! })?;
+//! Context::full(&runtime)?.with(|ctx| {
+//!     let (module, evaluated) = bytecode.load(&ctx)?.eval()?;
+//!     evaluated.finish::<()>()?;
+//!     assert_eq!(module.get::<_, i32>("answer")?, 42);
+//!
+//!     let buffer: Value<'_> = ctx.eval("new Uint8Array([1, 2, 3]).buffer")?;
+//!     assert_eq!(array_buffer_bytes(&buffer), Some(vec![1, 2, 3]));
+//!     Ok(())
+//! })
+//! # }
+//! ```
+
+mod buffer;
+mod bytecode;
+
+pub use buffer::{array_buffer_bytes, view_bytes};
+pub use bytecode::Bytecode;

@@ -1,0 +1,97 @@
+//! The members of `ccf` that every script sees: text, JSON and bytes, the store.
+
+use coco_quickjs::array_buffer_bytes;
+use rquickjs::{ArrayBuffer, Ctx, Exception, Result, String as JsString, Value};
+
+use super::lazy::{Member, function};
+use super::{gov, kv};
+use crate::call::with_call;
+
+pub(super) const MEMBERS: &[Member] = &[
+    ("kv", kv::live),
+    function!("strToBuf", str_to_buf),
+    function!("bufToStr", buf_to_str),
+    function!("jsonCompatibleToBuf", json_compatible_to_buf),
+    function!("bufToJsonCompatible", buf_to_json_compatible),
+    function!("enableUntrustedDateTime", enable_untrusted_date_time),
+    function!("enableMetricsLogging", enable_metrics_logging),
+    ("gov", gov::gov),
+];
+
+/// An `ArrayBuffer` that holds a copy of `bytes`, on the script's own heap.
+pub(super) fn array_buffer<'js>(ctx: &Ctx<'js>, bytes: &[u8]) -> Result<Value<'js>> {
+    Ok(ArrayBuffer::new_copy(ctx.clone(), bytes)?.into_value())
+}
+
+/// The bytes of an argument that must be an `ArrayBuffer`.
+pub(super) fn bytes_argument(value: &Value<'_>, name: &str) -> Result<Vec<u8>> {
+    array_buffer_bytes(value).ok_or_else(|| {
+        let message = format!("Argument {name} must be an ArrayBuffer");
+        Exception::throw_type(value.ctx(), &message)
+    })
+}
+
+/// The text of an argument that must be a string.
+pub(super) fn string_argument(value: &Value<'_>, name: &str) -> Result<String> {
+    match value.as_string() {
+        Some(text) => unicode(text),
+        None => {
+            let message = format!("Argument {name} must be a string");
+            Err(Exception::throw_type(value.ctx(), &message))
+        }
+    }
+}
+
+/// Strings may hold halves of surrogate pairs, which have no UTF-8.
+fn unicode(text: &JsString<'_>) -> Result<String> {
+    text.to_string().map_err(|error| match error {
+        rquickjs::Error::Utf8(_) => {
+            Exception::throw_type(text.ctx(), "The string is not well-formed Unicode")
+        }
+        other => other,
+    })
+}
+
+/// JSON text as a value; a `SyntaxError` otherwise.
+pub(crate) fn parse_json<'js>(ctx: &Ctx<'js>, text: &[u8]) -> Result<Value<'js>> {
+    let text = std::str::from_utf8(text)
+        .map_err(|_| Exception::throw_syntax(ctx, "JSON text is not UTF-8"))?;
+    if text.contains('\0') {
+        return Err(Exception::throw_syntax(ctx, "JSON text contains a NUL character"));
+    }
+    ctx.json_parse(text)
+}
+
+/// A value as JSON text; `None` if it has none (`undefined`, functions).
+pub(crate) fn to_json(value: Value<'_>) -> Result<Option<String>> {
+    let ctx = value.ctx().clone();
+    ctx.json_stringify(value)?.map(|text| unicode(&text)).transpose()
+}
+
+fn str_to_buf<'js>(ctx: Ctx<'js>, text: Value<'js>) -> Result<Value<'js>> {
+    array_buffer(&ctx, string_argument(&text, "s")?.as_bytes())
+}
+
+fn buf_to_str<'js>(ctx: Ctx<'js>, buffer: Value<'js>) -> Result<JsString<'js>> {
+    let bytes = bytes_argument(&buffer, "buffer")?;
+    JsString::from_str(ctx, &String::from_utf8_lossy(&bytes))
+}
+
+fn json_compatible_to_buf<'js>(ctx: Ctx<'js>, value: Value<'js>) -> Result<Value<'js>> {
+    let text = to_json(value)?
+        .ok_or_else(|| Exception::throw_type(&ctx, "The value has no JSON representation"))?;
+    array_buffer(&ctx, text.as_bytes())
+}
+
+fn buf_to_json_compatible<'js>(ctx: Ctx<'js>, buffer: Value<'js>) -> Result<Value<'js>> {
+    parse_json(&ctx, &bytes_argument(&buffer, "buffer")?)
+}
+
+/// Has had no effect since CCF 7: time is always the node's. Returns what was set before.
+fn enable_untrusted_date_time(ctx: Ctx<'_>, enable: bool) -> Result<bool> {
+    with_call(&ctx, |_, state| std::mem::replace(&mut state.untrusted_date_time, enable))
+}
+
+fn enable_metrics_logging(ctx: Ctx<'_>, enable: bool) -> Result<()> {
+    with_call(&ctx, |_, state| state.log_metrics = enable)
+}

@@ -1,0 +1,241 @@
+//! One JS heap: its limits, its realm, and what its failures mean.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use coco_kv::Value as Bytes;
+use rquickjs::context::intrinsic;
+use rquickjs::{Ctx, Function, Module, Object, Runtime, Value};
+
+use crate::access::Context;
+use crate::call::{self, Lender};
+use crate::error::Thrown;
+use crate::limits::Budget;
+use crate::module::{ModuleLoader, Modules, SharedModules};
+use crate::{Limits, ScriptError, global};
+
+/// What every script finds besides the language itself. Not among it: `performance`, which would
+/// read a clock behind the node's back, and `DOMException`.
+type Intrinsics = (
+    intrinsic::Date,
+    intrinsic::Eval,
+    intrinsic::RegExpCompiler,
+    intrinsic::RegExp,
+    intrinsic::Json,
+    intrinsic::Proxy,
+    intrinsic::MapSet,
+    intrinsic::TypedArrays,
+    intrinsic::Promise,
+    intrinsic::WeakRef,
+);
+
+/// A JS heap with at most one realm. Used by one thread at a time.
+pub(crate) struct Interpreter {
+    runtime: Runtime,
+    /// Dropped before the runtime it lives in.
+    realm: Option<rquickjs::Context>,
+    modules: SharedModules,
+    budget: Arc<Budget>,
+}
+
+/// Why a step inside the interpreter failed.
+pub(crate) enum Fault {
+    /// The engine says so; an exception may be pending.
+    Engine(rquickjs::Error),
+    /// We say so.
+    Script(ScriptError),
+}
+
+impl From<rquickjs::Error> for Fault {
+    fn from(error: rquickjs::Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<ScriptError> for Fault {
+    fn from(error: ScriptError) -> Self {
+        Self::Script(error)
+    }
+}
+
+/// What a failed script may still use so that its exception can be described.
+const HEAP_FOR_EXCEPTION_BYTES: usize = 1 << 20;
+
+impl Interpreter {
+    pub(crate) fn new() -> Result<Self, ScriptError> {
+        let runtime = Runtime::new().map_err(engine)?;
+        let modules = SharedModules::default();
+        runtime.set_loader(ModuleLoader(modules.clone()), ModuleLoader(modules.clone()));
+        let budget = Arc::new(Budget::default());
+        let polled = budget.clone();
+        runtime.set_interrupt_handler(Some(Box::new(move || polled.poll())));
+        Ok(Self { runtime, realm: None, modules, budget })
+    }
+
+    /// Where the next call loads modules from.
+    pub(crate) fn load(&self, modules: Modules) {
+        *self.modules.lock() = modules;
+    }
+
+    /// Makes `text` the only module of the next call.
+    pub(crate) fn load_text(&self, name: &str, text: Bytes) {
+        let source = HashMap::from([(name.to_owned(), text)]);
+        self.load(Modules { source: Some(Arc::new(source)), ..Modules::default() });
+    }
+
+    /// Runs `body` in the realm, a new one unless the last was kept. The realm is kept for the next
+    /// call if `keep` and nothing failed.
+    pub(crate) fn run<R>(
+        &mut self,
+        context: Context,
+        limits: Limits,
+        lender: Lender<'_>,
+        keep: bool,
+        body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
+    ) -> Result<R, ScriptError> {
+        lender.lend(|| {
+            let realm = match self.realm.take() {
+                Some(realm) => realm,
+                None => self.new_realm(context)?,
+            };
+            let result = self.run_in(&realm, limits, body);
+            if keep && result.is_ok() {
+                self.realm = Some(realm);
+            }
+            result
+        })
+    }
+
+    /// Runs `body` in a new realm, from within the call of another interpreter, with what that one
+    /// was lent but at most `context`'s access.
+    pub(crate) fn run_borrowed<R>(
+        &self,
+        context: Context,
+        limits: Limits,
+        body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
+    ) -> Result<R, ScriptError> {
+        let realm = self.new_realm(context)?;
+        let outer = call::replace_context(context);
+        let result = self.run_in(&realm, limits, body);
+        outer.map(call::replace_context);
+        result
+    }
+
+    fn run_in<R>(
+        &self,
+        realm: &rquickjs::Context,
+        limits: Limits,
+        body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
+    ) -> Result<R, ScriptError> {
+        let heap_bytes = usize::try_from(limits.heap_bytes).unwrap_or(usize::MAX).max(1);
+        let stack_bytes = limits.stack_bytes.clamp(1, Limits::MAX_STACK_BYTES);
+        self.runtime.set_memory_limit(heap_bytes);
+        self.runtime.set_max_stack_size(usize::try_from(stack_bytes).unwrap_or(usize::MAX));
+        self.budget.start(limits.execution_ms, call::now_ms().unwrap_or_default());
+        let result = realm.with(|ctx| body(&Running { ctx, budget: &self.budget }));
+        self.runtime.set_memory_limit(heap_bytes.saturating_add(HEAP_FOR_EXCEPTION_BYTES));
+        result.map_err(|fault| match fault {
+            Fault::Script(error) => error,
+            Fault::Engine(error) => self.explain(realm, &error, limits),
+        })
+    }
+
+    /// Gives back what the last call used. Whether the interpreter is as good as new.
+    pub(crate) fn reclaim(&mut self) -> bool {
+        self.realm = None;
+        if self.budget.is_spent() || self.runtime.is_job_pending() {
+            return false;
+        }
+        self.runtime.set_memory_limit(0);
+        self.runtime.run_gc();
+        true
+    }
+
+    fn new_realm(&self, context: Context) -> Result<rquickjs::Context, ScriptError> {
+        self.runtime.set_memory_limit(0);
+        let realm = rquickjs::Context::custom::<Intrinsics>(&self.runtime).map_err(engine)?;
+        realm.with(|ctx| global::install(&ctx, context)).map_err(engine)?;
+        Ok(realm)
+    }
+
+    fn explain(
+        &self,
+        realm: &rquickjs::Context,
+        error: &rquickjs::Error,
+        limits: Limits,
+    ) -> ScriptError {
+        let out_of_memory = ScriptError::OutOfMemory { limit_bytes: limits.heap_bytes };
+        if self.budget.is_spent() {
+            return ScriptError::Timeout { limit_ms: limits.execution_ms };
+        }
+        match error {
+            rquickjs::Error::Exception => {}
+            rquickjs::Error::Allocation => return out_of_memory,
+            other => {
+                let thrown = Thrown { message: other.to_string(), ..Thrown::default() };
+                return ScriptError::Thrown(thrown);
+            }
+        }
+        let (is_null, thrown) = realm.with(|ctx| {
+            let value = ctx.catch();
+            (value.is_null(), Thrown::of(&value))
+        });
+        if self.budget.is_spent() {
+            return ScriptError::Timeout { limit_ms: limits.execution_ms };
+        }
+        // The engine throws null when there is no room left even for an exception.
+        if thrown.message == OUT_OF_MEMORY || (is_null && self.is_nearly_full(limits)) {
+            return out_of_memory;
+        }
+        ScriptError::Thrown(thrown)
+    }
+
+    fn is_nearly_full(&self, limits: Limits) -> bool {
+        let used = u64::try_from(self.runtime.memory_usage().malloc_size).unwrap_or(0);
+        used >= limits.heap_bytes / 2
+    }
+}
+
+const OUT_OF_MEMORY: &str = "InternalError: out of memory";
+
+fn engine(error: rquickjs::Error) -> ScriptError {
+    ScriptError::Engine(error.to_string())
+}
+
+/// A realm in which a script is running.
+pub(crate) struct Running<'a, 'js> {
+    pub(crate) ctx: Ctx<'js>,
+    budget: &'a Budget,
+}
+
+impl<'js> Running<'_, 'js> {
+    /// A function exported by a module, which is evaluated unless it was before.
+    pub(crate) fn exported(&self, module: &str, function: &str) -> Result<Function<'js>, Fault> {
+        let imported = Module::import(&self.ctx, module)?.into_value();
+        let exports = self.settle(imported, module)?;
+        let export = exports.as_object().map(|exports: &Object<'js>| exports.get(function));
+        let export: Value<'js> = export.transpose()?.unwrap_or_else(|| self.undefined());
+        export.into_function().ok_or_else(|| {
+            let (module, function) = (module.to_owned(), function.to_owned());
+            Fault::Script(ScriptError::NoSuchFunction { module, function })
+        })
+    }
+
+    /// The value of a promise; any other value as it is. All pending jobs have run afterwards.
+    pub(crate) fn settle(&self, value: Value<'js>, function: &str) -> Result<Value<'js>, Fault> {
+        while self.ctx.execute_pending_job() {
+            if self.budget.is_spent() {
+                return Err(Fault::Engine(rquickjs::Error::Exception));
+            }
+        }
+        let Some(promise) = value.as_promise() else { return Ok(value) };
+        match promise.result::<Value<'js>>() {
+            Some(result) => Ok(result?),
+            None => Err(Fault::Script(ScriptError::NeverSettles { function: function.to_owned() })),
+        }
+    }
+
+    fn undefined(&self) -> Value<'js> {
+        Value::new_undefined(self.ctx.clone())
+    }
+}
