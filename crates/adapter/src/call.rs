@@ -45,15 +45,15 @@ pub struct Outcome {
     pub force_snapshot: bool,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// The value of a path parameter; empty if the template has no such parameter.
-    pub fn param(&self, name: &str) -> &str {
+    pub fn param(&self, name: &str) -> &'a str {
         let mut params = self.matched.params.iter();
         params.find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
     /// The first value of a query parameter, as written.
-    pub fn query(&self, name: &str) -> Option<&str> {
+    pub fn query(&self, name: &str) -> Option<&'a str> {
         let pairs = self.request.uri().query()?.split('&');
         pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).find_map(|(key, value)| {
             (key == name).then_some(value)
