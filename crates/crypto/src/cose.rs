@@ -309,11 +309,13 @@ impl Curve {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
     use proptest::prelude::*;
 
     use super::*;
     use crate::cbor::tests::any_value;
     use crate::entropy::testing::Counter;
+    use crate::testing;
 
     fn key(curve: Curve) -> KeyPair {
         KeyPair::generate(curve, &Counter::new(9)).unwrap()
@@ -430,6 +432,29 @@ mod tests {
             assert_eq!(message.protected(), &Header::new());
             assert_eq!(hex::encode(message.encode()), bytes);
         }
+    }
+
+    #[test]
+    fn recorded_ledger_signatures_are_read_and_written_alike() {
+        let recorded = testing::vectors("ccf", ".committed");
+        let mut read = 0;
+        for (file, chunk) in &recorded {
+            // In the ledger a signature is a JSON string of base64; d2 84 5? starts "0oR".
+            for at in 0..chunk.len().saturating_sub(4) {
+                if &chunk[at..at + 4] != b"\"0oR" {
+                    continue;
+                }
+                let text = chunk[at + 1..].split(|byte| *byte == b'"').next().unwrap();
+                let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(text) else {
+                    continue;
+                };
+                let message = CoseSign1::parse(&bytes).unwrap();
+                assert_eq!(message.encode(), bytes, "{file:?}");
+                assert_eq!(message.protected().encode(), message.protected_bytes());
+                read += 1;
+            }
+        }
+        assert!(recorded.is_empty() || read >= 100, "only {read} messages");
     }
 
     fn any_header() -> impl Strategy<Value = Header> {

@@ -239,12 +239,10 @@ mod tests {
 
     #[test]
     fn recorded_services_recover_their_secrets() {
-        let Some(services) = testing::vectors("ccf") else { return };
+        let recorded = testing::vectors("ccf", "decryption.json");
         let mut checked = 0;
-        for service in std::fs::read_dir(services).unwrap() {
-            let file = service.unwrap().path().join("decryption.json");
-            let Ok(text) = std::fs::read_to_string(file) else { continue };
-            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for (_, text) in &recorded {
+            let json: serde_json::Value = serde_json::from_slice(text).unwrap();
             for sharing in json["sharing"].as_array().unwrap() {
                 let bytes = |name: &str| hex::decode(sharing[name].as_str().unwrap()).unwrap();
                 let threshold = sharing["threshold"].as_u64().unwrap() as usize;
@@ -265,7 +263,7 @@ mod tests {
                 checked += 1;
             }
         }
-        assert!(checked >= 4, "only {checked} sharings found");
+        assert!(recorded.is_empty() || checked >= 4, "only {checked} sharings found");
     }
 
     #[test]
