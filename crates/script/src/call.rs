@@ -4,6 +4,8 @@
 //! transaction to them: it is reachable through a scoped thread-local while the script runs, on the
 //! thread that runs it, and nowhere else.
 
+use std::collections::HashMap;
+
 use coco_adapter::{Environment, HistoricalState, Outcome};
 use coco_kv::Tx;
 use rquickjs::{Ctx, Exception};
@@ -22,8 +24,8 @@ pub(crate) struct CallState {
     pub(crate) context: Context,
     /// The state that `ccf.historicalState` shows.
     pub(crate) historical: Option<HistoricalState>,
-    /// States handed out by `ccf.historical.getStateRange`, by position.
-    pub(crate) states: Vec<HistoricalState>,
+    /// States that were handed to the script, by the number in their handles.
+    pub(crate) states: HashMap<u32, HistoricalState>,
     /// What the script decides beyond its reply.
     pub(crate) outcome: Outcome,
     /// What `ccf.enableUntrustedDateTime` was last told; it changes nothing.
@@ -37,7 +39,7 @@ impl CallState {
         Self {
             context,
             historical: None,
-            states: Vec::new(),
+            states: HashMap::new(),
             outcome: Outcome::default(),
             untrusted_date_time: true,
             log_metrics: false,

@@ -17,16 +17,15 @@ pub struct ScriptEngine {
     /// Interpreters without a realm: as good as new.
     idle: Mutex<Vec<Interpreter>>,
     /// Interpreters with a live realm, least recently used first.
-    pub(crate) kept: Mutex<Vec<Kept>>,
+    kept: Mutex<Vec<Kept>>,
 }
 
 /// An interpreter whose globals live on, for `interpreter_reuse`.
-pub(crate) struct Kept {
-    pub(crate) key: Arc<str>,
-    /// What the realm was made for: another app, or other access rules, never sees it.
-    pub(crate) stamp: u64,
-    pub(crate) context: Context,
-    pub(crate) interpreter: Interpreter,
+struct Kept {
+    key: Arc<str>,
+    /// The program that the realm was made for: another never sees it.
+    stamp: u64,
+    interpreter: Interpreter,
 }
 
 /// Idle interpreters beyond this are dropped: about as many as threads run at once.
@@ -52,6 +51,29 @@ impl ScriptEngine {
                 idle.push(interpreter);
             }
         }
+    }
+
+    /// The interpreter used last under a key for this program, if one is free.
+    pub(crate) fn take_kept(&self, key: &str, stamp: u64) -> Option<Interpreter> {
+        let mut kept = self.kept.lock();
+        let found = kept.iter().rposition(|kept| *kept.key == *key && kept.stamp == stamp)?;
+        Some(kept.remove(found).interpreter)
+    }
+
+    /// Keeps an interpreter with its realm; beyond `max`, those used least recently are dropped.
+    pub(crate) fn keep(&self, key: &str, stamp: u64, interpreter: Interpreter, max: usize) {
+        let mut kept = self.kept.lock();
+        kept.push(Kept { key: key.into(), stamp, interpreter });
+        let excess = kept.len().saturating_sub(max);
+        let dropped: Vec<Kept> = kept.drain(..excess).collect();
+        drop(kept);
+        drop(dropped);
+    }
+
+    /// Drops every kept interpreter: the application has changed.
+    pub fn flush_kept(&self) {
+        let flushed = std::mem::take(&mut *self.kept.lock());
+        drop(flushed);
     }
 
     /// Runs `body` in a new realm, where `text` is the module `name` and there are no others.

@@ -42,6 +42,14 @@ pub enum ScriptError {
         /// What it must return.
         expected: &'static str,
     },
+    /// A handler returned something that is no response.
+    #[error("Invalid endpoint function return value ({what}).")]
+    InvalidReply {
+        /// What is wrong with it.
+        what: &'static str,
+        /// The exception behind it.
+        thrown: Option<Thrown>,
+    },
     /// A function of a constitution takes another number of arguments.
     #[error("{function} must have {expected} parameters, not {found}")]
     BadParameters {
@@ -61,7 +69,9 @@ impl ScriptError {
     /// The stack trace, if the script threw.
     pub fn trace(&self) -> Option<&str> {
         match self {
-            Self::Thrown(thrown) => Some(&thrown.stack),
+            Self::Thrown(thrown) | Self::InvalidReply { thrown: Some(thrown), .. } => {
+                Some(&thrown.stack)
+            }
             _ => None,
         }
     }

@@ -42,6 +42,8 @@ pub(crate) struct Interpreter {
 pub(crate) enum Fault {
     /// The engine says so; an exception may be pending.
     Engine(rquickjs::Error),
+    /// The same, while a handler's reply was converted.
+    Conversion(rquickjs::Error),
     /// We say so.
     Script(ScriptError),
 }
@@ -77,6 +79,16 @@ impl Interpreter {
         *self.modules.lock() = modules;
     }
 
+    /// Takes away what modules are loaded from.
+    pub(crate) fn unload(&self) -> Modules {
+        std::mem::take(&mut *self.modules.lock())
+    }
+
+    /// The state shared with the loader.
+    pub(crate) fn shared_modules(&self) -> SharedModules {
+        self.modules.clone()
+    }
+
     /// Makes `text` the only module of the next call.
     pub(crate) fn load_text(&self, name: &str, text: Bytes) {
         let source = HashMap::from([(name.to_owned(), text)]);
@@ -104,6 +116,16 @@ impl Interpreter {
             }
             result
         })
+    }
+
+    /// Whether the realm of the last call was kept.
+    pub(crate) fn has_realm(&self) -> bool {
+        self.realm.is_some()
+    }
+
+    /// Bytes of heap in use.
+    pub(crate) fn heap_bytes(&self) -> u64 {
+        u64::try_from(self.runtime.memory_usage().malloc_size).unwrap_or(0)
     }
 
     /// Runs `body` in a new realm, from within the call of another interpreter, with what that one
@@ -137,12 +159,20 @@ impl Interpreter {
         result.map_err(|fault| match fault {
             Fault::Script(error) => error,
             Fault::Engine(error) => self.explain(realm, &error, limits),
+            Fault::Conversion(error) => match self.explain(realm, &error, limits) {
+                ScriptError::Thrown(thrown) => {
+                    let what = "error during JSON conversion of body";
+                    ScriptError::InvalidReply { what, thrown: Some(thrown) }
+                }
+                limit => limit,
+            },
         })
     }
 
     /// Gives back what the last call used. Whether the interpreter is as good as new.
     pub(crate) fn reclaim(&mut self) -> bool {
         self.realm = None;
+        drop(self.unload());
         if self.budget.is_spent() || self.runtime.is_job_pending() {
             return false;
         }
@@ -191,8 +221,7 @@ impl Interpreter {
     }
 
     fn is_nearly_full(&self, limits: Limits) -> bool {
-        let used = u64::try_from(self.runtime.memory_usage().malloc_size).unwrap_or(0);
-        used >= limits.heap_bytes / 2
+        self.heap_bytes() >= limits.heap_bytes / 2
     }
 }
 

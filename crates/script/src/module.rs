@@ -47,11 +47,11 @@ pub(crate) struct CompiledModule {
 #[derive(Default)]
 pub(crate) struct Modules {
     /// Modules that were compiled before; looked at first.
-    pub(crate) compiled: Vec<CompiledModule>,
+    pub(crate) compiled: Arc<[CompiledModule]>,
     /// Everything else is compiled from here.
     pub(crate) source: Option<Arc<dyn ModuleSource>>,
-    /// Whether to keep what is compiled from source in `compiled`.
-    pub(crate) record: bool,
+    /// Keeps what is compiled from source, if asked to.
+    pub(crate) recorded: Option<Vec<CompiledModule>>,
 }
 
 /// Shared between an engine and its loader.
@@ -95,9 +95,12 @@ impl Loader for ModuleLoader {
         let text = source.and_then(|source| source.module(name));
         let text = text.ok_or_else(|| Error::new_loading_message(name, "no such module"))?;
         let module = Module::declare(ctx.clone(), name, text.to_vec())?;
-        if self.0.lock().record {
+        if self.0.lock().recorded.is_some() {
             let bytecode = Bytecode::compile(&module)?;
-            self.0.lock().compiled.push(CompiledModule { name: name.into(), text, bytecode });
+            let compiled = CompiledModule { name: name.into(), text, bytecode };
+            if let Some(recorded) = &mut self.0.lock().recorded {
+                recorded.push(compiled);
+            }
         }
         Ok(module)
     }

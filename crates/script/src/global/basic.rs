@@ -19,7 +19,7 @@ pub(super) const MEMBERS: &[Member] = &[
 ];
 
 /// An `ArrayBuffer` that holds a copy of `bytes`, on the script's own heap.
-pub(super) fn array_buffer<'js>(ctx: &Ctx<'js>, bytes: &[u8]) -> Result<Value<'js>> {
+pub(crate) fn array_buffer<'js>(ctx: &Ctx<'js>, bytes: &[u8]) -> Result<Value<'js>> {
     Ok(ArrayBuffer::new_copy(ctx.clone(), bytes)?.into_value())
 }
 

@@ -13,7 +13,7 @@ use super::basic::{array_buffer, bytes_argument};
 use crate::access::Operation;
 use crate::call::with_call;
 
-/// Where a handle keeps its map's name, and the position of its historical state if it has one.
+/// Where a handle keeps its map's name, and the number of its historical state if it has one.
 /// Scripts may well forge handles: every operation is checked by the name that it finds.
 const MAP: &str = "__map";
 const STATE: &str = "__state";
@@ -26,7 +26,7 @@ pub(super) fn live<'js>(ctx: &Ctx<'js>) -> Result<Value<'js>> {
     maps(ctx, None)
 }
 
-/// The maps of a historical state, by its position among the call's states.
+/// The maps of a historical state, by its number.
 pub(super) fn historical<'js>(ctx: &Ctx<'js>, state: u32) -> Result<Value<'js>> {
     maps(ctx, Some(state))
 }
@@ -116,8 +116,8 @@ impl Handle {
                     false => call.context.refusal(method, &self.map),
                 });
             }
-            let Some(position) = self.state else { return Ok(act(tx, &self.map)) };
-            match call.states.get(position as usize) {
+            let Some(state) = self.state else { return Ok(act(tx, &self.map)) };
+            match call.states.get(&state) {
                 Some(state) => Ok(act(&mut past_tx(state), &self.map)),
                 None => Err("The historical state belongs to another request".to_owned()),
             }

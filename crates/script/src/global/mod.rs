@@ -4,6 +4,7 @@
 //! A realm is made for nearly every request and few touch more than two members, so members are
 //! made when they are first looked at.
 
+mod app;
 mod apply;
 mod basic;
 mod clock;
@@ -16,6 +17,8 @@ use rquickjs::object::{Accessor, Property};
 use rquickjs::{Ctx, Function, Object, Result, Value};
 
 use crate::access::Context;
+pub(crate) use app::show_historical_state;
+pub(crate) use basic::{array_buffer, parse_json, to_json};
 use lazy::{Member, lazy_object};
 
 /// Puts the global objects into a new realm.
@@ -30,7 +33,7 @@ pub(crate) fn install(ctx: &Ctx<'_>, context: Context) -> Result<()> {
 
 fn ccf<'js>(ctx: &Ctx<'js>, context: Context) -> Result<Value<'js>> {
     let members: &'static [&'static [Member]] = match context {
-        Context::AppReadWrite | Context::AppReadOnly => &[basic::MEMBERS],
+        Context::AppReadWrite | Context::AppReadOnly => &[basic::MEMBERS, app::MEMBERS],
         Context::GovernanceReadOnly => &[basic::MEMBERS],
         Context::GovernanceReadWrite => &[basic::MEMBERS, apply::MEMBERS],
     };
