@@ -60,7 +60,18 @@
 //! # Ok::<(), coco_governance::tables::TableError>(())
 //! ```
 
+mod api;
+pub mod constitution;
+mod custody;
+mod decision;
+pub mod genesis;
+pub mod jwt;
+mod natives;
+mod replay;
 mod service_control;
 pub mod tables;
 
+pub use api::governance_api;
+pub use constitution::default_constitution;
+pub use genesis::{create_service, restart_service};
 pub use service_control::{LedgerPeriod, ServiceControl};

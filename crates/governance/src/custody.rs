@@ -1,0 +1,196 @@
+//! Custody of the ledger secret: who receives which share, and the identities that vouch for it.
+//!
+//! ```text
+//! full key ──▶ wrapping key ──▶ wraps the latest ledger secret        recovery_shares
+//!    │ split, threshold of n
+//!    ├──▶ a share for each participant, under the member's RSA key     recovery_shares
+//!    └──▶ the full key for each owner, under the member's RSA key      recovery_shares
+//! latest ledger secret ──▶ encrypts the one before it                  historical_encrypted_...
+//! ```
+
+use std::collections::BTreeMap;
+
+use coco_crypto::cose::{Header, label};
+use coco_crypto::{
+    CoseSign1, Digest, Entropy, GcmCipher, KeyError, RsaError, RsaPublicKey, Share, SharingError,
+    cbor,
+};
+use coco_kv::Tx;
+
+use crate::ServiceControl;
+use crate::tables::{
+    Base64, HISTORICAL_ENCRYPTED_LEDGER_SECRET, HistoricalLedgerSecret, IdentityEndorsement,
+    MEMBER_ENCRYPTION_KEYS, MEMBERS, MemberInfo, MemberStatus, PreviousLedgerSecret,
+    RECOVERY_SHARES, RecoveryRole, RecoveryShares, SERVICE_CONFIG, ServiceInfo, TableError,
+};
+
+/// Why shares cannot be issued.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CustodyError {
+    /// Nobody could recover the service.
+    #[error("there are {members} active recovery members, fewer than the threshold of {threshold}")]
+    TooFewMembers {
+        /// How many there are.
+        members: usize,
+        /// How many are needed.
+        threshold: u64,
+    },
+    /// There are more members than shares can be made.
+    #[error("there are {members} active recovery participants, more than {limit}")]
+    TooManyMembers {
+        /// How many there are.
+        members: usize,
+        /// How many there may be.
+        limit: u8,
+    },
+    /// A member's encryption key is no RSA key.
+    #[error("the encryption key of member {member}: {error}")]
+    MemberKey {
+        /// The member.
+        member: Digest,
+        /// What is wrong with it.
+        error: KeyError,
+    },
+    /// Encrypting a share failed.
+    #[error("the share of member {member}: {error}")]
+    Encrypt {
+        /// The member.
+        member: Digest,
+        /// What went wrong.
+        error: RsaError,
+    },
+    /// Splitting failed.
+    #[error(transparent)]
+    Sharing(#[from] SharingError),
+    /// A governed table cannot be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// Issues new shares of the latest ledger secret to the active recovery members, replacing the old
+/// ones, and records the secret before it.
+pub(crate) fn issue_recovery_shares(
+    tx: &mut Tx,
+    control: &dyn ServiceControl,
+    entropy: &dyn Entropy,
+) -> Result<(), CustodyError> {
+    let threshold = SERVICE_CONFIG.expect(tx)?.recovery_threshold;
+    let holders = Holders::of(tx)?;
+    let members = holders.participants.len() + holders.owners.len();
+    let needed = usize::try_from(threshold.max(1)).unwrap_or(usize::MAX);
+    // Owners recover alone; without any, the shares alone must reach the threshold.
+    if members < needed {
+        return Err(CustodyError::TooFewMembers { members, threshold });
+    }
+
+    let full_key = Share::generate_secret(entropy)?;
+    let latest = control.ledger_secret();
+    // The wrapping key is used once, so that its nonce may be zero, as CCF has it.
+    let key = latest.secret.key().as_bytes();
+    let wrapped = GcmCipher::seal(&full_key.wrapping_key(), [0; 12], b"", key);
+    let shares = RecoveryShares {
+        wrapped_latest_ledger_secret: Base64(wrapped.encode()),
+        encrypted_shares: holders.encrypt(&full_key, threshold, entropy)?,
+        previous_secret_stored_version: latest.previous_stored_at.map(|seqno| seqno.0),
+    };
+    RECOVERY_SHARES.put(tx, &shares);
+
+    let previous_ledger_secret = control.previous_ledger_secret().map(|previous| {
+        let raw = previous.secret.key().as_bytes();
+        let sealed = GcmCipher::seal_random(latest.secret.key(), entropy, b"", raw);
+        PreviousLedgerSecret {
+            encrypted_data: Base64(sealed.encode()),
+            version: previous.valid_from.0,
+            previous_secret_stored_version: previous.previous_stored_at.map(|seqno| seqno.0),
+        }
+    });
+    let next_version = Some(latest.valid_from.0);
+    let history = HistoricalLedgerSecret { previous_ledger_secret, next_version };
+    HISTORICAL_ENCRYPTED_LEDGER_SECRET.put(tx, &history);
+    Ok(())
+}
+
+/// The endorsement with which a service that has no predecessor starts its chain of identities: it
+/// endorses itself, from its first transaction.
+pub(crate) fn endorse_own_identity(
+    control: &dyn ServiceControl,
+    service: &ServiceInfo,
+    issued_at_s: u64,
+) -> IdentityEndorsement {
+    let key = control.service_key();
+    let begin = service.current_service_create_txid.clone().unwrap_or_default();
+    let text = |text: &str| cbor::Value::Text(text.to_owned());
+    let number = |number: u64| cbor::Value::Int(i128::from(number));
+    let claims = cbor::Value::Map(vec![(number(6), number(issued_at_s))]);
+    let epoch = cbor::Value::Map(vec![(text("epoch.start.txid"), text(&begin))]);
+    let protected =
+        Header::for_key(key.public()).with(label::CWT_CLAIMS, claims).with("ccf.v1", epoch);
+    let public_key = key.public().spki_der().to_vec();
+    let endorsement = CoseSign1::sign(protected, public_key.clone(), &key);
+    IdentityEndorsement {
+        endorsement: Base64(endorsement.encode()),
+        endorsing_key: Base64(public_key),
+        endorsement_epoch_begin: begin,
+        endorsement_epoch_end: None,
+        previous_version: None,
+    }
+}
+
+/// Whether a member holds something that recovers the service.
+pub(crate) fn is_recovery_member(tx: &mut Tx, id: &Digest, info: &MemberInfo) -> bool {
+    info.recovery_role != Some(RecoveryRole::NonParticipant) && MEMBER_ENCRYPTION_KEYS.has(tx, id)
+}
+
+/// The active recovery members with their keys.
+struct Holders {
+    participants: BTreeMap<Digest, RsaPublicKey>,
+    owners: BTreeMap<Digest, RsaPublicKey>,
+}
+
+impl Holders {
+    fn of(tx: &mut Tx) -> Result<Self, CustodyError> {
+        let mut holders = Self { participants: BTreeMap::new(), owners: BTreeMap::new() };
+        for (member, info) in MEMBERS.rows(tx)? {
+            let Some(pem) = MEMBER_ENCRYPTION_KEYS.get(tx, &member)? else { continue };
+            if info.status != MemberStatus::Active {
+                continue;
+            }
+            let group = match info.recovery_role {
+                Some(RecoveryRole::NonParticipant) => continue,
+                Some(RecoveryRole::Owner) => &mut holders.owners,
+                Some(RecoveryRole::Participant) | None => &mut holders.participants,
+            };
+            let key = RsaPublicKey::from_pem(&pem.0)
+                .map_err(|error| CustodyError::MemberKey { member, error })?;
+            group.insert(member, key);
+        }
+        Ok(holders)
+    }
+
+    fn encrypt(
+        &self,
+        full_key: &Share,
+        threshold: u64,
+        entropy: &dyn Entropy,
+    ) -> Result<BTreeMap<String, Base64>, CustodyError> {
+        let members = self.participants.len();
+        let limit = coco_crypto::sharing::MAX_SHARES;
+        let too_many = CustodyError::TooManyMembers { members, limit };
+        let count = u8::try_from(members).map_err(|_| too_many)?;
+        let shares = if count == 0 {
+            Vec::new()
+        } else {
+            let threshold = u8::try_from(threshold.max(1)).unwrap_or(u8::MAX);
+            full_key.split(threshold, count, entropy)?
+        };
+        let owned = self.owners.iter().map(|holder| (holder, full_key));
+        let mut encrypted = BTreeMap::new();
+        for ((member, key), share) in self.participants.iter().zip(&shares).chain(owned) {
+            let text = key
+                .encrypt_oaep(share.encode().as_slice(), b"")
+                .map_err(|error| CustodyError::Encrypt { member: *member, error })?;
+            encrypted.insert(member.to_string(), Base64(text));
+        }
+        Ok(encrypted)
+    }
+}
