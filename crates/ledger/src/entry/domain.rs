@@ -57,7 +57,7 @@ pub(crate) enum Visibility {
 }
 
 impl Visibility {
-    fn holds(self, name: &str) -> bool {
+    pub fn holds(self, name: &str) -> bool {
         name.starts_with("public:") == (self == Self::Public)
     }
 }
