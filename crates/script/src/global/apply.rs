@@ -1,9 +1,9 @@
 //! The members of `ccf` that only `apply` sees.
 
 use rquickjs::function::Opt;
-use rquickjs::{Ctx, Exception, Function, Object, Result, Value};
+use rquickjs::{Ctx, Function, Object, Result, Value};
 
-use super::basic::{bytes_argument, string_argument, to_json};
+use super::basic::{bytes_argument, json_argument, or_throw, string_argument};
 use super::kv::number;
 use super::lazy::{Member, function};
 use crate::call::with_natives;
@@ -24,8 +24,7 @@ fn ask<R>(
     ctx: &Ctx<'_>,
     question: impl FnOnce(&dyn ApplyNatives, &mut coco_kv::Tx) -> std::result::Result<R, NativeError>,
 ) -> Result<R> {
-    let answer = with_natives(ctx, question)?;
-    answer.map_err(|error| Exception::throw_message(ctx, &error.to_string()))
+    or_throw(ctx, with_natives(ctx, question)?)
 }
 
 fn node<'js>(ctx: &Ctx<'js>) -> Result<Value<'js>> {
@@ -109,14 +108,4 @@ fn set_jwt_public_signing_keys<'js>(
 fn remove_jwt_public_signing_keys<'js>(ctx: Ctx<'js>, issuer: Value<'js>) -> Result<()> {
     let issuer = string_argument(&issuer, "issuer")?;
     ask(&ctx, |natives, tx| natives.remove_jwt_public_signing_keys(tx, &issuer))
-}
-
-/// An argument by way of its JSON text; what has none is null.
-fn json_argument(value: Value<'_>) -> Result<serde_json::Value> {
-    let ctx = value.ctx().clone();
-    let text = to_json(value)?.unwrap_or_else(|| "null".to_owned());
-    serde_json::from_str(&text).map_err(|error| {
-        // Deeper than the reader's limit of nesting.
-        Exception::throw_type(&ctx, &format!("The argument is not plain JSON: {error}"))
-    })
 }

@@ -4,7 +4,7 @@ use coco_quickjs::array_buffer_bytes;
 use rquickjs::{ArrayBuffer, Ctx, Exception, Result, String as JsString, Value};
 
 use super::lazy::{Member, function};
-use super::{gov, kv};
+use super::{crypto, gov, kv, tcb};
 use crate::call::with_call;
 
 pub(super) const MEMBERS: &[Member] = &[
@@ -15,7 +15,19 @@ pub(super) const MEMBERS: &[Member] = &[
     function!("bufToJsonCompatible", buf_to_json_compatible),
     function!("enableUntrustedDateTime", enable_untrusted_date_time),
     function!("enableMetricsLogging", enable_metrics_logging),
+    function!("pemToId", crypto::pem_to_id),
+    function!("tcbHexToPolicy", tcb::hex_to_policy),
+    ("crypto", crypto::crypto),
     ("gov", gov::gov),
+    // Older applications find these here.
+    function!("generateAesKey", crypto::generate_aes_key),
+    function!("generateRsaKeyPair", crypto::generate_rsa_key_pair),
+    function!("generateEcdsaKeyPair", crypto::generate_ecdsa_key_pair),
+    function!("generateEddsaKeyPair", crypto::generate_eddsa_key_pair),
+    function!("wrapKey", crypto::wrap_key),
+    function!("digest", crypto::digest),
+    function!("isValidX509CertBundle", crypto::is_valid_bundle),
+    function!("isValidX509CertChain", crypto::is_valid_chain),
 ];
 
 /// An `ArrayBuffer` that holds a copy of `bytes`, on the script's own heap.
@@ -66,6 +78,24 @@ pub(crate) fn parse_json<'js>(ctx: &Ctx<'js>, text: &[u8]) -> Result<Value<'js>>
 pub(crate) fn to_json(value: Value<'_>) -> Result<Option<String>> {
     let ctx = value.ctx().clone();
     ctx.json_stringify(value)?.map(|text| unicode(&text)).transpose()
+}
+
+/// An argument by way of its JSON text; what has none is null.
+pub(super) fn json_argument(value: Value<'_>) -> Result<serde_json::Value> {
+    let ctx = value.ctx().clone();
+    let text = to_json(value)?.unwrap_or_else(|| "null".to_owned());
+    serde_json::from_str(&text).map_err(|error| {
+        // Deeper than the reader's limit of nesting.
+        Exception::throw_type(&ctx, &format!("The argument is not plain JSON: {error}"))
+    })
+}
+
+/// A failure becomes an `Error` with its text.
+pub(super) fn or_throw<T, E: std::fmt::Display>(
+    ctx: &Ctx<'_>,
+    result: std::result::Result<T, E>,
+) -> Result<T> {
+    result.map_err(|error| Exception::throw_message(ctx, &error.to_string()))
 }
 
 fn str_to_buf<'js>(ctx: Ctx<'js>, text: Value<'js>) -> Result<Value<'js>> {

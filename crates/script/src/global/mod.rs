@@ -9,9 +9,11 @@ mod apply;
 mod basic;
 mod clock;
 mod console;
+mod crypto;
 mod gov;
 mod kv;
 mod lazy;
+mod tcb;
 
 use rquickjs::object::{Accessor, Property};
 use rquickjs::{Ctx, Function, Object, Result, Value};
