@@ -14,6 +14,17 @@ pub enum CommitError {
     /// Too many transactions await commitment: try again later.
     #[error("too many transactions are executed and not yet committed")]
     TooManyPending,
+    /// The transaction writes more than an entry of this ledger may hold.
+    #[error("the transaction writes {bytes} bytes, more than {limit}")]
+    TooLarge {
+        /// What it writes.
+        bytes: u64,
+        /// `ledger.max_transaction_size`.
+        limit: u64,
+    },
+    /// The transaction was begun on another state than the store's: a bug of the caller.
+    #[error("the transaction was not begun on this store")]
+    Detached,
     /// The node has stopped, or its disk has failed.
     #[error("the node no longer writes to its ledger")]
     Stopped,

@@ -9,17 +9,51 @@
 //!                 consensus ──▶ disk ──▶ committed: wake waiters, then hooks
 //! ```
 //!
+//! Cutting is self-clocked: a lone waiter's own task signs and submits the batch; while it is
+//! synced, others gather in the next one. An idle pipeline does nothing at all.
+//!
 //! Invariants:
 //! * entries reach the ledger in seqno order, each encrypted once under `(view, seqno)`;
 //! * a transaction is reported committed only when the signature after it is as durable as
 //!   `ledger.sync` says, and it never becomes anything else;
 //! * nothing here is unbounded: uncommitted transactions, batches in flight, receipts in memory.
 
+mod batch;
+mod drive;
 mod error;
+mod progress;
+mod queue;
+mod receipts;
+mod writer;
 
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use coco_adapter::{Adapter, Outcome, TxStatus};
+use coco_consensus::Consensus;
+use coco_crypto::Digest;
+use coco_kv::{Committed, Conflict, Seqno, Store, Tx, TxId, View};
+use coco_ledger::{MerkleTree, ViewHistory};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use drive::{Counters, Inner};
 pub use error::{CommitError, ReceiptError};
+use progress::Progress;
+use queue::{Pending, Queue, estimated_bytes};
+pub(crate) use writer::SnapshotDue;
+use writer::Writer;
 
-use coco_kv::TxId;
+use crate::config::{Config, Sync};
+use crate::historical::Historical;
+use crate::host::{Area, Host};
+use crate::ledger_files::LedgerFiles;
+use crate::service::{Clock, ServiceKeys};
+
+/// Executed transactions that are not yet on the ledger take at most about this much memory.
+const MAX_PENDING_BYTES: u64 = 256 << 20;
 
 /// A transaction that has passed the commit point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,4 +62,340 @@ pub struct Executed {
     pub tx_id: TxId,
     /// Whether it wrote anything and so has a place on the ledger.
     pub wrote: bool,
+}
+
+/// What the pipeline has done since the node started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Transactions that wrote something, signatures not counted.
+    pub transactions: u64,
+    /// Executions thrown away because of a conflict.
+    pub conflicts: u64,
+    /// Batches signed.
+    pub batches: u64,
+    /// Bytes of entries.
+    pub ledger_bytes: u64,
+    /// Transactions executed and not yet committed.
+    pub uncommitted: u64,
+}
+
+/// Limits and intervals, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub delay: Duration,
+    pub tx_count: u64,
+    pub max_uncommitted: u64,
+    pub max_transaction_bytes: u64,
+    pub chunk_bytes: u64,
+    pub snapshot_tx_count: u64,
+    pub sync: Sync,
+    pub sync_interval: Duration,
+}
+
+impl Settings {
+    pub fn of(config: &Config) -> Self {
+        let snapshots = &config.snapshots;
+        Self {
+            delay: config.ledger_signatures.delay.0,
+            tx_count: config.ledger_signatures.tx_count,
+            max_uncommitted: config.consensus.max_uncommitted_tx_count,
+            max_transaction_bytes: config.ledger.max_transaction_size.0,
+            chunk_bytes: config.ledger.chunk_size.0,
+            snapshot_tx_count: snapshots.tx_count.max(snapshots.min_tx_count),
+            sync: config.ledger.sync,
+            sync_interval: config.ledger.sync_interval.0,
+        }
+    }
+}
+
+/// Whether the pipeline takes transactions; it only ever goes down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Running,
+    /// Finishes what was executed.
+    Stopping,
+    Stopped,
+    /// The disk or the keys have failed.
+    Failed,
+}
+
+impl Standing {
+    fn of_number(number: u8) -> Self {
+        [Self::Running, Self::Stopping, Self::Stopped]
+            .into_iter()
+            .find(|standing| *standing as u8 == number)
+            .unwrap_or(Self::Failed)
+    }
+}
+
+/// The ledger that a pipeline continues, and everything it works with.
+pub(crate) struct Continuation {
+    pub host: Arc<dyn Host>,
+    pub store: Store,
+    pub keys: Arc<ServiceKeys>,
+    pub clock: Arc<Clock>,
+    pub adapters: Vec<Arc<dyn Adapter>>,
+    pub settings: Settings,
+    /// Leaves of everything on the ledger, which ends with a signature.
+    pub tree: MerkleTree,
+    /// The views so far, up to the one that begins now.
+    pub views: ViewHistory,
+    pub consensus: Box<dyn Consensus>,
+    pub files: LedgerFiles,
+    pub last_snapshot: Seqno,
+    /// Bytes of history kept in memory.
+    pub historical_cache_bytes: u64,
+}
+
+/// The commit pipeline of a node; clones share it.
+#[derive(Clone)]
+pub struct Pipeline {
+    inner: Arc<Inner>,
+    historical: Arc<Historical>,
+}
+
+impl Pipeline {
+    /// Continues a ledger. [`run`](Self::run) must be spawned for batches to be cut.
+    pub(crate) fn new(parts: Continuation) -> Self {
+        let last = Seqno(parts.tree.len() - 1);
+        let historical = Historical::new(
+            Arc::clone(&parts.host),
+            Arc::clone(&parts.keys),
+            parts.historical_cache_bytes,
+        );
+        let inner = Inner {
+            host: parts.host,
+            store: parts.store,
+            keys: parts.keys,
+            clock: parts.clock,
+            adapters: parts.adapters,
+            settings: parts.settings,
+            queue: Queue::starting_after(last),
+            progress: Progress::new(last, parts.views),
+            recent: RwLock::default(),
+            writer: Mutex::new(Writer::new(parts.tree, parts.last_snapshot)),
+            consensus: Mutex::new(parts.consensus),
+            files: Mutex::new(parts.files),
+            hooks: RwLock::default(),
+            snapshots_due: Mutex::default(),
+            snapshot_signal: Notify::new(),
+            standing: AtomicU8::new(Standing::Running as u8),
+            wake: Notify::new(),
+            drained: Notify::new(),
+            counters: Counters::default(),
+            cut_to: AtomicU64::new(last.0),
+            sealed_to: AtomicU64::new(last.0),
+            in_flight: AtomicUsize::new(0),
+            pump_requests: AtomicUsize::new(0),
+            unsynced: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner), historical: Arc::new(historical) }
+    }
+
+    /// The writer's task.
+    pub(crate) fn run(&self) -> impl Future<Output = ()> + Send + 'static {
+        Arc::clone(&self.inner).run()
+    }
+
+    /// The store: begin transactions here, commit them with [`commit`](Self::commit).
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The commit point: gives the transaction its place in the order, or refuses it. Whether to
+    /// keep its writes is decided before; `outcome` says what else is to be recorded.
+    pub fn commit(&self, tx: Tx, outcome: &Outcome) -> Result<Executed, CommitError> {
+        let (executed, waiting) = self.execute(tx, outcome)?;
+        // The first in the queue starts the clock; a long queue is encoded ahead of the cut.
+        if waiting == 1 || waiting % 256 == 0 && waiting > 0 {
+            self.inner.wake.notify_one();
+        }
+        Ok(executed)
+    }
+
+    /// [`commit`](Self::commit) and [`wait_committed`](Self::wait_committed) in one: the caller
+    /// waits anyway, so that nobody else needs to be woken to write the batch.
+    pub fn commit_and_wait(
+        &self,
+        tx: Tx,
+        outcome: &Outcome,
+    ) -> Result<(Executed, impl Future<Output = TxStatus> + Send + 'static), CommitError> {
+        let (executed, _) = self.execute(tx, outcome)?;
+        Ok((executed, self.wait_committed(executed.tx_id)))
+    }
+
+    fn execute(&self, tx: Tx, outcome: &Outcome) -> Result<(Executed, usize), CommitError> {
+        if !tx.has_writes() {
+            return Ok((Executed { tx_id: tx.read_tx_id(), wrote: false }, 0));
+        }
+        let inner = &*self.inner;
+        let bytes = estimated_bytes(tx.writes());
+        self.admit(bytes)?;
+        let claims = outcome.claims.unwrap_or(Digest::ZERO);
+        let &Outcome { force_chunk, force_snapshot, .. } = outcome;
+        let committed = inner.store.commit(tx, |tx_id, writes| {
+            inner.enqueue(Pending { tx_id, writes, claims, force_chunk, force_snapshot, bytes })
+        });
+        match committed {
+            Ok(Committed::ReadOnly(tx_id)) => Ok((Executed { tx_id, wrote: false }, 0)),
+            Ok(Committed::Written(tx_id, waiting)) => {
+                Ok((Executed { tx_id, wrote: true }, waiting))
+            }
+            Err(Conflict::Changed { .. } | Conflict::RolledBack) => {
+                inner.counters.conflicts.fetch_add(1, Ordering::Relaxed);
+                Err(CommitError::Conflict)
+            }
+            Err(Conflict::Detached) => Err(CommitError::Detached),
+        }
+    }
+
+    /// Whether a transaction of this size may execute now.
+    fn admit(&self, bytes: u64) -> Result<(), CommitError> {
+        let Settings { max_uncommitted, max_transaction_bytes: limit, .. } = self.inner.settings;
+        if self.inner.standing() != Standing::Running {
+            return Err(CommitError::Stopped);
+        }
+        if bytes > limit {
+            return Err(CommitError::TooLarge { bytes, limit });
+        }
+        let uncommitted = self.uncommitted();
+        if uncommitted >= max_uncommitted || self.inner.queue.bytes() > MAX_PENDING_BYTES {
+            self.inner.wake.notify_one();
+            return Err(CommitError::TooManyPending);
+        }
+        Ok(())
+    }
+
+    fn uncommitted(&self) -> u64 {
+        let executed = self.inner.queue.executed().0;
+        executed.saturating_sub(self.inner.progress.committed_seqno().0)
+    }
+
+    /// Resolves when the fate of a transaction is known: `Committed` or `Invalid`; or `Pending` if
+    /// the node stops before. The wait begins, and the batch is cut if there is room, at the call.
+    pub fn wait_committed(
+        &self,
+        tx_id: TxId,
+    ) -> impl Future<Output = TxStatus> + Send + 'static + use<> {
+        let waiting = self.inner.progress.wait(tx_id, self.inner.queue.executed());
+        if waiting.is_pending() {
+            self.inner.cut_for_waiter();
+        }
+        waiting.outcome()
+    }
+
+    /// What is known of a transaction.
+    pub fn status(&self, tx_id: TxId) -> TxStatus {
+        self.inner.progress.status(tx_id, self.inner.queue.executed())
+    }
+
+    /// The last committed transaction.
+    pub fn last_committed(&self) -> TxId {
+        self.inner.progress.committed()
+    }
+
+    /// The first seqno of each view: element `i` is that of view `i + 1`.
+    pub fn view_history(&self) -> Vec<Seqno> {
+        self.inner.progress.views().starts().to_vec()
+    }
+
+    /// The view in which a position was or will be written.
+    pub fn view_for_seqno(&self, seqno: Seqno) -> Option<View> {
+        self.inner.progress.view_of(seqno).filter(|_| seqno <= self.inner.queue.executed())
+    }
+
+    /// The Merkle root over everything up to and including `seqno`, if that is recent. Encodes what
+    /// is executed by now.
+    pub fn root_at(&self, seqno: Seqno) -> Option<Digest> {
+        let mut writer = self.inner.writer.lock();
+        if writer.last() < seqno && seqno <= self.inner.queue.executed() {
+            self.inner.absorb(&mut writer);
+        }
+        writer.root_at(seqno)
+    }
+
+    /// Calls `hook` on a task of the node whenever more is committed, with the last transaction.
+    pub fn on_committed(&self, hook: Box<dyn Fn(TxId) + Send + std::marker::Sync>) {
+        self.inner.hooks.write().push(hook);
+    }
+
+    /// Takes no more transactions, signs and writes what was executed, waits until it is on the
+    /// disk, and leaves the ledger's files exact.
+    pub(crate) async fn stop(&self) {
+        let inner = &self.inner;
+        inner.set_standing(Standing::Stopping);
+        loop {
+            let drained = inner.drained.notified();
+            if inner.standing() != Standing::Stopping || self.finish() {
+                break;
+            }
+            drained.await;
+        }
+        if inner.standing() == Standing::Stopping {
+            let trim = inner.files.lock().trim();
+            let (done, written) = tokio::sync::oneshot::channel();
+            let sync = inner.settings.sync != Sync::Never;
+            let report = Box::new(move |result| {
+                let _ = done.send(result);
+            });
+            inner.host.disk().submit(Area::Ledger, trim, sync, report);
+            if let Ok(Err(error)) = written.await {
+                tracing::error!(%error, "the ledger could not be closed");
+            }
+        }
+        inner.set_standing(Standing::Stopped);
+        inner.progress.close();
+        inner.wake.notify_one();
+    }
+
+    /// Cuts what is left if there is room; whether nothing is left.
+    fn finish(&self) -> bool {
+        let inner = &self.inner;
+        let mut writer = inner.writer.lock();
+        if inner.queue.len() + writer.unsigned().0 > 0 && inner.has_room() {
+            inner.cut(&mut writer);
+        }
+        let rest = inner.queue.len() + writer.unsigned().0;
+        rest == 0 && inner.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether the disk or the keys have failed, so that nothing more is committed.
+    pub fn has_failed(&self) -> bool {
+        self.inner.standing() == Standing::Failed
+    }
+
+    /// The snapshots that became due since the last call.
+    pub(crate) fn take_snapshots_due(&self) -> Vec<SnapshotDue> {
+        std::mem::take(&mut *self.inner.snapshots_due.lock())
+    }
+
+    /// Resolves when a snapshot may have become due; at once if one was since the last call.
+    pub(crate) fn snapshot_due(&self) -> impl Future<Output = ()> + '_ {
+        self.inner.snapshot_signal.notified()
+    }
+
+    /// Begins the count of transactions to the next snapshot at `seqno`.
+    pub(crate) fn note_snapshot(&self, seqno: Seqno) {
+        self.inner.writer.lock().note_snapshot(seqno);
+    }
+
+    /// The views so far, as a snapshot of `seqno` records them.
+    pub(crate) fn views_to(&self, seqno: Seqno) -> ViewHistory {
+        let mut views = self.inner.progress.views();
+        views.retract_to(seqno);
+        views
+    }
+
+    /// What the pipeline has done since the node started.
+    pub fn metrics(&self) -> Metrics {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.inner.counters;
+        Metrics {
+            transactions: count(&counters.transactions),
+            conflicts: count(&counters.conflicts),
+            batches: count(&counters.batches),
+            ledger_bytes: count(&counters.bytes),
+            uncommitted: self.uncommitted(),
+        }
+    }
 }

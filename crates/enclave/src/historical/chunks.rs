@@ -1,0 +1,230 @@
+//! Ledger chunks read back from the host's disk.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coco_kv::Seqno;
+use coco_ledger::tables::{COSE_SIGNATURES, SIGNATURES};
+use coco_ledger::{ChunkError, ChunkName, ChunkReader, ChunkState, Entry, EntryError, MerkleTree};
+use coco_ledger::{SignatureError, SignatureTransaction, TreeError};
+use parking_lot::Mutex;
+
+use crate::host::{Area, Host};
+
+/// Bytes asked of the host at once.
+const READ_BYTES: u64 = 4 << 20;
+/// A file larger than this is not one of ours: positions in a chunk have 32 bits.
+const MAX_CHUNK_BYTES: u64 = (4 << 30) + (4 << 30);
+/// Tries to read a file that is renamed while it is looked for.
+const MAX_READ_TRIES: usize = 5;
+
+/// An entry cannot be had from the disk, or is not what was written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    #[error("the ledger cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("no ledger file holds {0}")]
+    NoChunk(Seqno),
+    #[error("{file} is not a ledger chunk: {fault}")]
+    Chunk { file: ChunkName, fault: ChunkError },
+    #[error("{file} ends before {seqno}, which is committed")]
+    Short { file: ChunkName, seqno: Seqno },
+    #[error("{file} is {bytes} bytes long, more than any chunk")]
+    TooLong { file: ChunkName, bytes: u64 },
+    #[error("entry {seqno} at offset {offset} of {file} is damaged: {fault}")]
+    Entry { file: ChunkName, offset: u64, seqno: Seqno, fault: EntryError },
+    #[error("entry {seqno} at offset {offset} of {file} is not the one that was signed")]
+    NotSigned { file: ChunkName, offset: u64, seqno: Seqno },
+    #[error("no signature follows {seqno} in {file}")]
+    NoSignature { file: ChunkName, seqno: Seqno },
+    #[error("the signature at {seqno} in {file} is damaged: {fault}")]
+    Signature { file: ChunkName, seqno: Seqno, fault: SignatureError },
+    #[error("the Merkle tree at {seqno} in {file} is damaged: {fault}")]
+    Tree { file: ChunkName, seqno: Seqno, fault: TreeError },
+    #[error("the signature at {seqno} in {file} does not verify: {fault}")]
+    NotVerified { file: ChunkName, seqno: Seqno, fault: coco_ledger::ReceiptError },
+    #[error("entry {0} cannot be proven: {1}")]
+    Proof(Seqno, EntryError),
+}
+
+/// A chunk in memory.
+pub(crate) struct LoadedChunk {
+    pub name: ChunkName,
+    bytes: Bytes,
+    /// Offset and length of each entry.
+    entries: Vec<(usize, usize)>,
+    /// Signatures that have been verified, by seqno.
+    pub verified: Mutex<HashMap<Seqno, Arc<VerifiedSignature>>>,
+}
+
+/// A signature transaction whose signatures have been verified, and its tree.
+pub(crate) struct VerifiedSignature {
+    pub signature: Arc<SignatureTransaction>,
+    pub tree: MerkleTree,
+}
+
+impl LoadedChunk {
+    fn new(name: ChunkName, bytes: Bytes) -> Result<Self, FetchError> {
+        let damaged = |fault| FetchError::Chunk { file: name, fault };
+        let reader = ChunkReader::new(name, &bytes).map_err(damaged)?;
+        let mut entries = Vec::new();
+        for entry in reader.entries() {
+            match entry {
+                Ok(entry) => {
+                    let offset = usize::try_from(entry.offset).unwrap_or(usize::MAX);
+                    entries.push((offset, entry.bytes.len()));
+                }
+                // Entries that are just being written may follow.
+                Err(_) if name.state == ChunkState::Open => break,
+                Err(fault) => return Err(damaged(fault)),
+            }
+        }
+        Ok(Self { name, bytes, entries, verified: Mutex::default() })
+    }
+
+    /// The bytes of an entry, and where they begin in the file.
+    pub fn entry(&self, seqno: Seqno) -> Result<(Bytes, u64), FetchError> {
+        let short = FetchError::Short { file: self.name, seqno };
+        let at = seqno.0.checked_sub(self.name.start.0).and_then(|at| usize::try_from(at).ok());
+        let Some((offset, length)) = at.and_then(|at| self.entries.get(at)).copied() else {
+            return Err(short);
+        };
+        Ok((self.bytes.slice(offset..offset + length), offset as u64))
+    }
+
+    pub fn parse<'a>(
+        &self,
+        seqno: Seqno,
+        (bytes, offset): &'a (Bytes, u64),
+    ) -> Result<Entry<'a>, FetchError> {
+        let (file, offset) = (self.name, *offset);
+        Entry::parse(bytes).map_err(|fault| FetchError::Entry { file, offset, seqno, fault })
+    }
+
+    /// The first signature transaction at or after `seqno`.
+    pub fn signature_at_or_after(&self, seqno: Seqno) -> Result<Seqno, FetchError> {
+        let end = self.name.start.0 + self.entries.len() as u64;
+        for candidate in (seqno.0..end).map(Seqno) {
+            let located = self.entry(candidate)?;
+            if is_signature(&self.parse(candidate, &located)?) {
+                return Ok(candidate);
+            }
+        }
+        Err(FetchError::NoSignature { file: self.name, seqno })
+    }
+
+    fn covers(&self, seqno: Seqno) -> bool {
+        let end = self.name.start.0 + self.entries.len() as u64;
+        (self.name.start.0..end).contains(&seqno.0)
+    }
+
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+fn is_signature(entry: &Entry<'_>) -> bool {
+    entry.public_blocks().map_while(Result::ok).any(|block| {
+        let name: &str = block.name;
+        name == SIGNATURES || name == COSE_SIGNATURES
+    })
+}
+
+/// The chunks used last, up to a number of bytes; at least one.
+pub(crate) struct ChunkCache {
+    chunks: VecDeque<Arc<LoadedChunk>>,
+    limit_bytes: u64,
+}
+
+impl ChunkCache {
+    pub fn new(limit_bytes: u64) -> Self {
+        Self { chunks: VecDeque::new(), limit_bytes }
+    }
+
+    fn holding(&mut self, seqno: Seqno) -> Option<Arc<LoadedChunk>> {
+        let at = self.chunks.iter().position(|chunk| chunk.covers(seqno))?;
+        let chunk = self.chunks.remove(at)?;
+        self.chunks.push_back(Arc::clone(&chunk));
+        Some(chunk)
+    }
+
+    fn insert(&mut self, chunk: Arc<LoadedChunk>) {
+        self.chunks.retain(|other| other.name.start != chunk.name.start);
+        self.chunks.push_back(chunk);
+        let mut bytes: u64 = self.chunks.iter().map(|chunk| chunk.size()).sum();
+        while bytes > self.limit_bytes && self.chunks.len() > 1 {
+            bytes -= self.chunks.pop_front().map_or(0, |chunk| chunk.size());
+        }
+    }
+}
+
+/// The chunk that holds `seqno` with the signature after it, both of which are committed.
+pub(crate) async fn load(
+    host: &dyn Host,
+    cache: &Mutex<ChunkCache>,
+    seqno: Seqno,
+) -> Result<Arc<LoadedChunk>, FetchError> {
+    if let Some(chunk) = cached(cache, seqno) {
+        return Ok(chunk);
+    }
+    let mut tries = 0;
+    loop {
+        match read(host, seqno).await {
+            Err(FetchError::Io(error))
+                if error.kind() == io::ErrorKind::NotFound && tries < MAX_READ_TRIES =>
+            {
+                tries += 1;
+            }
+            Err(error) => return Err(error),
+            Ok(chunk) => {
+                let chunk = Arc::new(chunk);
+                cache.lock().insert(Arc::clone(&chunk));
+                return Ok(chunk);
+            }
+        }
+    }
+}
+
+/// The chunk that holds `seqno` and the signature after it, if it is in memory.
+pub(crate) fn cached(cache: &Mutex<ChunkCache>, seqno: Seqno) -> Option<Arc<LoadedChunk>> {
+    let chunk = cache.lock().holding(seqno)?;
+    // An open chunk may have grown since.
+    let is_whole = chunk.name.state != ChunkState::Open;
+    (is_whole || chunk.signature_at_or_after(seqno).is_ok()).then_some(chunk)
+}
+
+async fn read(host: &dyn Host, seqno: Seqno) -> Result<LoadedChunk, FetchError> {
+    let files = host.disk().list(Area::Ledger).await?;
+    let names = files.iter().filter_map(|file| file.name.parse::<ChunkName>().ok());
+    // Of a chunk that is in several directories, the committed one; an open one only if no other.
+    let holds = |name: &ChunkName| {
+        name.start <= seqno && name.end().is_none_or(|end| seqno <= end) && !name.recovery
+    };
+    let found = names.filter(holds).max_by_key(|name| (name.start, name.is_committed()));
+    let name = found.ok_or(FetchError::NoChunk(seqno))?;
+    let bytes = read_file(host, Area::Ledger, &name.to_string(), MAX_CHUNK_BYTES).await?;
+    let bytes = bytes.ok_or(FetchError::TooLong { file: name, bytes: MAX_CHUNK_BYTES })?;
+    LoadedChunk::new(name, bytes.into())
+}
+
+/// A whole file; `None` if it is longer than `max_bytes`.
+pub(crate) async fn read_file(
+    host: &dyn Host,
+    area: Area,
+    name: &str,
+    max_bytes: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    loop {
+        let part = host.disk().read(area, name, bytes.len() as u64, READ_BYTES).await?;
+        if part.is_empty() {
+            return Ok(Some(bytes));
+        }
+        bytes.extend_from_slice(&part);
+        if bytes.len() as u64 > max_bytes {
+            return Ok(None);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The past: transactions fetched back from the ledger's files and proven against a signature.
+//!
+//! Whatever the disk returns is verified before it is used: the entry's leaf must be in the Merkle
+//! tree of the signature transaction after it, and that signature must be the service's. Chunks
+//! and verified signatures are cached up to `historical_cache_soft_limit`.
+
+mod chunks;
+mod queries;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coco_adapter::HistoricalState;
+use coco_crypto::PublicKey;
+use coco_kv::{Seqno, Snapshot, TxId};
+use coco_ledger::{
+    Entry, LeafComponents, LedgerSecrets, MerkleTree, ReceiptError as LedgerReceiptError,
+    SignatureTransaction, SignedProof,
+};
+use parking_lot::Mutex;
+
+use chunks::{ChunkCache, LoadedChunk, VerifiedSignature};
+pub(crate) use chunks::{FetchError, read_file};
+use queries::Queries;
+pub(crate) use queries::Query;
+
+use crate::host::Host;
+use crate::service::ServiceKeys;
+
+/// Fetches and verifies past transactions.
+pub(crate) struct Historical {
+    host: Arc<dyn Host>,
+    keys: Arc<ServiceKeys>,
+    service_key: PublicKey,
+    chunks: Mutex<ChunkCache>,
+    queries: Mutex<Queries>,
+}
+
+/// An entry of the ledger that is proven to be on it.
+pub(crate) struct Proven {
+    bytes: Bytes,
+    pub proof: SignedProof,
+}
+
+impl Historical {
+    /// At most about `limit_bytes` of history are kept in memory.
+    pub fn new(host: Arc<dyn Host>, keys: Arc<ServiceKeys>, limit_bytes: u64) -> Self {
+        let service_key = keys.signer().service_key.public().clone();
+        Self {
+            host,
+            keys,
+            service_key,
+            chunks: Mutex::new(ChunkCache::new(limit_bytes / 2)),
+            queries: Mutex::new(Queries::new(limit_bytes / 2)),
+        }
+    }
+
+    /// The committed entry at a position, from the disk.
+    pub async fn fetch(&self, seqno: Seqno) -> Result<Proven, FetchError> {
+        let chunk = chunks::load(&*self.host, &self.chunks, seqno).await?;
+        self.prove(&chunk, seqno)
+    }
+
+    /// The state of a transaction if its chunk is in memory.
+    pub fn cached_state(&self, seqno: Seqno) -> Option<HistoricalState> {
+        let chunk = chunks::cached(&self.chunks, seqno)?;
+        let proven = self.prove(&chunk, seqno).ok()?;
+        proven.state(seqno, &self.keys.secrets()).ok()
+    }
+
+    fn prove(&self, chunk: &LoadedChunk, seqno: Seqno) -> Result<Proven, FetchError> {
+        let located = chunk.entry(seqno)?;
+        let entry = chunk.parse(seqno, &located)?;
+        let signed_at = chunk.signature_at_or_after(seqno)?;
+        let verified = self.verified_signature(chunk, signed_at)?;
+        let (file, offset) = (chunk.name, located.1);
+        let not_signed = || FetchError::NotSigned { file, offset, seqno };
+        let signature = Arc::clone(&verified.signature);
+        if entry.tx_id().seqno != seqno {
+            return Err(not_signed());
+        }
+        let proof = if seqno == signed_at {
+            SignedProof::of_signature(verified.tree.root(), signature)
+        } else {
+            if verified.tree.leaf(seqno.0) != Some(entry.leaf()) {
+                return Err(not_signed());
+            }
+            let components = LeafComponents::of_entry(&entry, &self.keys.secrets())
+                .map_err(|fault| FetchError::Proof(seqno, fault))?;
+            SignedProof::live(components, seqno.0, &verified.tree, signature, signed_at.0)
+                .ok_or_else(not_signed)?
+        };
+        Ok(Proven { bytes: located.0, proof })
+    }
+
+    /// The state that holds just what a transaction wrote, with its receipt.
+    pub async fn state(&self, seqno: Seqno) -> Result<HistoricalState, FetchError> {
+        let proven = self.fetch(seqno).await?;
+        proven.state(seqno, &self.keys.secrets())
+    }
+
+    fn verified_signature(
+        &self,
+        chunk: &LoadedChunk,
+        seqno: Seqno,
+    ) -> Result<Arc<VerifiedSignature>, FetchError> {
+        if let Some(verified) = chunk.verified.lock().get(&seqno) {
+            return Ok(Arc::clone(verified));
+        }
+        let file = chunk.name;
+        let located = chunk.entry(seqno)?;
+        let entry = chunk.parse(seqno, &located)?;
+        let damaged = |fault| FetchError::Entry { file, offset: located.1, seqno, fault };
+        let writes = entry.public_writes().map_err(damaged)?;
+        let signature = SignatureTransaction::parse(&writes)
+            .map_err(|fault| FetchError::Signature { file, seqno, fault })?
+            .ok_or(FetchError::NoSignature { file, seqno })?;
+        let tree = MerkleTree::parse(&signature.tree).map_err(|fault| FetchError::Tree {
+            file,
+            seqno,
+            fault,
+        })?;
+        let verified = VerifiedSignature { signature: Arc::new(signature), tree };
+        verify(&verified, entry.tx_id(), seqno, &self.service_key)
+            .map_err(|fault| FetchError::NotVerified { file, seqno, fault })?;
+        let verified = Arc::new(verified);
+        chunk.verified.lock().insert(seqno, Arc::clone(&verified));
+        Ok(verified)
+    }
+}
+
+/// Checks both signatures of a signature transaction, and that it stands where it says.
+fn verify(
+    verified: &VerifiedSignature,
+    tx_id: TxId,
+    seqno: Seqno,
+    service_key: &PublicKey,
+) -> Result<(), LedgerReceiptError> {
+    let VerifiedSignature { signature, tree } = verified;
+    let misplaced = signature.tx_ids().any(|signed| signed != tx_id);
+    if misplaced || tx_id.seqno != seqno || tree.len() != seqno.0 {
+        return Err(LedgerReceiptError::NotASignature(tx_id));
+    }
+    let root = tree.root();
+    let proof = SignedProof::of_signature(root, Arc::clone(signature));
+    if signature.node.is_some() {
+        proof.receipt(None, Vec::new())?.verify(service_key)?;
+    }
+    if let Some(service) = &signature.service {
+        service.verify(service_key, root)?;
+    }
+    Ok(())
+}
+
+impl Proven {
+    pub fn state(
+        &self,
+        seqno: Seqno,
+        secrets: &LedgerSecrets,
+    ) -> Result<HistoricalState, FetchError> {
+        let damaged = |fault| FetchError::Proof(seqno, fault);
+        let entry = Entry::parse(&self.bytes).map_err(damaged)?;
+        let writes = entry.writes(secrets).map_err(damaged)?;
+        let tx_id = entry.tx_id();
+        let receipt = self.proof.receipt(None, Vec::new()).map_err(|fault| {
+            FetchError::NotVerified { file: coco_ledger::ChunkName::open(seqno), seqno, fault }
+        })?;
+        Ok(HistoricalState {
+            tx_id,
+            receipt: Arc::new(receipt),
+            state: Snapshot::of_writes(tx_id, &writes),
+        })
+    }
+
+    pub fn len_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}

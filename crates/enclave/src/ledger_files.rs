@@ -1,0 +1,96 @@
+//! The ledger's files on the host's disk: where batches go.
+
+use coco_consensus::Batch;
+use coco_kv::Seqno;
+use coco_ledger::{
+    ChunkWriter, ChunkWriterError, EntryError, FRAME_HEADER_BYTES, FileOperation, FrameHeader,
+};
+
+use crate::host::DiskOp;
+
+/// A batch cannot be appended to the ledger's files: a bug, or a batch that is not well-formed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    #[error("the batch is not made of whole entries: {0}")]
+    Frame(#[from] EntryError),
+    #[error("the batch is not made of whole entries")]
+    CutShort,
+    #[error(transparent)]
+    Chunk(#[from] ChunkWriterError),
+    #[error("the batch has {found} entries instead of {expected}")]
+    Count { found: u64, expected: u64 },
+}
+
+/// Turns batches into operations on chunk files.
+pub(crate) struct LedgerFiles {
+    writer: ChunkWriter,
+}
+
+impl LedgerFiles {
+    pub fn new(writer: ChunkWriter) -> Self {
+        Self { writer }
+    }
+
+    /// What appends the batch.
+    pub fn append(&mut self, batch: &Batch) -> Result<Vec<DiskOp>, AppendError> {
+        let mut rest: &[u8] = &batch.entries;
+        let mut seqno = batch.first;
+        while !rest.is_empty() {
+            let header = rest.first_chunk::<FRAME_HEADER_BYTES>().ok_or(AppendError::CutShort)?;
+            let header = FrameHeader::parse(*header)?;
+            let length =
+                usize::try_from(header.total_bytes()).map_err(|_| AppendError::CutShort)?;
+            let (entry, after) = rest.split_at_checked(length).ok_or(AppendError::CutShort)?;
+            self.writer.append(seqno, header.flags, entry)?;
+            seqno = seqno.next();
+            rest = after;
+        }
+        let (found, expected) = (seqno.0 - batch.first.0, batch.last.seqno.0 - batch.first.0 + 1);
+        if found != expected {
+            return Err(AppendError::Count { found, expected });
+        }
+        Ok(self.operations())
+    }
+
+    /// What renames chunks that are committed as a whole; often nothing.
+    pub fn commit(&mut self, seqno: Seqno) -> Vec<DiskOp> {
+        self.writer.commit(seqno);
+        self.operations()
+    }
+
+    /// What cuts off the zeros written ahead, when the ledger is closed.
+    pub fn trim(&mut self) -> Vec<DiskOp> {
+        self.writer.trim();
+        self.operations()
+    }
+
+    fn operations(&mut self) -> Vec<DiskOp> {
+        disk_operations(self.writer.take_operations())
+    }
+}
+
+/// Operations on chunks as the host knows them.
+pub(crate) fn disk_operations(operations: Vec<FileOperation>) -> Vec<DiskOp> {
+    operations.into_iter().map(disk_operation).collect()
+}
+
+fn disk_operation(operation: FileOperation) -> DiskOp {
+    match operation {
+        FileOperation::Create { name } => DiskOp::Create { name: name.to_string(), len_bytes: 0 },
+        FileOperation::WriteZeros { name, from, to } => {
+            // The writer extends by its configured step, far below the size of memory.
+            let length = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
+            DiskOp::Write { name: name.to_string(), offset: from, bytes: vec![0; length].into() }
+        }
+        FileOperation::Write { name, offset, bytes } => {
+            DiskOp::Write { name: name.to_string(), offset, bytes: bytes.into() }
+        }
+        FileOperation::Truncate { name, bytes } => {
+            DiskOp::Truncate { name: name.to_string(), len_bytes: bytes }
+        }
+        FileOperation::Rename { from, to } => {
+            DiskOp::Rename { from: from.to_string(), to: to.to_string() }
+        }
+        FileOperation::Remove { name } => DiskOp::Remove { name: name.to_string() },
+    }
+}

@@ -1,0 +1,376 @@
+//! When batches are cut, and what carries them to the log, the disk and their waiters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use coco_adapter::{Adapter, Batch};
+use coco_consensus::{Consensus, Effect, Role};
+use coco_kv::{Committed, Seqno, Store, TxId};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::batch::RecentBatches;
+use super::progress::Progress;
+use super::queue::{Pending, Queue, estimated_bytes};
+use super::writer::{CutRules, SnapshotDue, WriteError, Writer};
+use super::{Settings, Standing};
+use crate::config::Sync;
+use crate::host::{Area, Host};
+use crate::ledger_files::LedgerFiles;
+use crate::service::{Clock, ServiceKeys};
+
+/// Batches between the writer and the disk: one that is synced while the next is signed.
+const MAX_BATCHES_IN_FLIGHT: usize = 2;
+/// From this many executed transactions on, the writer's task encodes them ahead of the cut.
+const ABSORB_FROM: usize = 256;
+/// A waiter cuts the batch itself if it is at most this long; longer ones are for the task.
+const MAX_CUT_BY_WAITER: usize = 64;
+/// A batch is cut at this size even if nobody waits.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Tries of an adapter's seal against transactions that execute meanwhile.
+const MAX_SEAL_TRIES: usize = 100;
+
+/// A function that learns how far the ledger is committed.
+pub(super) type Hook = Box<dyn Fn(TxId) + Send + std::marker::Sync>;
+
+/// The state of the pipeline, shared by everybody who commits, waits, writes and persists.
+pub(super) struct Inner {
+    pub host: Arc<dyn Host>,
+    pub store: Store,
+    pub keys: Arc<ServiceKeys>,
+    pub clock: Arc<Clock>,
+    pub adapters: Vec<Arc<dyn Adapter>>,
+    pub settings: Settings,
+    pub queue: Queue,
+    pub progress: Progress,
+    pub recent: RwLock<RecentBatches>,
+    pub writer: Mutex<Writer>,
+    pub consensus: Mutex<Box<dyn Consensus>>,
+    pub files: Mutex<LedgerFiles>,
+    pub hooks: RwLock<Vec<Hook>>,
+    pub snapshots_due: Mutex<Vec<SnapshotDue>>,
+    /// Wakes whoever writes snapshots.
+    pub snapshot_signal: Notify,
+    pub standing: AtomicU8,
+    /// Wakes the writer's task.
+    pub wake: Notify,
+    /// Wakes whoever waits for the pipeline to run empty.
+    pub drained: Notify,
+    pub counters: Counters,
+    /// The last signature.
+    pub cut_to: AtomicU64,
+    /// The last position that adapters have sealed.
+    pub sealed_to: AtomicU64,
+    pub in_flight: AtomicUsize,
+    /// Calls to carry out effects; the first caller works for all.
+    pub pump_requests: AtomicUsize,
+    /// Something was written and not synced, under `ledger.sync = interval`.
+    pub unsynced: AtomicBool,
+}
+
+/// What the pipeline has done so far.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub transactions: AtomicU64,
+    pub conflicts: AtomicU64,
+    pub batches: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+impl Inner {
+    /// The writer's task: runs until the pipeline has stopped.
+    pub async fn run(self: Arc<Self>) {
+        let mut due_at: Option<Duration> = None;
+        let mut sync_at: Option<Duration> = None;
+        let mut told = self.progress.committed_seqno();
+        while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
+            // Without room for a batch, the next one persisted wakes the task.
+            let cut_at = due_at.filter(|_| self.has_room());
+            let next = [cut_at, sync_at].into_iter().flatten().min();
+            match next.map(|at| at.saturating_sub(self.host.uptime())) {
+                Some(Duration::ZERO) => {}
+                Some(pause) => tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = self.host.sleep(pause) => {}
+                },
+                None => self.wake.notified().await,
+            }
+            told = self.tell_committed(told);
+
+            let now = self.host.uptime();
+            self.write(due_at.is_some_and(|at| at <= now));
+            let waiting = self.queue.len() > 0 || self.writer.lock().unsigned().0 > 0;
+            due_at = waiting.then(|| due_at.unwrap_or(now + self.settings.delay));
+            sync_at = self.sync_in_time(sync_at, now);
+        }
+    }
+
+    /// Encodes what is executed, and cuts a batch if one is due and there is room for it.
+    fn write(self: &Arc<Self>, is_due: bool) {
+        let mut writer = self.writer.lock();
+        if self.queue.len() >= ABSORB_FROM && !self.absorb(&mut writer) {
+            return;
+        }
+        let (entries, bytes) = writer.unsigned();
+        let full = (entries + self.queue.len()) as u64 >= self.settings.tx_count
+            || bytes >= MAX_BATCH_BYTES;
+        if (is_due || full || self.is_awaited()) && self.has_room() {
+            self.cut(&mut writer);
+        }
+        drop(writer);
+        if self.is_awaited() && self.has_room() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Cuts the batch for somebody who waits, at once if nobody else is writing.
+    pub fn cut_for_waiter(self: &Arc<Self>) {
+        if !self.is_awaited() || !self.has_room() {
+            // The batch in flight that is done next wakes the task.
+            return;
+        }
+        let short = self.queue.len() <= MAX_CUT_BY_WAITER;
+        let Some(mut writer) = short.then(|| self.writer.try_lock()).flatten() else {
+            self.wake.notify_one();
+            return;
+        };
+        self.cut(&mut writer);
+        drop(writer);
+        if self.is_awaited() && self.has_room() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether somebody waits for a transaction that no signature covers yet.
+    fn is_awaited(&self) -> bool {
+        self.progress.wanted().0 > self.cut_to.load(Ordering::SeqCst)
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) < MAX_BATCHES_IN_FLIGHT
+    }
+
+    /// Encodes what is executed; false if the ledger cannot be continued.
+    pub fn absorb(&self, writer: &mut Writer) -> bool {
+        let written = writer.absorb(self.queue.take(), &self.keys.secrets());
+        written.map_err(|error| self.fail(&error)).is_ok()
+    }
+
+    /// Signs what is written and proposes it; nothing happens if there is nothing.
+    pub fn cut(self: &Arc<Self>, writer: &mut Writer) {
+        if self.standing() == Standing::Failed {
+            return;
+        }
+        if let Err(error) = self.try_cut(writer) {
+            self.fail(&error);
+        }
+    }
+
+    fn try_cut(self: &Arc<Self>, writer: &mut Writer) -> Result<(), WriteError> {
+        let secrets = self.keys.secrets();
+        writer.absorb(self.queue.take(), &secrets)?;
+        if writer.unsigned().0 == 0 {
+            return Ok(());
+        }
+        self.seal();
+        // Whatever is executed before the signature's position is in the queue, and goes before it.
+        let (tx_id, before, pending) = self.store.reserve(|tx_id, before| {
+            self.queue.skip(tx_id.seqno);
+            (tx_id, before, self.queue.take())
+        });
+        writer.absorb(pending, &secrets)?;
+        let rules = CutRules {
+            chunk_bytes: self.settings.chunk_bytes,
+            snapshot_tx_count: self.settings.snapshot_tx_count,
+        };
+        let issued_at_s = i64::try_from(self.clock.now_ms() / 1_000).unwrap_or(i64::MAX);
+        let signer = self.keys.signer();
+        let cut = writer.sign(tx_id, before, &signer, &secrets, issued_at_s, rules)?;
+        if self.store.fill(tx_id, &cut.writes).is_err() {
+            // Only a rollback takes back a reservation, and a log of one node never rolls back.
+            tracing::error!(%tx_id, "a signature transaction was rolled back while it was signed");
+        }
+        self.recent.write().push(cut.signed);
+        if let Some(due) = cut.snapshot {
+            self.snapshots_due.lock().push(due);
+            self.snapshot_signal.notify_one();
+        }
+        self.counters.batches.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(cut.batch.entries.len() as u64, Ordering::Relaxed);
+
+        self.cut_to.store(tx_id.seqno.0, Ordering::SeqCst);
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let proposed = self.consensus.lock().propose(cut.batch);
+        match proposed {
+            Ok(()) => self.pump(),
+            Err(error) => self.fail(&error),
+        }
+        Ok(())
+    }
+
+    /// Lets each adapter write its record of the transactions since its last one.
+    fn seal(&self) {
+        for adapter in &self.adapters {
+            let mut last = self.store.head();
+            for _ in 0..MAX_SEAL_TRIES {
+                let mut tx = self.store.begin();
+                last = tx.read_tx_id();
+                let first = Seqno(self.sealed_to.load(Ordering::SeqCst)).next();
+                let view = self.progress.view_of(first).unwrap_or(last.view);
+                adapter.seal(&mut tx, Batch { first: TxId { view, seqno: first }, last });
+                let bytes = estimated_bytes(tx.writes());
+                let committed = self.store.commit(tx, |tx_id, writes| {
+                    self.enqueue(Pending {
+                        tx_id,
+                        writes,
+                        claims: coco_crypto::Digest::ZERO,
+                        force_chunk: false,
+                        force_snapshot: false,
+                        bytes,
+                    })
+                });
+                match committed {
+                    Ok(Committed::ReadOnly(_) | Committed::Written(..)) => break,
+                    Err(conflict) => {
+                        tracing::debug!(%conflict, name = adapter.name(), "seal again")
+                    }
+                }
+            }
+            tracing::trace!(name = adapter.name(), %last, "sealed");
+        }
+        self.sealed_to.store(self.store.head().seqno.0, Ordering::SeqCst);
+    }
+
+    /// Adds an executed transaction, under the store's lock; returns how many wait.
+    pub fn enqueue(&self, transaction: Pending) -> usize {
+        self.counters.transactions.fetch_add(1, Ordering::Relaxed);
+        self.queue.push(transaction)
+    }
+
+    /// Carries out the log's effects, in order, whoever caused them. A call during another one
+    /// leaves its effects to that one, so that a disk may report from within a submission.
+    fn pump(self: &Arc<Self>) {
+        if self.pump_requests.fetch_add(1, Ordering::SeqCst) != 0 {
+            return;
+        }
+        let mut seen = 1;
+        loop {
+            loop {
+                let effect = self.consensus.lock().next_effect();
+                match effect {
+                    Some(effect) => self.carry_out(effect),
+                    None => break,
+                }
+            }
+            let requests = &self.pump_requests;
+            match requests.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, effect: Effect) {
+        match effect {
+            Effect::Persist(batch) => {
+                let last = batch.last;
+                let operations = self.files.lock().append(&batch);
+                let operations = match operations {
+                    Ok(operations) => operations,
+                    Err(error) => return self.fail(&error),
+                };
+                let inner = Arc::clone(self);
+                let done = Box::new(move |result| inner.persisted(last, result));
+                self.unsynced.store(self.settings.sync == Sync::Interval, Ordering::SeqCst);
+                let sync = self.settings.sync == Sync::Always;
+                self.host.disk().submit(Area::Ledger, operations, sync, done);
+            }
+            Effect::Committed(tx_id) => {
+                let renames = self.files.lock().commit(tx_id.seqno);
+                self.progress.advance(tx_id);
+                if !renames.is_empty() {
+                    let inner = Arc::clone(self);
+                    let done = move |result: std::io::Result<()>| {
+                        if let Err(error) = result {
+                            inner.fail(&error);
+                        }
+                    };
+                    self.host.disk().submit(Area::Ledger, renames, false, Box::new(done));
+                }
+            }
+            Effect::Role(Role::Primary(view)) => {
+                tracing::info!(%view, "this node is the primary");
+            }
+        }
+    }
+
+    /// A batch is on the disk, or cannot be. Called by the host, possibly from its own thread.
+    fn persisted(self: &Arc<Self>, last: TxId, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            return self.fail(&error);
+        }
+        let reported = self.consensus.lock().persisted(last);
+        if let Err(error) = reported {
+            return self.fail(&error);
+        }
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.pump();
+        self.wake.notify_one();
+        self.drained.notify_waiters();
+    }
+
+    /// Tells hooks and adapters how far the ledger is committed, and lets go of what could undo it.
+    fn tell_committed(&self, told: Seqno) -> Seqno {
+        let committed = self.progress.committed();
+        if committed.seqno <= told {
+            return told;
+        }
+        self.store.compact(committed.seqno);
+        self.adapters.iter().for_each(|adapter| adapter.committed(committed));
+        self.hooks.read().iter().for_each(|hook| hook(committed));
+        committed.seqno
+    }
+
+    /// Under `ledger.sync = interval`: syncs what was written since, when its time has come.
+    fn sync_in_time(
+        self: &Arc<Self>,
+        sync_at: Option<Duration>,
+        now: Duration,
+    ) -> Option<Duration> {
+        match sync_at {
+            None if self.unsynced.load(Ordering::SeqCst) => Some(now + self.settings.sync_interval),
+            Some(at) if at <= now => {
+                self.unsynced.store(false, Ordering::SeqCst);
+                let inner = Arc::clone(self);
+                let done = move |result: std::io::Result<()>| {
+                    if let Err(error) = result {
+                        inner.fail(&error);
+                    }
+                };
+                self.host.disk().submit(Area::Ledger, Vec::new(), true, Box::new(done));
+                None
+            }
+            other => other,
+        }
+    }
+
+    pub fn standing(&self) -> Standing {
+        Standing::of_number(self.standing.load(Ordering::SeqCst))
+    }
+
+    /// A failed pipeline stays failed.
+    pub fn set_standing(&self, standing: Standing) {
+        let raise = |now| (now < standing as u8).then_some(standing as u8);
+        let _ = self.standing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, raise);
+    }
+
+    /// The ledger cannot be continued: nothing more is executed or committed.
+    pub fn fail(&self, error: &dyn std::error::Error) {
+        tracing::error!(%error, "the ledger cannot be written any more");
+        self.set_standing(Standing::Failed);
+        self.progress.close();
+        self.wake.notify_one();
+        self.drained.notify_waiters();
+    }
+}

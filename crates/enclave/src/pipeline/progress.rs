@@ -1,0 +1,184 @@
+//! What is committed, in which views, and who waits for it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use coco_adapter::TxStatus;
+use coco_kv::{Seqno, TxId, View};
+use coco_ledger::ViewHistory;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
+
+/// The committed prefix of the order, as this node knows it.
+pub(crate) struct Progress {
+    committed: AtomicU64,
+    views: RwLock<ViewHistory>,
+    waiters: Mutex<Waiters>,
+    /// The highest seqno that anybody waits for.
+    wanted: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiters {
+    /// By seqno, and by number of arrival.
+    waiting: BTreeMap<(Seqno, u64), (View, oneshot::Sender<TxStatus>)>,
+    arrivals: u64,
+    closed: bool,
+}
+
+impl Progress {
+    /// Everything up to `committed` is; `views` reaches to the view of what comes next.
+    pub fn new(committed: Seqno, views: ViewHistory) -> Self {
+        Self {
+            committed: AtomicU64::new(committed.0),
+            views: RwLock::new(views),
+            waiters: Mutex::default(),
+            wanted: AtomicU64::new(0),
+        }
+    }
+
+    pub fn committed(&self) -> TxId {
+        let seqno = Seqno(self.committed.load(Ordering::Acquire));
+        TxId { view: self.view_of(seqno).unwrap_or_default(), seqno }
+    }
+
+    pub fn committed_seqno(&self) -> Seqno {
+        Seqno(self.committed.load(Ordering::Acquire))
+    }
+
+    pub fn view_of(&self, seqno: Seqno) -> Option<View> {
+        self.views.read().view_of(seqno)
+    }
+
+    pub fn views(&self) -> ViewHistory {
+        self.views.read().clone()
+    }
+
+    pub fn wanted(&self) -> Seqno {
+        Seqno(self.wanted.load(Ordering::Acquire))
+    }
+
+    /// CCF's rules for a transaction id, given what was executed and committed here.
+    pub fn status(&self, tx_id: TxId, executed: Seqno) -> TxStatus {
+        if tx_id.seqno == Seqno(0) {
+            return TxStatus::Invalid;
+        }
+        let committed = self.committed();
+        let local = self.view_of(tx_id.seqno).filter(|_| tx_id.seqno <= executed);
+        match local {
+            Some(view) if view == tx_id.view && tx_id.seqno <= committed.seqno => {
+                TxStatus::Committed
+            }
+            Some(view) if view == tx_id.view => TxStatus::Pending,
+            Some(view) if view > tx_id.view || tx_id.seqno <= committed.seqno => TxStatus::Invalid,
+            None if committed.view > tx_id.view => TxStatus::Invalid,
+            _ => TxStatus::Unknown,
+        }
+    }
+
+    /// Everything up to `tx_id` is committed: wakes whoever waits for any of it.
+    pub fn advance(&self, tx_id: TxId) {
+        self.committed.fetch_max(tx_id.seqno.0, Ordering::AcqRel);
+        let woken = {
+            let mut waiters = self.waiters.lock();
+            let later = waiters.waiting.split_off(&(tx_id.seqno.next(), 0));
+            std::mem::replace(&mut waiters.waiting, later)
+        };
+        for ((seqno, _), (view, waiter)) in woken {
+            let same_view = self.view_of(seqno) == Some(view);
+            let status = if same_view { TxStatus::Committed } else { TxStatus::Invalid };
+            // Nobody may be waiting any more.
+            let _ = waiter.send(status);
+        }
+    }
+
+    /// Registers a waiter, unless the answer is known.
+    pub fn wait(&self, tx_id: TxId, executed: Seqno) -> Waiting {
+        let mut waiters = self.waiters.lock();
+        let status = self.status(tx_id, executed);
+        if waiters.closed || matches!(status, TxStatus::Committed | TxStatus::Invalid) {
+            return Waiting(Err(status));
+        }
+        let (sender, receiver) = oneshot::channel();
+        waiters.arrivals += 1;
+        let place = (tx_id.seqno, waiters.arrivals);
+        waiters.waiting.insert(place, (tx_id.view, sender));
+        self.wanted.fetch_max(tx_id.seqno.min(executed).0, Ordering::AcqRel);
+        Waiting(Ok((tx_id, receiver)))
+    }
+
+    /// Nothing will be committed any more: whoever waits learns that the outcome is open.
+    pub fn close(&self) {
+        let mut waiters = self.waiters.lock();
+        waiters.closed = true;
+        waiters.waiting.clear();
+    }
+}
+
+/// A transaction whose commitment is awaited, or what became of it.
+pub(crate) struct Waiting(Result<(TxId, oneshot::Receiver<TxStatus>), TxStatus>);
+
+impl Waiting {
+    pub fn is_pending(&self) -> bool {
+        self.0.is_ok()
+    }
+
+    /// `Committed` or `Invalid`; `Pending` if the node stops before it is known.
+    pub async fn outcome(self) -> TxStatus {
+        match self.0 {
+            Ok((_, receiver)) => receiver.await.unwrap_or(TxStatus::Pending),
+            Err(status) => status,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress() -> Progress {
+        let mut views = ViewHistory::default();
+        views.record(TxId::new(2, 1)).unwrap();
+        views.record(TxId::new(4, 11)).unwrap();
+        Progress::new(Seqno(12), views)
+    }
+
+    #[test]
+    fn a_status_follows_from_view_and_position() {
+        let progress = progress();
+        let executed = Seqno(15);
+        let expected = [
+            ((2, 10), TxStatus::Committed),
+            ((4, 12), TxStatus::Committed),
+            ((4, 13), TxStatus::Pending),
+            ((4, 16), TxStatus::Unknown),
+            ((5, 14), TxStatus::Unknown),
+            ((2, 11), TxStatus::Invalid),
+            ((2, 14), TxStatus::Invalid),
+            ((2, 16), TxStatus::Invalid),
+            ((4, 10), TxStatus::Invalid),
+            ((4, 0), TxStatus::Invalid),
+        ];
+        for ((view, seqno), status) in expected {
+            let tx_id = TxId::new(view, seqno);
+            assert_eq!(progress.status(tx_id, executed), status, "{tx_id}");
+        }
+    }
+
+    #[test]
+    fn waiters_up_to_the_committed_position_are_woken() {
+        let progress = progress();
+        let executed = Seqno(15);
+        let mut waiting: Vec<_> = [TxId::new(4, 13), TxId::new(4, 14), TxId::new(5, 13)]
+            .map(|tx_id| progress.wait(tx_id, executed).0.unwrap().1)
+            .into();
+        assert_eq!(progress.wanted(), Seqno(14));
+        progress.advance(TxId::new(4, 13));
+        assert_eq!(waiting[0].try_recv(), Ok(TxStatus::Committed));
+        assert!(waiting[1].try_recv().is_err());
+        assert_eq!(waiting[2].try_recv(), Ok(TxStatus::Invalid));
+        assert!(!progress.wait(TxId::new(4, 13), executed).is_pending());
+        progress.close();
+        assert!(!progress.wait(TxId::new(4, 14), executed).is_pending());
+    }
+}

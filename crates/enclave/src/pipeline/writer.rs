@@ -1,0 +1,193 @@
+//! The writer: executed transactions become entries, and batches of entries are signed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coco_consensus::Batch;
+use coco_kv::{Seqno, Snapshot, TxId};
+use coco_ledger::{
+    EncodeError, EncodedEntry, EntryFlags, LedgerSecrets, MerkleTree, SignatureError,
+    SignatureTransaction, Signer, encode_entry,
+};
+
+use super::batch::{LeafParts, SignedBatch};
+use super::queue::Pending;
+
+/// Leaves kept before the last signature, so that roots of recent positions can be told.
+const KEPT_LEAVES: u64 = 4_096;
+
+/// The ledger cannot be continued: a bug, or keys that do not fit the ledger.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error("transaction {0} does not follow the ledger's last entry {1}")]
+    OutOfOrder(TxId, Seqno),
+    #[error("no ledger secret is valid at {0}")]
+    NoSecret(Seqno),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error(transparent)]
+    Sign(#[from] SignatureError),
+}
+
+/// Everything that is written since the last signature, and what the next one needs.
+pub(crate) struct Writer {
+    /// Leaves of everything written.
+    tree: MerkleTree,
+    last_signature: Seqno,
+    /// Entries since then, back to back.
+    entries: Vec<u8>,
+    parts: Vec<LeafParts>,
+    force_chunk: bool,
+    force_snapshot: bool,
+    /// Bytes of the chunk in use, as far as proposed.
+    chunk_bytes: u64,
+    /// The next entry is the first of a service's life.
+    force_chunk_before: bool,
+    last_snapshot: Seqno,
+}
+
+/// When chunks end and snapshots are due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CutRules {
+    pub chunk_bytes: u64,
+    pub snapshot_tx_count: u64,
+}
+
+/// A signed batch on its way to the log.
+pub(crate) struct Cut {
+    pub batch: Batch,
+    pub signed: Arc<SignedBatch>,
+    pub snapshot: Option<SnapshotDue>,
+    /// What the signature transaction writes.
+    pub writes: coco_kv::WriteSet,
+}
+
+/// A snapshot is to be written of the state just after a signature transaction.
+#[derive(Clone)]
+pub(crate) struct SnapshotDue {
+    pub state: Snapshot,
+    pub leaf: coco_crypto::Digest,
+}
+
+impl Writer {
+    /// Continues a ledger whose leaves are `tree` and whose last entry is its last signature.
+    pub fn new(tree: MerkleTree, last_snapshot: Seqno) -> Self {
+        let last_signature = Seqno(tree.len() - 1);
+        Self {
+            tree,
+            last_signature,
+            entries: Vec::new(),
+            parts: Vec::new(),
+            force_chunk: false,
+            force_snapshot: false,
+            chunk_bytes: 0,
+            // A restarted service begins a chunk of its own, so that old files stay as they are.
+            force_chunk_before: last_signature > Seqno(0),
+            last_snapshot,
+        }
+    }
+
+    /// The last entry written.
+    pub fn last(&self) -> Seqno {
+        Seqno(self.tree.len() - 1)
+    }
+
+    /// Entries written since the last signature, and their bytes.
+    pub fn unsigned(&self) -> (usize, usize) {
+        (self.parts.len(), self.entries.len())
+    }
+
+    /// The root over everything up to and including `seqno`, if it is recent.
+    pub fn root_at(&self, seqno: Seqno) -> Option<coco_crypto::Digest> {
+        self.tree.root_of(seqno.0.checked_add(1)?)
+    }
+
+    /// Makes the next snapshot due only when enough has happened after `seqno`.
+    pub fn note_snapshot(&mut self, seqno: Seqno) {
+        self.last_snapshot = self.last_snapshot.max(seqno);
+    }
+
+    /// Encrypts executed transactions and appends them.
+    pub fn absorb(
+        &mut self,
+        pending: VecDeque<Pending>,
+        secrets: &LedgerSecrets,
+    ) -> Result<(), WriteError> {
+        for Pending { tx_id, writes, claims, force_chunk, force_snapshot, .. } in pending {
+            let secret =
+                secrets.secret_for(tx_id.seqno).ok_or(WriteError::NoSecret(tx_id.seqno))?;
+            let flags = match std::mem::take(&mut self.force_chunk_before) {
+                true => EntryFlags::FORCE_CHUNK_BEFORE,
+                false => EntryFlags::NONE,
+            };
+            let entry = encode_entry(tx_id, &writes, claims, secret, flags)?;
+            self.parts.push(LeafParts {
+                write_set_digest: entry.write_set_digest,
+                claims_digest: entry.claims_digest,
+            });
+            self.append(&entry)?;
+            self.force_chunk |= force_chunk;
+            self.force_snapshot |= force_snapshot;
+        }
+        Ok(())
+    }
+
+    /// Closes the batch with a signature at `tx_id`. `before` is the state it is executed on.
+    pub fn sign(
+        &mut self,
+        tx_id: TxId,
+        before: Snapshot,
+        signer: &Signer,
+        secrets: &LedgerSecrets,
+        issued_at_s: i64,
+        rules: CutRules,
+    ) -> Result<Cut, WriteError> {
+        let signature = SignatureTransaction::sign(
+            tx_id,
+            &self.tree,
+            self.last_signature.0,
+            signer,
+            issued_at_s,
+        )?;
+        let writes = signature.writes();
+        let since_snapshot = tx_id.seqno.0 - self.last_snapshot.0;
+        let snapshot_due =
+            std::mem::take(&mut self.force_snapshot) || since_snapshot >= rules.snapshot_tx_count;
+        let size = self.chunk_bytes + self.entries.len() as u64;
+        let chunk_ends =
+            std::mem::take(&mut self.force_chunk) || snapshot_due || size >= rules.chunk_bytes;
+        let flags = if chunk_ends { EntryFlags::FORCE_CHUNK_AFTER } else { EntryFlags::NONE };
+        let secret = secrets.secret_for(tx_id.seqno).ok_or(WriteError::NoSecret(tx_id.seqno))?;
+        let entry = encode_entry(tx_id, &writes, coco_crypto::Digest::ZERO, secret, flags)?;
+        self.append(&entry)?;
+
+        let first = self.last_signature.next();
+        self.chunk_bytes =
+            if chunk_ends { 0 } else { self.chunk_bytes + self.entries.len() as u64 };
+        self.last_signature = tx_id.seqno;
+        self.tree.flush_to(tx_id.seqno.0.saturating_sub(KEPT_LEAVES));
+        let capacity = self.entries.len().min(MAX_SPARE_BYTES);
+        let entries = std::mem::replace(&mut self.entries, Vec::with_capacity(capacity));
+        let parts = std::mem::take(&mut self.parts);
+        let snapshot = snapshot_due.then(|| {
+            self.last_snapshot = tx_id.seqno;
+            SnapshotDue { state: before.with_writes(&writes, tx_id), leaf: entry.leaf }
+        });
+        let batch = Batch { first, last: tx_id, entries: Bytes::from(entries) };
+        let signed = Arc::new(SignedBatch::new(first, tx_id, Arc::new(signature), parts));
+        Ok(Cut { batch, signed, snapshot, writes })
+    }
+
+    fn append(&mut self, entry: &EncodedEntry) -> Result<(), WriteError> {
+        if entry.tx_id.seqno != self.last().next() {
+            return Err(WriteError::OutOfOrder(entry.tx_id, self.last()));
+        }
+        self.entries.extend_from_slice(&entry.bytes);
+        self.tree.append(entry.leaf);
+        Ok(())
+    }
+}
+
+/// The buffer for the next batch starts as large as the last one was, up to this.
+const MAX_SPARE_BYTES: usize = 1 << 20;

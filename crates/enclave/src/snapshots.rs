@@ -1,0 +1,111 @@
+//! Snapshots: written in the background, while transactions go on.
+//!
+//! ```text
+//! signature at s ─▶ state of s ─▶ bytes ─▶ evidence transaction at e (digest) ─▶ committed
+//!                     └─▶ snapshot_s_e ──────────────── + receipt ─▶ snapshot_s_e.committed
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use coco_adapter::{Outcome, TxStatus};
+use coco_crypto::sha256;
+use coco_kv::{Seqno, Tx};
+use coco_ledger::{
+    SnapshotError, SnapshotName, attach_receipt, encode_snapshot, snapshot_evidence,
+};
+use tokio::sync::oneshot;
+
+use crate::host::{Area, DiskOp, Host};
+use crate::pipeline::{CommitError, Pipeline, ReceiptError, SnapshotDue};
+use crate::service::ServiceKeys;
+
+/// A snapshot was not written. The ledger is complete without it.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Encode(#[from] SnapshotError),
+    #[error("no ledger secret is valid at {0}")]
+    NoSecret(Seqno),
+    #[error("the evidence was not recorded: {0}")]
+    Evidence(#[from] CommitError),
+    #[error("the node stopped first")]
+    Stopped,
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error("the file could not be written: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Writes the snapshots that become due, one at a time; of several that wait only the newest.
+pub(crate) async fn run(host: Arc<dyn Host>, pipeline: Pipeline, keys: Arc<ServiceKeys>) {
+    loop {
+        pipeline.snapshot_due().await;
+        let Some(due) = pipeline.take_snapshots_due().pop() else { continue };
+        let seqno = due.state.tx_id().seqno;
+        match write(&*host, &pipeline, &keys, due).await {
+            Ok(name) => tracing::info!(%name, "snapshot written"),
+            Err(error) => tracing::warn!(%seqno, %error, "snapshot not written"),
+        }
+    }
+}
+
+async fn write(
+    host: &dyn Host,
+    pipeline: &Pipeline,
+    keys: &ServiceKeys,
+    due: SnapshotDue,
+) -> Result<SnapshotName, WriteError> {
+    let tx_id = due.state.tx_id();
+    let seqno = tx_id.seqno;
+    // Only what is committed may be written: another history at the same position would be
+    // encrypted under the same nonce.
+    if pipeline.wait_committed(tx_id).await != TxStatus::Committed {
+        return Err(WriteError::Stopped);
+    }
+    let secrets = keys.secrets();
+    let secret = secrets.secret_for(seqno).ok_or(WriteError::NoSecret(seqno))?;
+    let mut bytes = encode_snapshot(&due.state, due.leaf, &pipeline.views_to(seqno), secret)?;
+    drop(due);
+    let digest = sha256(&bytes);
+
+    let mut tx = pipeline.store().begin();
+    put_all(&mut tx, &snapshot_evidence(digest, seqno));
+    let outcome = Outcome { claims: Some(digest), ..Outcome::default() };
+    let (evidence, committed) = pipeline.commit_and_wait(tx, &outcome)?;
+    if committed.await != TxStatus::Committed {
+        return Err(WriteError::Stopped);
+    }
+    // Evidence and its signature do not bring the next snapshot nearer.
+    pipeline.note_snapshot(evidence.tx_id.seqno.next());
+    let receipt = pipeline.receipt(evidence.tx_id).await?;
+    attach_receipt(&mut bytes, receipt.to_json().as_bytes());
+
+    let name = SnapshotName { seqno, evidence: evidence.tx_id.seqno, is_committed: false };
+    let committed = SnapshotName { is_committed: true, ..name };
+    let operations = vec![
+        DiskOp::Create { name: name.to_string(), len_bytes: 0 },
+        DiskOp::Write { name: name.to_string(), offset: 0, bytes: bytes.into() },
+    ];
+    // The name says that the content is whole: it comes only after the content is safe.
+    submit(host, Area::Snapshots, operations).await?;
+    let rename = DiskOp::Rename { from: name.to_string(), to: committed.to_string() };
+    submit(host, Area::Snapshots, vec![rename]).await?;
+    Ok(committed)
+}
+
+fn put_all(tx: &mut Tx, writes: &coco_kv::WriteSet) {
+    for map in writes.maps() {
+        map.puts().for_each(|(key, value)| tx.put(map.name(), key, value));
+    }
+}
+
+/// Carries out operations and waits until they survive a power cut.
+pub(crate) async fn submit(host: &dyn Host, area: Area, operations: Vec<DiskOp>) -> io::Result<()> {
+    let (done, written) = oneshot::channel();
+    let report = Box::new(move |result| {
+        let _ = done.send(result);
+    });
+    host.disk().submit(area, operations, true, report);
+    written.await.unwrap_or_else(|_| Err(io::Error::other("the disk gave no answer")))
+}
