@@ -12,7 +12,7 @@ pub const CBOR_MAX_VALUES: usize = 65_536;
 /// A CBOR value. Floats and indefinite lengths are not in it: no message of CCF uses them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// An integer in `-2^64 .. 2^64`.
+    /// An integer in `-2^64 .. 2^64`; one beyond is written as the nearest of these.
     Int(i128),
     /// A byte string.
     Bytes(Vec<u8>),

@@ -1,7 +1,9 @@
 //! COSE_Sign1 (RFC 9052): governance messages, ledger signatures, receipts.
 
 use crate::cbor::{CborError, Parser, Value};
-use crate::{BadSignature, Curve, KeyPair, PublicKey};
+use crate::{
+    BadSignature, Certificate, Curve, HashAlgorithm, KeyError, KeyPair, PublicKey, RsaPublicKey,
+};
 
 /// Longest message that is parsed; the transport bounds requests further.
 pub const COSE_MAX_LEN_BYTES: usize = 64 * 1024 * 1024;
@@ -77,6 +79,9 @@ pub enum CoseError {
     /// The payload is attached and one was given, or detached and none was given.
     #[error("the payload must be either attached or given")]
     Payload,
+    /// The certificate's key is neither EC nor RSA.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The signature does not verify.
     #[error(transparent)]
     Signature(#[from] BadSignature),
@@ -284,7 +289,39 @@ impl CoseSign1 {
         key.verify_p1363(&self.signed_bytes(detached)?, &self.signature)?;
         Ok(())
     }
+
+    /// Verifies a signature by an RSA key: PS256, PS384 or PS512 (RFC 8230).
+    pub fn verify_rsa(&self, key: &RsaPublicKey, detached: Option<&[u8]>) -> Result<(), CoseError> {
+        let hash = match self.algorithm() {
+            Some(PS256) => HashAlgorithm::Sha256,
+            Some(PS384) => HashAlgorithm::Sha384,
+            Some(PS512) => HashAlgorithm::Sha512,
+            found => return Err(CoseError::Algorithm { found, expected: PS256 }),
+        };
+        let message = self.signed_bytes(detached)?;
+        key.verify_pss(hash, hash.len_bytes(), &message, &self.signature)?;
+        Ok(())
+    }
+
+    /// Verifies under the key of a member's or user's certificate, EC or RSA.
+    pub fn verify_by(
+        &self,
+        certificate: &Certificate,
+        detached: Option<&[u8]>,
+    ) -> Result<(), CoseError> {
+        match RsaPublicKey::from_spki_der(certificate.spki_der()) {
+            Ok(key) => self.verify_rsa(&key, detached),
+            Err(_) => {
+                let key = PublicKey::from_spki_der(certificate.spki_der())?;
+                self.verify(&key, detached)
+            }
+        }
+    }
 }
+
+const PS256: i64 = -37;
+const PS384: i64 = -38;
+const PS512: i64 = -39;
 
 /// The `Sig_structure` of RFC 9052 section 4.4, with empty external data.
 pub fn signed_bytes(protected_bytes: &[u8], payload: &[u8]) -> Vec<u8> {
@@ -316,6 +353,7 @@ mod tests {
     use crate::cbor::tests::any_value;
     use crate::entropy::testing::Counter;
     use crate::testing;
+    use crate::x509::{DistinguishedName, Validity};
 
     fn key(curve: Curve) -> KeyPair {
         KeyPair::generate(curve, &Counter::new(9)).unwrap()
@@ -377,6 +415,38 @@ mod tests {
                 Err(CoseError::Algorithm { found, expected: -7 })
             );
         }
+    }
+
+    #[test]
+    fn signatures_of_certificates_and_rsa_keys_verify() {
+        let key = key(Curve::P384);
+        let header = Header::for_key(key.public());
+        let made = CoseSign1::sign(header, b"p".to_vec(), &key);
+        let name = DistinguishedName::common_name("user0");
+        let user = Certificate::for_member(&key, &name, Validity::days(0, 1), &Counter::new(1));
+        assert_eq!(made.verify_by(&user.unwrap(), None), Ok(()));
+
+        let rsa = crate::rsa::tests::key();
+        for (algorithm, hash) in [
+            (PS256, HashAlgorithm::Sha256),
+            (PS384, HashAlgorithm::Sha384),
+            (PS512, HashAlgorithm::Sha512),
+        ] {
+            let header = Header::new().with(label::ALGORITHM, algorithm);
+            let message = signed_bytes(&header.encode(), b"p");
+            let signature = rsa.sign_pss(hash, hash.len_bytes(), &message).unwrap();
+            let made = CoseSign1::from_parts(header, None, signature);
+            assert_eq!(made.verify_rsa(rsa.public(), Some(b"p")), Ok(()));
+            assert_eq!(made.verify_rsa(rsa.public(), Some(b"q")), Err(BadSignature.into()));
+            assert_eq!(
+                made.verify(key.public(), Some(b"p")),
+                Err(CoseError::Algorithm { found: Some(algorithm), expected: -35 })
+            );
+        }
+        assert_eq!(
+            made.verify_rsa(rsa.public(), None),
+            Err(CoseError::Algorithm { found: Some(-35), expected: PS256 })
+        );
     }
 
     #[test]
