@@ -69,7 +69,7 @@ impl StateMap {
     }
 
     /// Whether both are the very same tree. `false` does not mean that they differ.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         self.entries.ptr_eq(&other.entries) || (self.is_empty() && other.is_empty())
     }
 

@@ -30,6 +30,11 @@ impl Tx {
         self.snapshot.tx_id()
     }
 
+    /// What this one reads, without its own writes. Looking at it is no read: nothing conflicts.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
     /// The value of a key.
     pub fn get(&mut self, map: &MapName, key: &[u8]) -> Option<Value> {
         if let Some(own) = self.own_write(map, key) {
