@@ -1,5 +1,6 @@
 //! ledger
 
+pub mod audit;
 mod bytes;
 mod chunk;
 mod entry;

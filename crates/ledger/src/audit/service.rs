@@ -301,11 +301,7 @@ impl ServiceHistory {
         Ok(())
     }
 
-    fn apply_nodes(
-        &mut self,
-        writes: &WriteSet,
-        check_endorsed: bool,
-    ) -> Result<(), ServiceFault> {
+    fn apply_nodes(&mut self, writes: &WriteSet, check_endorsed: bool) -> Result<(), ServiceFault> {
         let infos = writes.map(&MapName::new(NODES_INFO));
         let mut with_certificate = Vec::new();
         for (key, value) in infos.into_iter().flat_map(|map| map.iter()) {
@@ -366,9 +362,8 @@ impl ServiceHistory {
     fn check_endorsement(&self, writes: &WriteSet) -> Result<(), ServiceFault> {
         let map = PREVIOUS_IDENTITY_ENDORSEMENT;
         let Some(json) = parse_single::<EndorsementJson>(writes, map)? else { return Ok(()) };
-        let decode = |text: &str| {
-            BASE64.decode(text).map_err(|_| ServiceFault::Endorsement("not base64"))
-        };
+        let decode =
+            |text: &str| BASE64.decode(text).map_err(|_| ServiceFault::Endorsement("not base64"));
         let (present, before) = match self.identities.as_slice() {
             [.., before, present] => (present, Some(before)),
             [present] => (present, None),
