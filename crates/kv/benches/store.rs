@@ -164,6 +164,24 @@ fn transactions(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Everything in the processor's cache: what the store itself computes.
+fn small_store(criterion: &mut Criterion) {
+    let (store, map) = (Store::new(View(2)), MapName::new("records"));
+    let mut number = 0u64;
+    criterion.bench_function("1 get, 1 put, commit of 1,000 keys", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            let mut tx = store.begin();
+            black_box(tx.get(&map, &key(number % 1_000)));
+            tx.put(&map, key((number + 500) % 1_000), value(number));
+            commit(&store, tx);
+            if number.is_multiple_of(BATCH) {
+                close_batch(&store);
+            }
+        })
+    });
+}
+
 fn snapshot_files(criterion: &mut Criterion) {
     let map = MapName::new("records");
     criterion.bench_function("restore of 100 k entries", |bencher| {
@@ -181,6 +199,6 @@ fn snapshot_files(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = transactions, snapshot_files
+    targets = transactions, small_store, snapshot_files
 }
 criterion_main!(benches);
