@@ -65,6 +65,17 @@ struct Place {
 }
 
 impl Place {
+    /// The first entry of a file that is not there in full.
+    fn within(&self, name: ChunkName, file: &[u8]) -> Self {
+        let chunk = ChunkReader::ignoring_table(name, file);
+        let mut entries = chunk.entries();
+        let mut place = entries.next_position();
+        while let Some(Ok(_)) = entries.next() {
+            place = entries.next_position();
+        }
+        Self { offset: place.0, seqno: place.1, ..self.clone() }
+    }
+
     fn fault(&self, kind: impl Into<FaultKind>) -> Fault {
         let (file, seqno) = (self.file.to_string(), Some(self.seqno));
         Fault { file, offset: self.offset, seqno, kind: kind.into() }
@@ -72,7 +83,10 @@ impl Place {
 }
 
 /// The verifier. Chunks are given to it in order; the first fault ends the audit.
-#[derive(Debug)]
+///
+/// A contradiction between entries is held back until the next signature transaction, whose tree
+/// tells which of them is not the one that was signed.
+#[derive(Clone, Debug)]
 pub struct Auditor {
     options: AuditOptions,
     tree: MerkleTree,
@@ -82,6 +96,8 @@ pub struct Auditor {
     last_signed: TxId,
     /// Where the entries from the last signature transaction on begin.
     places: BTreeMap<Seqno, Place>,
+    /// A contradiction that awaits the next signature transaction.
+    suspect: Option<Fault>,
     open_chunk: bool,
     torn_tail: Option<(String, u64)>,
     stats: AuditStats,
@@ -98,6 +114,7 @@ impl Auditor {
             last: TxId::default(),
             last_signed: TxId::default(),
             places: BTreeMap::new(),
+            suspect: None,
             open_chunk: false,
             torn_tail: None,
             stats: AuditStats::default(),
@@ -161,22 +178,24 @@ impl Auditor {
         visit: &mut dyn FnMut(Audited<'_>),
     ) -> Result<(), Fault> {
         let start = Place { file: file_name.into(), offset: 0, seqno: self.last.seqno.next() };
-        let as_a_whole = |kind: FaultKind| Fault { seqno: None, ..start.fault(kind) };
-        let name: ChunkName =
-            file_name.parse().map_err(|error| as_a_whole(FaultKind::from(error)))?;
+        let name: ChunkName = file_name
+            .parse()
+            .map_err(|error| Fault { seqno: None, ..start.fault(FaultKind::Name(error)) })?;
         let (expected, found) = (start.seqno, name.start);
         if found < expected {
-            return Err(as_a_whole(FaultKind::Overlap { expected, found }));
+            return Err(start.fault(FaultKind::Overlap { expected, found }));
         }
         if found > expected || self.open_chunk {
-            return Err(as_a_whole(FaultKind::Gap { expected, found }));
+            return Err(start.fault(FaultKind::Gap { expected, found }));
         }
-        let chunk = ChunkReader::new(name, file).map_err(|error| as_a_whole(error.into()))?;
+        let chunk =
+            ChunkReader::new(name, file).map_err(|error| start.within(name, file).fault(error))?;
         self.stats.chunks += 1;
         self.open_chunk = !chunk.is_complete();
 
-        let mut ended_by = None;
         let mut entries = chunk.entries();
+        let mut is_first = true;
+        let mut ended: Option<Fault> = None;
         loop {
             let (offset, seqno) = entries.next_position();
             let place = Place { offset, seqno, ..start.clone() };
@@ -192,20 +211,18 @@ impl Auditor {
                 }
                 Err(error) => return Err(place.fault(error)),
             };
-            if let Some(flags) = ended_by {
-                return Err(place.fault(FaultKind::Flags(flags)));
+            if let Some(fault) = ended.take() {
+                self.suspect.get_or_insert(fault);
             }
-            let flags = self.entry(&place, entry, offset == crate::FIRST_ENTRY_OFFSET, visit)?;
-            ended_by = flags.contains(EntryFlags::FORCE_CHUNK_AFTER).then(|| flags.bits());
+            let flags = self.entry(&place, entry, is_first, visit)?;
+            ended = flags
+                .contains(EntryFlags::FORCE_CHUNK_AFTER)
+                .then(|| place.fault(FaultKind::Flags(flags.bits())));
+            is_first = false;
         }
-        if chunk.is_complete() && self.last_signed != self.last {
-            return Err(as_a_whole(FaultKind::ChunkEnd));
-        }
-        match name.end() {
-            Some(end) if end != self.last.seqno => {
-                let listed = self.last.seqno.0 + 1 - name.start.0;
-                let named = end.0 - name.start.0 + 1;
-                Err(as_a_whole(ChunkError::Count { named, listed }.into()))
+        match self.places.last_key_value() {
+            Some((_, last)) if chunk.is_complete() && self.last_signed != self.last => {
+                Err(last.fault(FaultKind::ChunkEnd))
             }
             _ => Ok(()),
         }
@@ -221,6 +238,9 @@ impl Auditor {
             Some(place) => place.fault(kind),
             None => Fault { file: String::new(), offset: 0, seqno: None, kind },
         };
+        if let Some(suspect) = self.suspect {
+            return Err(suspect);
+        }
         if self.stats.chunks == 0 {
             return Err(fault(FaultKind::NoChunks));
         }
@@ -255,9 +275,10 @@ impl Auditor {
             return Err(at(FaultKind::Seqno { found: tx_id.seqno }));
         }
         if tx_id.view > self.last.view && self.last != self.last_signed {
-            return Err(at(FaultKind::ViewUnsigned { found: tx_id }));
+            self.suspect.get_or_insert(at(FaultKind::ViewUnsigned { found: tx_id }));
+        } else if let Err(error) = self.views.record(tx_id) {
+            self.suspect.get_or_insert(at(error.into()));
         }
-        self.views.record(tx_id).map_err(|error| at(error.into()))?;
 
         let private = match &self.options.secrets {
             Some(secrets) => Some(entry.private_writes(secrets).map_err(|error| at(error.into()))?),
@@ -279,11 +300,14 @@ impl Auditor {
         let cuts_before = flags.contains(EntryFlags::FORCE_CHUNK_BEFORE);
         let cuts_after = flags.contains(EntryFlags::FORCE_CHUNK_AFTER);
         if (cuts_before && !is_first_of_chunk) || (cuts_after && !is_signature) {
-            return Err(at(FaultKind::Flags(flags.bits())));
+            self.suspect.get_or_insert(at(FaultKind::Flags(flags.bits())));
         }
-
-        check_snapshot_evidence(&entry, &writes).map_err(at)?;
-        self.service.apply(tx_id, &writes).map_err(|error| at(error.into()))?;
+        if let Err(fault) = check_snapshot_evidence(&entry, &writes) {
+            self.suspect.get_or_insert(at(fault));
+        }
+        if let Err(fault) = self.service.apply(tx_id, &writes) {
+            self.suspect.get_or_insert(at(fault.into()));
+        }
         self.places.insert(tx_id.seqno, place.clone());
         let signature = if is_signature { self.signature(place, tx_id, &writes)? } else { None };
         self.tree.append(entry.leaf());
@@ -324,16 +348,17 @@ impl Auditor {
         let root = self.tree.root();
         let stored = MerkleTree::parse(&signature.tree);
         if let Err(error) = self.service.verify(&signature, root) {
-            // If the signatures hold over the stored tree, it is an entry that is not as signed.
-            let covered = stored.ok().filter(|stored| {
-                stored.len() == tx_id.seqno.0
-                    && self.service.verify(&signature, stored.root()).is_ok()
+            // If the tree has another leaf for an entry, that entry is not the one that was signed.
+            let altered =
+                stored.as_ref().ok().and_then(|stored| self.first_other_leaf(stored)).cloned();
+            return Err(match (altered, self.suspect.take()) {
+                (Some(altered), _) => altered.fault(FaultKind::Leaf { signature: tx_id }),
+                (None, Some(suspect)) => suspect,
+                (None, None) => at(error.into()),
             });
-            let altered = covered.and_then(|stored| self.first_other_leaf(&stored));
-            return Err(match altered {
-                Some(altered) => altered.fault(FaultKind::Leaf { signature: tx_id }),
-                None => at(error.into()),
-            });
+        }
+        if let Some(suspect) = self.suspect.take() {
+            return Err(suspect);
         }
         let stored = stored.map_err(|error| at(error.into()))?;
         let is_same = stored.len() == tx_id.seqno.0

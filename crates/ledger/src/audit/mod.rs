@@ -20,7 +20,7 @@ pub use fault::{Fault, FaultKind};
 pub use report::{AuditReport, AuditStats, MapCounts};
 pub use service::{ServiceFault, ServiceHistory, ServiceIdentity, ServiceStatus};
 
-use crate::chunk::{ChunkName, ChunkNameError};
+use crate::chunk::{ChunkName, ChunkNameError, ChunkState};
 
 /// Where chunks come from: a directory, an archive, a host.
 pub trait ChunkSource {
@@ -73,7 +73,7 @@ pub fn audit<S: ChunkSource>(
 }
 
 /// The names of the chunks among `names`, in order of their entries. Files that were set aside, are
-/// of a recovery in progress, or are no chunks at all, are left out.
+/// of a recovery in progress, were downloaded in part, or are no chunks at all, are left out.
 ///
 /// # Errors
 /// If a name begins as a chunk's does and is none: renaming a file does not hide it.
@@ -81,7 +81,8 @@ pub fn chunk_order(names: impl IntoIterator<Item = String>) -> Result<Vec<String
     let mut chunks = Vec::new();
     for name in names {
         match name.parse::<ChunkName>() {
-            Ok(chunk) if chunk.recovery => {}
+            Ok(ChunkName { recovery: true, .. }) => {}
+            Ok(ChunkName { state: ChunkState::CommittedPrefix { .. }, .. }) => {}
             Ok(chunk) => chunks.push((chunk, name)),
             Err(ChunkNameError::NotAChunk) if name.starts_with("ledger_") => {
                 let kind = ChunkNameError::NotAChunk.into();

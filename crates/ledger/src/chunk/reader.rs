@@ -4,7 +4,10 @@ use coco_kv::Seqno;
 
 use super::{ChunkName, ChunkState, FIRST_ENTRY_OFFSET};
 use crate::bytes::{Cursor, Truncated};
-use crate::entry::{EntryError, FRAME_HEADER_BYTES, FrameHeader};
+use crate::entry::{EntryError, FIXED_BYTES, FRAME_HEADER_BYTES, FRAME_VERSION, FrameHeader};
+
+/// Where the seqno stands in an entry.
+const IV_SEQNO: std::ops::Range<usize> = 24..32;
 
 /// A chunk is not well-formed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,12 +26,12 @@ pub enum ChunkError {
         /// Size of the file.
         file_bytes: u64,
     },
-    /// The file's name promises another number of entries than the table has.
-    #[error("{named} entries by the file's name, {listed} in the positions table")]
+    /// The file's name promises another number of entries than there are.
+    #[error("{named} entries by the file's name, {listed} in the file")]
     Count {
         /// Entries by the name.
         named: u64,
-        /// Entries by the table.
+        /// Entries in the file.
         listed: u64,
     },
     /// An entry is not where the table says.
@@ -39,6 +42,9 @@ pub enum ChunkError {
         /// What the table says, if it says anything.
         listed: Option<u64>,
     },
+    /// No entry begins where this one ends.
+    #[error("the entry ends at {0}, where nothing begins")]
+    Size(u64),
     /// The frame of an entry is malformed.
     #[error(transparent)]
     Frame(#[from] EntryError),
@@ -71,7 +77,7 @@ impl<'a> ChunkReader<'a> {
     /// Reads header and positions table.
     ///
     /// # Errors
-    /// If they contradict the size of the file or its name.
+    /// If they contradict the size of the file, or its name says that there should be a table.
     pub fn new(name: ChunkName, file: &'a [u8]) -> Result<Self, ChunkError> {
         let mut cursor = Cursor::new(file);
         let table_offset = cursor.u64().map_err(ChunkError::NoHeader)?;
@@ -93,12 +99,13 @@ impl<'a> ChunkReader<'a> {
         if positions.len() % 4 != 0 {
             return Err(misplaced);
         }
-        let listed = positions.len() as u64 / 4;
-        let named = name.end().map_or(listed, |end| (end.0 - name.start.0).saturating_add(1));
-        if named != listed {
-            return Err(ChunkError::Count { named, listed });
-        }
         Ok(Self { name, entries, positions: Some(positions) })
+    }
+
+    /// Reads the file as if it were open: entries up to where they end or are not whole.
+    pub(crate) fn ignoring_table(name: ChunkName, file: &'a [u8]) -> Self {
+        let entries = file.get(FIRST_ENTRY_OFFSET as usize..).unwrap_or_default();
+        Self { name, entries, positions: None }
     }
 
     /// The name given.
@@ -111,12 +118,13 @@ impl<'a> ChunkReader<'a> {
         self.positions.is_some()
     }
 
-    /// The entries in order. After an error, which comes with the position of what is wrong, there
-    /// are no more.
+    /// The entries in order; after an error there are no more. If the name promises another number
+    /// of entries, that is an error at the end.
     pub fn entries(&self) -> Entries<'a> {
         Entries {
             cursor: Cursor::new(self.entries),
             positions: self.positions.map(Cursor::new),
+            name: self.name,
             seqno: self.name.start,
             ended: false,
         }
@@ -128,6 +136,7 @@ impl<'a> ChunkReader<'a> {
 pub struct Entries<'a> {
     cursor: Cursor<'a>,
     positions: Option<Cursor<'a>>,
+    name: ChunkName,
     seqno: Seqno,
     ended: bool,
 }
@@ -138,6 +147,24 @@ impl<'a> Entries<'a> {
         (FIRST_ENTRY_OFFSET + self.cursor.offset() as u64, self.seqno)
     }
 
+    /// Whether what follows looks like the next entry, or like the end: a wrong size is the fault of
+    /// the entry that has it. One wrong byte in the next header is not.
+    fn can_go_on(&self) -> bool {
+        let rest = self.cursor.rest();
+        let Some(header) = rest.first_chunk::<FIXED_BYTES>() else { return true };
+        let is_zero = header.iter().all(|byte| *byte == 0);
+        let is_frame = header.starts_with(&[FRAME_VERSION]);
+        let is_next = header.get(IV_SEQNO).is_some_and(|iv| iv == self.seqno.0.to_le_bytes());
+        is_zero || is_frame || is_next
+    }
+
+    fn end(&self) -> Result<Option<ChunkEntry<'a>>, ChunkError> {
+        let start = self.name.start.0;
+        let listed = self.seqno.0 - start;
+        let named = self.name.end().map_or(listed, |end| (end.0 - start).saturating_add(1));
+        if named == listed { Ok(None) } else { Err(ChunkError::Count { named, listed }) }
+    }
+
     fn entry(&mut self) -> Result<Option<ChunkEntry<'a>>, ChunkError> {
         let (offset, seqno) = self.next_position();
         let listed = match &mut self.positions {
@@ -146,10 +173,10 @@ impl<'a> Entries<'a> {
                 Some(positions.array().map(u32::from_le_bytes).map_err(EntryError::from)?.into())
             }
             // An open chunk ends with the file, or where its zeros begin.
-            None if self.cursor.is_empty() => return Ok(None),
+            None if self.cursor.is_empty() => return self.end(),
             None if self.cursor.rest().iter().take(FRAME_HEADER_BYTES).all(|byte| *byte == 0) => {
                 let zeros = self.cursor.rest().iter().all(|byte| *byte == 0);
-                return if zeros { Ok(None) } else { Err(ChunkError::AfterLast) };
+                return if zeros { self.end() } else { Err(ChunkError::AfterLast) };
             }
             None => Some(offset),
         };
@@ -158,12 +185,15 @@ impl<'a> Entries<'a> {
             return Err(ChunkError::Position { actual, listed });
         }
         if actual.is_none() {
-            return Ok(None);
+            return self.end();
         }
         let mut frame = self.cursor;
         let header = FrameHeader::parse(frame.array().map_err(EntryError::from)?)?;
         let bytes = self.cursor.take(header.total_bytes()).map_err(EntryError::from)?;
         self.seqno = seqno.next();
+        if !self.can_go_on() {
+            return Err(ChunkError::Size(self.next_position().0));
+        }
         Ok(Some(ChunkEntry { seqno, offset, bytes }))
     }
 }
