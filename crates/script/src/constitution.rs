@@ -167,9 +167,7 @@ pub fn check_constitution(
 
 /// [`check_constitution`] from within a running script, with read-only access meanwhile.
 pub(crate) fn check_nested(source: &str) -> Result<(), ScriptError> {
-    /// The outer script has taken its share of the thread's stack already.
-    const NESTED_STACK_BYTES: u64 = 256 << 10;
-    let limits = Limits { stack_bytes: NESTED_STACK_BYTES, ..Limits::default() };
+    let limits = Limits { stack_bytes: Limits::NESTED_STACK_BYTES, ..Limits::default() };
     let interpreter = Interpreter::new()?;
     interpreter.load_text(CONSTITUTION, Bytes::from(source.as_bytes()));
     interpreter.run_borrowed(Context::GovernanceReadOnly, limits, exports_all)

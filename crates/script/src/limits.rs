@@ -20,6 +20,10 @@ impl Limits {
     /// them must have it, so threads that run scripts need 2 MiB of stack.
     pub const MAX_STACK_BYTES: u64 = 1 << 20;
 
+    /// The native stack of a script that runs within another one, which has taken its share of the
+    /// thread's stack already.
+    pub(crate) const NESTED_STACK_BYTES: u64 = 256 << 10;
+
     /// The larger of each limit: governance never gets less than the defaults.
     pub fn at_least(self, floor: Self) -> Self {
         Self {

@@ -35,11 +35,10 @@ impl ModuleSource for ModuleTable {
     }
 }
 
-/// A compiled module and what it was compiled from.
+/// A compiled module.
 #[derive(Clone, Debug)]
 pub(crate) struct CompiledModule {
     pub(crate) name: Arc<str>,
-    pub(crate) text: Value,
     pub(crate) bytecode: Bytecode,
 }
 
@@ -97,7 +96,7 @@ impl Loader for ModuleLoader {
         let module = Module::declare(ctx.clone(), name, text.to_vec())?;
         if self.0.lock().recorded.is_some() {
             let bytecode = Bytecode::compile(&module)?;
-            let compiled = CompiledModule { name: name.into(), text, bytecode };
+            let compiled = CompiledModule { name: name.into(), bytecode };
             if let Some(recorded) = &mut self.0.lock().recorded {
                 recorded.push(compiled);
             }

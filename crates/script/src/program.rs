@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use coco_kv::Value;
+use std::ops::ControlFlow;
+
+use coco_adapter::Environment;
+use coco_kv::{MapName, Tx};
 use rquickjs::loader::Loader;
 
 use crate::access::Context;
 use crate::call::{CallState, Lender};
 use crate::interpreter::Running;
-use crate::module::{CompiledModule, ModuleLoader, Modules, SharedModules};
+use crate::module::{CompiledModule, ModuleLoader, ModuleTable, Modules, SharedModules, resolve};
 use crate::{Limits, ModuleSource, ScriptEngine, ScriptError};
 
 /// A module with everything it imports, compiled.
@@ -22,39 +25,56 @@ pub struct Program {
 }
 
 impl Program {
-    /// Whether each module still has the text that it was compiled from. `current` is asked for
-    /// all of them, so that a transaction depends on what it runs.
-    pub fn is_current(&self, mut current: impl FnMut(&str) -> Option<Value>) -> bool {
-        let mut unchanged = true;
-        for module in self.modules.iter() {
-            unchanged &= current(&module.name).is_some_and(|text| same(&text, &module.text));
-        }
-        unchanged
-    }
-
     /// Which program this is: equal programs were compiled together.
     pub fn stamp(&self) -> u64 {
         self.stamp
     }
 }
 
-/// Whether two values hold the same bytes; at once if they share them, as two readings of one write
-/// do.
-fn same(left: &[u8], right: &[u8]) -> bool {
-    std::ptr::eq(left, right) || left == right
-}
-
 impl ScriptEngine {
     /// Compiles a module with everything it imports. Nothing of it is evaluated.
     pub fn compile(
         &self,
-        tx: &mut coco_kv::Tx,
-        environment: &dyn coco_adapter::Environment,
+        tx: &mut Tx,
+        environment: &dyn Environment,
         source: Arc<dyn ModuleSource>,
         entry: &str,
         limits: Limits,
     ) -> Result<Program, ScriptError> {
         static STAMPS: AtomicU64 = AtomicU64::new(1);
+        let entry: Arc<str> = resolve("", entry).into();
+        let entries = std::slice::from_ref(&entry);
+        let modules = self.compile_all(tx, environment, source, entries, limits)?.into();
+        let stamp = STAMPS.fetch_add(1, Ordering::Relaxed);
+        Ok(Program { entry, modules, stamp })
+    }
+
+    /// Whether every module of a table compiles with what it imports. Usable from an
+    /// [`ApplyNatives`](crate::ApplyNatives), while another script runs.
+    pub fn check_modules(
+        &self,
+        tx: &mut Tx,
+        environment: &dyn Environment,
+        table: &MapName,
+    ) -> Result<(), ScriptError> {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        tx.for_each(table, |name, _| {
+            names.push(String::from_utf8_lossy(name).into());
+            ControlFlow::Continue(())
+        });
+        let source = Arc::new(ModuleTable(table.clone()));
+        let limits = Limits { stack_bytes: Limits::NESTED_STACK_BYTES, ..Limits::default() };
+        self.compile_all(tx, environment, source, &names, limits).map(drop)
+    }
+
+    fn compile_all(
+        &self,
+        tx: &mut Tx,
+        environment: &dyn Environment,
+        source: Arc<dyn ModuleSource>,
+        names: &[Arc<str>],
+        limits: Limits,
+    ) -> Result<Vec<CompiledModule>, ScriptError> {
         let mut interpreter = self.take_idle()?;
         interpreter.load(Modules {
             source: Some(source),
@@ -63,23 +83,23 @@ impl ScriptEngine {
         });
         let mut state = CallState::new(Context::AppReadOnly);
         let lender = Lender { tx, state: &mut state, environment, natives: None };
-        let shared = interpreter.shared_modules();
+        let modules = interpreter.shared_modules();
         interpreter.run(Context::AppReadOnly, limits, lender, false, |running| {
-            declare(running, &shared, entry).map_err(Into::into)
+            names.iter().try_for_each(|name| declare(running, &modules, name)).map_err(Into::into)
         })?;
-        let modules = interpreter.unload().recorded.unwrap_or_default().into();
+        let compiled = interpreter.unload().recorded.unwrap_or_default();
         self.give_back(interpreter);
-        let stamp = STAMPS.fetch_add(1, Ordering::Relaxed);
-        Ok(Program { entry: entry.into(), modules, stamp })
+        Ok(compiled)
     }
 }
 
-fn declare(
-    running: &Running<'_, '_>,
-    modules: &SharedModules,
-    entry: &str,
-) -> rquickjs::Result<()> {
-    match ModuleLoader(modules.clone()).load(&running.ctx, entry, None) {
+fn declare(running: &Running<'_, '_>, modules: &SharedModules, name: &str) -> rquickjs::Result<()> {
+    let recorded =
+        |modules: &Modules| modules.recorded.iter().flatten().any(|module| &*module.name == name);
+    if recorded(&modules.lock()) {
+        return Ok(());
+    }
+    match ModuleLoader(modules.clone()).load(&running.ctx, name, None) {
         Ok(_) => Ok(()),
         // What a loader says directly has no exception yet.
         Err(error @ rquickjs::Error::Exception) => Err(error),
