@@ -21,7 +21,8 @@ use crate::ServiceControl;
 use crate::tables::{
     Base64, HISTORICAL_ENCRYPTED_LEDGER_SECRET, HistoricalLedgerSecret, IdentityEndorsement,
     MEMBER_ENCRYPTION_KEYS, MEMBERS, MemberInfo, MemberStatus, PreviousLedgerSecret,
-    RECOVERY_SHARES, RecoveryRole, RecoveryShares, SERVICE_CONFIG, ServiceInfo, TableError,
+    RECOVERY_SHARES, RecoveryRole, RecoveryShares, SERVICE_CONFIG, SERVICE_INFO, ServiceInfo,
+    ServiceStatus, TableError,
 };
 
 /// Why shares cannot be issued.
@@ -94,7 +95,34 @@ pub(crate) fn issue_recovery_shares(
         previous_secret_stored_version: latest.previous_stored_at.map(|seqno| seqno.0),
     };
     RECOVERY_SHARES.put(tx, &shares);
+    record_previous_secret(tx, control, entropy);
+    Ok(())
+}
 
+/// Gives a ledger secret that has just come into use into the members' custody: the one before it
+/// is recorded, and if the service is open and has enough recovery members they get new shares.
+pub fn renew_custody(
+    tx: &mut Tx,
+    control: &dyn ServiceControl,
+    entropy: &dyn Entropy,
+) -> Result<(), CustodyError> {
+    record_previous_secret(tx, control, entropy);
+    if SERVICE_INFO.expect(tx)?.status != ServiceStatus::Open {
+        return Ok(());
+    }
+    match issue_recovery_shares(tx, control, entropy) {
+        // Members may have left since the service was opened; it must run nevertheless.
+        Err(error @ CustodyError::TooFewMembers { .. }) => {
+            tracing::warn!(%error, "no recovery shares were issued");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Records the secret before the latest, encrypted under the latest.
+fn record_previous_secret(tx: &mut Tx, control: &dyn ServiceControl, entropy: &dyn Entropy) {
+    let latest = control.ledger_secret();
     let previous_ledger_secret = control.previous_ledger_secret().map(|previous| {
         let raw = previous.secret.key().as_bytes();
         let sealed = GcmCipher::seal_random(latest.secret.key(), entropy, b"", raw);
@@ -107,7 +135,6 @@ pub(crate) fn issue_recovery_shares(
     let next_version = Some(latest.valid_from.0);
     let history = HistoricalLedgerSecret { previous_ledger_secret, next_version };
     HISTORICAL_ENCRYPTED_LEDGER_SECRET.put(tx, &history);
-    Ok(())
 }
 
 /// The endorsement with which a service that has no predecessor starts its chain of identities: it

@@ -73,5 +73,6 @@ pub mod tables;
 
 pub use api::governance_api;
 pub use constitution::default_constitution;
+pub use custody::{CustodyError, renew_custody};
 pub use genesis::{create_service, restart_service};
 pub use service_control::{LedgerPeriod, ServiceControl};
