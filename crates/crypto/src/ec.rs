@@ -362,10 +362,12 @@ impl fmt::Debug for PublicKey {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
     use proptest::prelude::*;
 
     use super::*;
     use crate::entropy::testing::{Counter, Stuck};
+    use crate::{Certificate, testing};
 
     const CURVES: [Curve; 2] = [Curve::P256, Curve::P384];
 
@@ -439,6 +441,34 @@ mod tests {
         )
         .verify(b"message", &signature)
         .unwrap();
+    }
+
+    #[test]
+    fn recorded_ledgers_are_signed_over_the_root_as_a_prehash() {
+        let recorded = testing::vectors("ccf", ".committed");
+        let mut checked = 0;
+        for (file, chunk) in &recorded {
+            for at in 0..chunk.len().saturating_sub(9) {
+                if &chunk[at..at + 9] != b"{\"cert\":\"" {
+                    continue;
+                }
+                let mut json = serde_json::Deserializer::from_slice(&chunk[at..]).into_iter();
+                let Some(Ok(signature)) = json.next() else { continue };
+                let signature: serde_json::Value = signature;
+                let text = |name: &str| signature.get(name)?.as_str();
+                let (Some(certificate), Some(root), Some(sig)) =
+                    (text("cert"), text("root"), text("sig"))
+                else {
+                    continue;
+                };
+                let key = Certificate::from_pem(certificate).unwrap().public_key().unwrap();
+                let sig = base64::engine::general_purpose::STANDARD.decode(sig).unwrap();
+                assert_eq!(key.id().to_string(), text("node").unwrap());
+                assert_eq!(key.verify_digest(&root.parse().unwrap(), &sig), Ok(()), "{file:?}");
+                checked += 1;
+            }
+        }
+        assert!(recorded.is_empty() || checked >= 100, "only {checked} signatures");
     }
 
     #[test]

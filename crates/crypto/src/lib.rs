@@ -2,8 +2,8 @@
 //! formats.
 //!
 //! It is a thin layer of typed keys and bounded parsers over aws-lc; it implements no primitive
-//! except Shamir's sharing and AES key wrapping. It is not a TLS stack, keeps no key store, and knows neither ledger nor
-//! governance: those say *what* is signed or sealed, this crate says *how*.
+//! except Shamir's sharing and AES key wrapping. It is not a TLS stack, keeps no key store, and
+//! knows neither ledger nor governance: those say *what* is signed or sealed, this crate says *how*.
 //!
 //! ```text
 //!            bytes of others                    secrets

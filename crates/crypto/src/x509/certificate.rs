@@ -8,11 +8,12 @@ use x509_parser::prelude::FromDer as _;
 
 use super::signature::Signed;
 use super::{AlternativeName, CertificateError, Validity};
-use crate::pem;
-use crate::{Digest, PublicKey, sha256};
+use crate::{Digest, PemError, PublicKey, pem, sha256};
 
 /// Longest certificate or request that is parsed.
 pub const CERTIFICATE_MAX_LEN_BYTES: usize = 64 * 1024;
+/// Most certificates in one PEM text: the public authorities of a browser fit.
+pub const BUNDLE_MAX_CERTIFICATES: usize = 256;
 const LABEL: &str = "CERTIFICATE";
 
 /// An X.509 version 3 certificate. Parsed, its signature not yet checked.
@@ -82,15 +83,15 @@ impl Certificate {
 
     /// Reads every certificate of a PEM text; there must be at least one.
     pub fn bundle_from_pem(text: &str) -> Result<Vec<Self>, CertificateError> {
-        let certificates: Vec<Self> = pem::blocks(text)?
-            .iter()
-            .filter(|block| block.label == LABEL)
-            .map(|block| Self::from_der(&block.der))
-            .collect::<Result<_, _>>()?;
-        if certificates.is_empty() {
-            return Err(crate::PemError::Missing { expected: LABEL }.into());
+        let mut blocks = pem::blocks(text)?;
+        blocks.retain(|block| block.label == LABEL);
+        match blocks.len() {
+            0 => Err(PemError::Missing { expected: LABEL }.into()),
+            1..=BUNDLE_MAX_CERTIFICATES => {
+                blocks.iter().map(|block| Self::from_der(&block.der)).collect()
+            }
+            count => Err(CertificateError::TooMany { count }),
         }
-        Ok(certificates)
     }
 
     /// The certificate's bytes.

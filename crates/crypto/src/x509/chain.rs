@@ -63,7 +63,9 @@ fn may_issue(issuer: &Certificate, below: usize, at_unix_s: i64) -> bool {
 mod tests {
     use super::*;
     use crate::entropy::testing::Counter;
-    use crate::x509::{AlternativeName, DistinguishedName, SigningRequest, Validity};
+    use crate::x509::{
+        AlternativeName, BUNDLE_MAX_CERTIFICATES, DistinguishedName, SigningRequest, Validity,
+    };
     use crate::{Curve, KeyPair};
 
     const NOW: i64 = 1_763_000_000;
@@ -97,6 +99,20 @@ mod tests {
         assert!(!is_valid_bundle(""));
         assert!(!is_valid_bundle("CERTIFICATE"));
         assert!(!is_valid_bundle(&format!("{pem}{}", pem.replace("MII", "MIA"))));
+        assert!(is_valid_bundle(&pem.repeat(BUNDLE_MAX_CERTIFICATES)));
+        assert_eq!(
+            Certificate::bundle_from_pem(&pem.repeat(BUNDLE_MAX_CERTIFICATES + 1)),
+            Err(CertificateError::TooMany { count: BUNDLE_MAX_CERTIFICATES + 1 })
+        );
+    }
+
+    #[test]
+    fn issuers_keep_their_path_length_and_validity() {
+        let service = service(1);
+        assert!(may_issue(&service.1, 0, NOW) && may_issue(&service.1, 1, NOW));
+        assert!(!may_issue(&service.1, 2, NOW), "path length 1");
+        assert!(!may_issue(&service.1, 0, NOW - 1));
+        assert!(!may_issue(&node(&service, 1), 0, NOW), "not an authority");
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod issue;
 mod name;
 mod signature;
 
-pub use certificate::{CERTIFICATE_MAX_LEN_BYTES, Certificate};
+pub use certificate::{BUNDLE_MAX_CERTIFICATES, CERTIFICATE_MAX_LEN_BYTES, Certificate};
 pub use chain::{is_valid_bundle, is_valid_chain};
 pub use issue::SigningRequest;
 pub use name::{AlternativeName, DistinguishedName, NameError, Validity};
@@ -30,6 +30,12 @@ pub enum CertificateError {
     TooLong {
         /// Its length.
         len_bytes: usize,
+    },
+    /// A bundle of more than [`BUNDLE_MAX_CERTIFICATES`].
+    #[error("a bundle of {count} certificates is too long (limit {BUNDLE_MAX_CERTIFICATES})")]
+    TooMany {
+        /// How many there are.
+        count: usize,
     },
     /// Not the DER of an X.509 version 3 certificate or of a PKCS#10 request.
     #[error("malformed X.509: {part}")]
