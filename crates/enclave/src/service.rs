@@ -56,10 +56,6 @@ impl ServiceKeys {
     pub(crate) fn secrets(&self) -> Arc<LedgerSecrets> {
         Arc::clone(&self.secrets)
     }
-
-    pub(crate) fn periods(&self) -> &[LedgerPeriod] {
-        &self.periods
-    }
 }
 
 impl ServiceControl for ServiceKeys {

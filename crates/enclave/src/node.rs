@@ -1,0 +1,175 @@
+//! A node: one enclave from its start to its stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use coco_adapter::{Adapter, Environment};
+use coco_attestation::Evidence;
+use coco_crypto::{Certificate, Digest, KeyPair, RsaKeyPair};
+use coco_kv::{Seqno, View};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::host::Host;
+use crate::pipeline::Pipeline;
+use crate::service::{NodeEnvironment, ServiceKeys};
+
+mod material;
+mod start;
+
+pub use start::StartError;
+
+/// A running node; clones share it.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    host: Arc<dyn Host>,
+    config: Config,
+    pipeline: Pipeline,
+    environment: NodeEnvironment,
+    keys: Arc<ServiceKeys>,
+    governance: Arc<dyn Adapter>,
+    app: Arc<dyn Adapter>,
+    id: Digest,
+    identity: ArcSwap<Identity>,
+    encryption_key: RsaKeyPair,
+    evidence: Evidence,
+    state: Mutex<NodeState>,
+    stop_notice: AtomicBool,
+    startup_seqno: Seqno,
+    recovered_seqno: Option<Seqno>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The certificates that a node shows, and the key of its own.
+pub struct Identity {
+    /// The service's, self-signed.
+    pub service_certificate: Certificate,
+    /// The node's, endorsed by the service.
+    pub node_certificate: Certificate,
+    /// The node's, self-signed.
+    pub self_signed: Certificate,
+    /// The node's key.
+    pub node_key: Arc<KeyPair>,
+}
+
+/// Where a node is in its life, in CCF's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// Serves requests.
+    PartOfNetwork,
+    /// Finishes what was begun, and takes nothing new.
+    Stopping,
+    /// The disk or the keys have failed: reads still work, writes do not.
+    Failed,
+}
+
+impl NodeState {
+    /// The text on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PartOfNetwork => "PartOfNetwork",
+            Self::Stopping => "Stopping",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+impl Node {
+    /// The host that the node runs on.
+    pub fn host(&self) -> &Arc<dyn Host> {
+        &self.0.host
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The way to the ledger.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.0.pipeline
+    }
+
+    /// What the node offers to adapters.
+    pub fn environment(&self) -> &dyn Environment {
+        &self.0.environment
+    }
+
+    /// The application.
+    pub fn app(&self) -> &Arc<dyn Adapter> {
+        &self.0.app
+    }
+
+    /// The governance frontend, `/gov`.
+    pub fn governance(&self) -> &Arc<dyn Adapter> {
+        &self.0.governance
+    }
+
+    /// The keys of the service.
+    pub fn service_keys(&self) -> &Arc<ServiceKeys> {
+        &self.0.keys
+    }
+
+    /// SHA-256 of the node's public key.
+    pub fn id(&self) -> Digest {
+        self.0.id
+    }
+
+    /// The present certificates; they change when they are renewed.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.0.identity.load_full()
+    }
+
+    /// The key under which the node receives ledger secrets.
+    pub fn encryption_key(&self) -> &RsaKeyPair {
+        &self.0.encryption_key
+    }
+
+    /// What the TEE says of this node.
+    pub fn evidence(&self) -> &Evidence {
+        &self.0.evidence
+    }
+
+    /// Where the node is in its life.
+    pub fn state(&self) -> NodeState {
+        if self.0.pipeline.has_failed() { NodeState::Failed } else { *self.0.state.lock() }
+    }
+
+    /// Notes that the operator is about to stop the node.
+    pub fn set_stop_notice(&self) {
+        self.0.stop_notice.store(true, Ordering::Release);
+    }
+
+    /// Whether the operator is about to stop the node.
+    pub fn stop_notice(&self) -> bool {
+        self.0.stop_notice.load(Ordering::Acquire)
+    }
+
+    /// The view of new transactions.
+    pub fn view(&self) -> View {
+        self.0.pipeline.store().view()
+    }
+
+    /// The position from which the node went on without replaying: that of its snapshot, or 0.
+    pub fn startup_seqno(&self) -> Seqno {
+        self.0.startup_seqno
+    }
+
+    /// The last signature found on the ledger, if the node restarted a service.
+    pub fn last_recovered_signed_seqno(&self) -> Option<Seqno> {
+        self.0.recovered_seqno
+    }
+
+    /// Takes no more transactions, brings what was executed to the disk under a signature, and
+    /// leaves the files exact. Sessions should be closed before.
+    pub async fn shutdown(&self) {
+        *self.0.state.lock() = NodeState::Stopping;
+        self.0.pipeline.stop().await;
+        let tasks = std::mem::take(&mut *self.0.tasks.lock());
+        tasks.iter().for_each(JoinHandle::abort);
+    }
+}

@@ -1,0 +1,395 @@
+//! How a node comes to a service: it makes a new one, or takes over that of its ledger.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwap;
+use coco_adapter::{Adapter, Outcome, TxStatus};
+use coco_attestation::{EvidenceError, TeeError};
+use coco_consensus::SingleNode;
+use coco_crypto::x509::{DistinguishedName, NameError, Validity};
+use coco_crypto::{Certificate, CertificateError, KeyError, KeyPair, RsaError};
+use coco_governance::genesis::{GenesisError, NewMember, NewService};
+use coco_governance::tables::{Pem, RecoveryRole, SERVICE_INFO, ServiceConfig, TableError};
+use coco_governance::{
+    CustodyError, LedgerPeriod, create_service, governance_api, restart_service,
+};
+use coco_kv::{Seqno, Store, Tx, TxId, View};
+use coco_ledger::{
+    ChunkWriter, ChunkWriterConfig, LedgerSecret, MerkleTree, Resumed, Signer, ViewHistory,
+};
+use coco_script::ScriptEngine;
+use parking_lot::Mutex;
+use serde_json::Value as Json;
+
+use super::material::{Material, curve};
+use super::{Identity, Inner, Node, NodeState};
+use crate::config::{self, CommandType, Config, Files};
+use crate::host::{Area, Host};
+use crate::ledger_files::LedgerFiles;
+use crate::pipeline::{CommitError, Continuation, Pipeline, Settings};
+use crate::recovery::{self, RecoveryError};
+use crate::sealed::{self, SealedError, ServiceSecrets};
+use crate::service::{Clock, NodeEnvironment, ServiceKeys};
+use crate::snapshots;
+
+/// The view in which a service begins, as in CCF.
+const FIRST_VIEW: View = View(2);
+/// The file in use is extended by this many zeros at a time.
+const WRITE_AHEAD_BYTES: u64 = 1 << 20;
+
+/// A node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A new service needs an empty ledger.
+    #[error("On start, ledger directory should not exist or be empty ({directory})")]
+    LedgerNotEmpty {
+        /// As configured.
+        directory: String,
+    },
+    /// This version does not have it.
+    #[error("command.type {command:?} needs other nodes, which this version does not have")]
+    NeedsNetwork {
+        /// What was asked for.
+        command: CommandType,
+    },
+    /// The secrets of the service are not to be had here.
+    #[error(
+        "the service's secrets cannot be unsealed on this machine ({0}); \
+         the service must be recovered with its members' recovery shares (command.type Recover)"
+    )]
+    RecoveryNeeded(#[source] SealedError),
+    /// The secrets of the service cannot be sealed.
+    #[error(transparent)]
+    Sealed(#[from] SealedError),
+    /// The ledger cannot be continued.
+    #[error(transparent)]
+    Ledger(#[from] RecoveryError),
+    /// The disk failed.
+    #[error("the ledger directory: {0}")]
+    Io(#[from] std::io::Error),
+    /// The first transaction cannot be made as configured.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// The new ledger secret cannot be given into the members' custody.
+    #[error("the members' recovery shares: {0}")]
+    Custody(#[source] CustodyError),
+    /// The service's record on the ledger cannot be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The first transaction was not executed.
+    #[error("the first transaction: {0}")]
+    Commit(#[from] CommitError),
+    /// The first transaction did not reach the disk.
+    #[error("the first transaction could not be written to the ledger")]
+    NotCommitted,
+    /// A key cannot be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The encryption key cannot be made.
+    #[error(transparent)]
+    EncryptionKey(#[from] RsaError),
+    /// A certificate cannot be made.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A name in the configuration is not one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The TEE gives no evidence.
+    #[error(transparent)]
+    Tee(#[from] TeeError),
+    /// The TEE's evidence does not hold.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// The executor stopped.
+    #[error("the start was interrupted")]
+    Interrupted,
+}
+
+/// What the two ways to start have found or made.
+struct Origin {
+    service_certificate: Certificate,
+    secrets: ServiceSecrets,
+    store: Store,
+    tree: MerkleTree,
+    views: ViewHistory,
+    /// The last transaction on the ledger.
+    last: Seqno,
+    view: View,
+    files: Resumed,
+    startup_seqno: Seqno,
+    is_new: bool,
+}
+
+impl Node {
+    /// Starts a node: with `command.type` `Start` as the first of a new service, with `Restart` as
+    /// the new only node of the service on this disk. Returns when the node's first transaction is
+    /// committed. Must be called on a tokio runtime; the node's tasks live there.
+    pub async fn start(
+        host: Arc<dyn Host>,
+        config: Config,
+        files: Files,
+        app: Arc<dyn Adapter>,
+    ) -> Result<Self, StartError> {
+        let clock = Arc::new(Clock::new(Arc::clone(&host)));
+        let now_s = i64::try_from(clock.now_ms() / 1_000).unwrap_or(i64::MAX);
+        match config.command.kind {
+            CommandType::Start => require_empty_ledger(&*host, &config).await?,
+            CommandType::Restart => {}
+            command @ (CommandType::Join | CommandType::Recover) => {
+                return Err(StartError::NeedsNetwork { command });
+            }
+        }
+        let material = Material::make(&*host, &config, &files, now_s).await?;
+        let origin = match config.command.kind {
+            CommandType::Start => new_service(&*host, &config, &material, now_s).await?,
+            _ => existing_service(&*host, &material).await?,
+        };
+        let node = assemble(host, config, clock, app, material, origin, &files)?;
+        Ok(node.begin(files).await?)
+    }
+}
+
+async fn require_empty_ledger(host: &dyn Host, config: &Config) -> Result<(), StartError> {
+    let files = host.disk().list(Area::Ledger).await?;
+    match files.iter().any(|file| !file.read_only) {
+        true => Err(StartError::LedgerNotEmpty { directory: config.ledger.directory.clone() }),
+        false => Ok(()),
+    }
+}
+
+/// Makes the identity and the secrets of a new service.
+async fn new_service(
+    host: &dyn Host,
+    config: &Config,
+    material: &Material,
+    now_s: i64,
+) -> Result<Origin, StartError> {
+    let start = config.command.start.clone().unwrap_or_default();
+    let subject: DistinguishedName = start.service_subject_name.parse()?;
+    let service_key = KeyPair::generate(curve(config), host.entropy())?;
+    let validity = Validity::days(now_s, start.initial_service_certificate_validity_days);
+    let service_certificate =
+        Certificate::for_service(&service_key, &subject, validity, host.entropy())?;
+    let secrets = ServiceSecrets {
+        service_key: Arc::new(service_key),
+        issuer: start.cose_signatures.issuer,
+        subject: start.cose_signatures.subject,
+        periods: vec![LedgerPeriod {
+            valid_from: Seqno(1),
+            secret: Arc::new(LedgerSecret::generate(host.entropy())),
+            previous_stored_at: None,
+        }],
+    };
+    if config.output_files.sealed_service_location.is_some() {
+        sealed::require_none(host).await?;
+        sealed::seal(host, &*material.tee, &secrets).await?;
+    }
+    let mut views = ViewHistory::new();
+    let begun = views.record(TxId { view: FIRST_VIEW, seqno: Seqno(1) });
+    assert!(begun.is_ok(), "the first view is a small number");
+    Ok(Origin {
+        service_certificate,
+        secrets,
+        store: Store::new(FIRST_VIEW),
+        tree: MerkleTree::new(),
+        views,
+        last: Seqno(0),
+        view: FIRST_VIEW,
+        files: Resumed::default(),
+        startup_seqno: Seqno(0),
+        is_new: true,
+    })
+}
+
+/// Opens the sealed secrets and recovers the ledger with them. From here on private data are
+/// encrypted under a new secret: a host that restores an old disk makes two histories begin at one
+/// position, and these must not share key and nonce.
+async fn existing_service(host: &dyn Host, material: &Material) -> Result<Origin, StartError> {
+    let mut secrets =
+        sealed::unseal(host, &*material.tee).await.map_err(StartError::RecoveryNeeded)?;
+    let mut known = coco_ledger::LedgerSecrets::new();
+    for period in &secrets.periods {
+        known.insert(period.valid_from, Arc::clone(&period.secret));
+    }
+    let service_key = secrets.service_key.public();
+    let recovered = recovery::recover(host, &Arc::new(known), service_key).await?;
+
+    let valid_from = recovered.last.seqno.next();
+    // A secret that an earlier restart made and never used makes room.
+    secrets.periods.retain(|period| period.valid_from < valid_from);
+    secrets.periods.push(LedgerPeriod {
+        valid_from,
+        secret: Arc::new(LedgerSecret::generate(host.entropy())),
+        previous_stored_at: Some(valid_from),
+    });
+    sealed::seal(host, &*material.tee, &secrets).await?;
+
+    let mut tx = recovered.store.begin();
+    let service_certificate = Certificate::from_pem(&SERVICE_INFO.expect(&mut tx)?.cert.0)?;
+    Ok(Origin {
+        service_certificate,
+        secrets,
+        store: recovered.store,
+        tree: recovered.tree,
+        views: recovered.views,
+        last: recovered.last.seqno,
+        view: recovered.view,
+        files: recovered.files,
+        startup_seqno: recovered.last_snapshot,
+        is_new: false,
+    })
+}
+
+/// Puts the node's parts together. Nothing runs yet.
+fn assemble(
+    host: Arc<dyn Host>,
+    config: Config,
+    clock: Arc<Clock>,
+    app: Arc<dyn Adapter>,
+    material: Material,
+    origin: Origin,
+    files: &Files,
+) -> Result<Starting, StartError> {
+    let secrets = origin.secrets;
+    let identity = material.endorsed(origin.service_certificate, &secrets.service_key, &*host)?;
+    let record = material.record(&config, files, &identity);
+    let signer = Signer {
+        node_key: Arc::clone(&material.node_key),
+        node_certificate: identity.node_certificate.to_pem(),
+        service_key: secrets.service_key,
+        issuer: secrets.issuer,
+        subject: secrets.subject,
+    };
+    let keys = Arc::new(ServiceKeys::new(signer, secrets.periods));
+    let engine = Arc::new(ScriptEngine::new());
+    let governance: Arc<dyn Adapter> =
+        Arc::new(governance_api(Arc::<ServiceKeys>::clone(&keys), engine));
+
+    let chunk_rules = ChunkWriterConfig {
+        chunk_bytes: config.ledger.chunk_size.0,
+        write_ahead_bytes: WRITE_AHEAD_BYTES,
+    };
+    let mut writer = ChunkWriter::resume(chunk_rules, origin.files);
+    writer.commit(origin.last);
+    let pipeline = Pipeline::new(Continuation {
+        host: Arc::clone(&host),
+        store: origin.store,
+        keys: Arc::clone(&keys),
+        clock: Arc::clone(&clock),
+        adapters: vec![Arc::clone(&governance), Arc::clone(&app)],
+        settings: Settings::of(&config),
+        tree: origin.tree,
+        views: origin.views,
+        consensus: Box::new(SingleNode::new(origin.view, origin.last)),
+        files: LedgerFiles::new(writer),
+        last_snapshot: origin.startup_seqno,
+        historical_cache_bytes: config.historical_cache_soft_limit.0,
+    });
+    let environment = NodeEnvironment::new(Arc::clone(&host), clock, pipeline.clone());
+    let inner = Inner {
+        id: material.id(),
+        identity: ArcSwap::from_pointee(identity),
+        encryption_key: material.encryption_key,
+        evidence: material.evidence,
+        host,
+        config,
+        pipeline,
+        environment,
+        keys,
+        governance,
+        app,
+        state: Mutex::new(NodeState::PartOfNetwork),
+        stop_notice: AtomicBool::new(false),
+        startup_seqno: origin.startup_seqno,
+        recovered_seqno: (!origin.is_new).then_some(origin.last),
+        tasks: Mutex::default(),
+    };
+    Ok(Starting { node: Node(Arc::new(inner)), record, is_new: origin.is_new })
+}
+
+/// A node before its first transaction.
+struct Starting {
+    node: Node,
+    record: coco_governance::genesis::NewNode,
+    is_new: bool,
+}
+
+impl Starting {
+    /// Spawns the node's tasks and commits its first transaction.
+    async fn begin(self, files: Files) -> Result<Node, StartError> {
+        let Self { node, record, is_new } = self;
+        let inner = &node.0;
+        let pipeline = &inner.pipeline;
+        let snapshots =
+            snapshots::run(Arc::clone(&inner.host), pipeline.clone(), Arc::clone(&inner.keys));
+        *inner.tasks.lock() = vec![tokio::spawn(pipeline.run()), tokio::spawn(snapshots)];
+
+        let mut tx = pipeline.store().begin();
+        if is_new {
+            let service = described_service(&inner.config, files, record, &inner.identity.load());
+            let create_tx_id = TxId { view: FIRST_VIEW, seqno: Seqno(1) };
+            create_service(&mut tx, &service, create_tx_id)?;
+        } else {
+            restart_service(&mut tx, &record)?;
+            renew_custody(&mut tx, &node)?;
+        }
+        let (executed, committed) = pipeline.commit_and_wait(tx, &Outcome::default())?;
+        if committed.await != TxStatus::Committed {
+            return Err(StartError::NotCommitted);
+        }
+        if inner.config.output_files.sealed_service_location.is_some() {
+            sealed::forget_older(&*inner.host).await?;
+        }
+        let (tx_id, id) = (executed.tx_id, inner.id);
+        tracing::info!(%tx_id, %id, is_new, "the node is part of the network");
+        Ok(node)
+    }
+}
+
+/// The service as the configuration describes it.
+fn described_service(
+    config: &Config,
+    files: Files,
+    node: coco_governance::genesis::NewNode,
+    identity: &Identity,
+) -> NewService {
+    let start = config.command.start.clone().unwrap_or_default();
+    let configured = start.service_configuration;
+    let member = |member: config::StartMemberFiles| NewMember {
+        cert: Pem(member.certificate),
+        encryption_public_key: member.encryption_public_key.map(Pem),
+        member_data: member.data.unwrap_or(Json::Null),
+        recovery_role: member.recovery_role.map(|role| match role {
+            config::RecoveryRole::NonParticipant => RecoveryRole::NonParticipant,
+            config::RecoveryRole::Participant => RecoveryRole::Participant,
+            config::RecoveryRole::Owner => RecoveryRole::Owner,
+        }),
+    };
+    NewService {
+        cert: Pem(identity.service_certificate.to_pem()),
+        service_data: files.service_data.unwrap_or(Json::Null),
+        config: ServiceConfig {
+            recovery_threshold: configured.recovery_threshold,
+            consensus: configured.consensus,
+            maximum_node_certificate_validity_days: Some(
+                configured.maximum_node_certificate_validity_days.into(),
+            ),
+            maximum_service_certificate_validity_days: Some(
+                configured.maximum_service_certificate_validity_days.into(),
+            ),
+            recent_cose_proposals_window_size: Some(configured.recent_cose_proposals_window_size),
+            reconfiguration_type: configured.reconfiguration_type,
+        },
+        constitution: files.constitution,
+        members: files.members.into_iter().map(member).collect(),
+        node,
+    }
+}
+
+/// The new ledger secret goes into the members' custody.
+fn renew_custody(tx: &mut Tx, node: &Node) -> Result<(), StartError> {
+    let inner = &node.0;
+    coco_governance::renew_custody(tx, &*inner.keys, inner.host.entropy())
+        .map_err(StartError::Custody)
+}
