@@ -222,4 +222,46 @@ mod tests {
             prop_assert_eq!(changed, expected);
         }
     }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn changes_between_large_maps_are_found_past_what_they_share(
+            size in 0u16..8_000,
+            stride in 1u16..8,
+            edits in prop::collection::vec((any::<u16>(), any::<bool>()), 0..300),
+            emptied in (any::<u16>(), 0u16..2_000),
+        ) {
+            let entry = |version| Entry { version: Seqno(version), value: Value::default() };
+            let (mut map, mut keys) = (StateMap::default(), BTreeMap::new());
+            for key in (0..size).map(|key| key.wrapping_mul(stride)) {
+                map.put(key.to_be_bytes().into(), entry(1));
+                keys.insert(key, Seqno(1));
+            }
+            let (before, keys_before) = (map.clone(), keys.clone());
+            let span = u16::MAX / 8;
+            for key in (emptied.0 % span..).take(emptied.1.into()) {
+                map.remove(&key.to_be_bytes());
+                keys.remove(&key);
+            }
+            for (key, put) in edits {
+                let key = key % span;
+                if put {
+                    map.put(key.to_be_bytes().into(), entry(2));
+                    keys.insert(key, Seqno(2));
+                } else {
+                    map.remove(&key.to_be_bytes());
+                    keys.remove(&key);
+                }
+            }
+            let expected: Vec<_> = (0..=u16::MAX)
+                .filter(|key| keys.get(key) != keys_before.get(key))
+                .map(|key| key.to_be_bytes().to_vec())
+                .collect();
+            let found: Vec<_> = before.changes(&map).map(|key| key.to_vec()).collect();
+            prop_assert_eq!(&found, &expected);
+            let back: Vec<_> = map.changes(&before).map(|key| key.to_vec()).collect();
+            prop_assert_eq!(&back, &expected);
+        }
+    }
 }
