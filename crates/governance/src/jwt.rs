@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use coco_crypto::x509::Certificate;
 use coco_crypto::{PublicKey, RsaPublicKey};
 use coco_kv::Tx;
 use serde::Deserialize;
+use serde_json::Value as Json;
 
 use crate::tables::{Base64, JWT_PUBLIC_SIGNING_KEYS, JwtKey, TableError};
 
@@ -66,33 +67,17 @@ pub enum JwksError {
     Table(#[from] TableError),
 }
 
-#[derive(Deserialize)]
-struct KeySet {
-    keys: Vec<WebKey>,
-}
-
+/// What a key set says of a key besides its parameters.
 #[derive(Deserialize)]
 struct WebKey {
-    kty: String,
     kid: Option<String>,
-    /// Certificates, base64 DER, the key's own first.
-    x5c: Option<Vec<String>>,
-    n: Option<String>,
-    e: Option<String>,
-    crv: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
     /// What a token's `iss` must match.
     issuer: Option<String>,
 }
 
 /// Registers the keys of `jwks` for `issuer`; those it registered before and that are not in the
 /// set any more are removed. Keys of other issuers under the same ids stay.
-pub fn set_public_signing_keys(
-    tx: &mut Tx,
-    issuer: &str,
-    jwks: &serde_json::Value,
-) -> Result<(), JwksError> {
+pub fn set_public_signing_keys(tx: &mut Tx, issuer: &str, jwks: &Json) -> Result<(), JwksError> {
     let mut new_keys = parse(issuer, jwks)?;
     for (kid, mut keys) in JWT_PUBLIC_SIGNING_KEYS.rows(tx)? {
         let mut changed = false;
@@ -135,25 +120,28 @@ fn store(tx: &mut Tx, kid: &String, keys: &Vec<JwtKey>) {
     }
 }
 
-fn parse(issuer: &str, jwks: &serde_json::Value) -> Result<BTreeMap<String, JwtKey>, JwksError> {
-    let set = KeySet::deserialize(jwks).map_err(|error| JwksError::Malformed(error.to_string()))?;
-    match set.keys.len() {
+fn parse(issuer: &str, jwks: &Json) -> Result<BTreeMap<String, JwtKey>, JwksError> {
+    let malformed = || JwksError::Malformed("it has no list of keys".to_owned());
+    let set = jwks.get("keys").and_then(Json::as_array).ok_or_else(malformed)?;
+    match set.len() {
         0 => return Err(JwksError::Empty),
         keys if keys > JWKS_MAX_KEYS => return Err(JwksError::TooMany { keys }),
         _ => {}
     }
     let mut keys = BTreeMap::new();
-    for (index, key) in set.keys.into_iter().enumerate() {
-        let kid = key.kid.clone().ok_or(JwksError::NoKid { index })?;
-        let der = public_key_der(&key)
-            .map_err(|reason| JwksError::Key { kid: kid.clone(), reason: reason.to_owned() })?;
-        if let Some(constraint) =
-            key.issuer.clone().filter(|constraint| !is_within(issuer, constraint))
+    for (index, key) in set.iter().enumerate() {
+        let WebKey { kid, issuer: constraint } =
+            WebKey::deserialize(key).map_err(|error| JwksError::Malformed(error.to_string()))?;
+        let kid = kid.ok_or(JwksError::NoKid { index })?;
+        let der =
+            public_key_der(key).map_err(|reason| JwksError::Key { kid: kid.clone(), reason })?;
+        if let Some(constraint) = &constraint
+            && !is_within(issuer, constraint)
         {
-            return Err(JwksError::Constraint { kid, constraint, issuer: issuer.to_owned() });
+            let (constraint, issuer) = (constraint.clone(), issuer.to_owned());
+            return Err(JwksError::Constraint { kid, constraint, issuer });
         }
-        let value =
-            JwtKey { public_key: Base64(der), issuer: issuer.to_owned(), constraint: key.issuer };
+        let value = JwtKey { public_key: Base64(der), issuer: issuer.to_owned(), constraint };
         if keys.insert(kid.clone(), value).is_some() {
             return Err(JwksError::DuplicateKid { kid });
         }
@@ -162,55 +150,26 @@ fn parse(issuer: &str, jwks: &serde_json::Value) -> Result<BTreeMap<String, JwtK
 }
 
 /// The key's SubjectPublicKeyInfo.
-fn public_key_der(key: &WebKey) -> Result<Vec<u8>, &'static str> {
-    if let Some(chain) = &key.x5c {
-        let first = chain.first().ok_or("x5c is empty")?;
+fn public_key_der(key: &Json) -> Result<Vec<u8>, String> {
+    if let Some(chain) = key.get("x5c") {
+        let first = chain.get(0).and_then(Json::as_str).ok_or("x5c is not a list of texts")?;
         let der = STANDARD.decode(first).map_err(|_| "x5c is not base64")?;
-        let certificate = Certificate::from_der(&der).map_err(|_| "x5c holds no certificate")?;
-        return usable_spki(certificate.spki_der());
+        let certificate = Certificate::from_der(&der).map_err(|error| error.to_string())?;
+        return verifying_key(certificate.spki_der());
     }
-    let field = |value: &Option<String>, missing: &'static str| {
-        let text = value.as_deref().ok_or(missing)?;
-        URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| "a field is not base64url")
-    };
-    match key.kty.as_str() {
-        "RSA" => {
-            let (n, e) = (field(&key.n, "n is missing")?, field(&key.e, "e is missing")?);
-            let key = RsaPublicKey::from_components(&n, &e).map_err(|_| "it is no RSA key")?;
-            Ok(key.spki_der())
-        }
-        "EC" => {
-            let (x, y) = (field(&key.x, "x is missing")?, field(&key.y, "y is missing")?);
-            let (prefix, len_bytes) = match key.crv.as_deref() {
-                Some("P-256") => (P256_SPKI_PREFIX, 32),
-                Some("P-384") => (P384_SPKI_PREFIX, 48),
-                _ => return Err("crv must be P-256 or P-384"),
-            };
-            if x.len() != len_bytes || y.len() != len_bytes {
-                return Err("x and y must have the length of the curve's field");
-            }
-            usable_spki(&[prefix, &x, &y].concat())
-        }
-        _ => Err("kty must be RSA or EC"),
+    match key.get("kty").and_then(Json::as_str) {
+        Some("RSA") => RsaPublicKey::from_jwk(key).map(|key| key.spki_der()),
+        Some("EC") => PublicKey::from_jwk(key).map(|key| key.spki_der().to_vec()),
+        _ => return Err("kty must be RSA or EC".to_owned()),
     }
+    .map_err(|error| error.to_string())
 }
 
-fn usable_spki(der: &[u8]) -> Result<Vec<u8>, &'static str> {
+fn verifying_key(der: &[u8]) -> Result<Vec<u8>, String> {
     let known = PublicKey::from_spki_der(der).is_ok() || RsaPublicKey::from_spki_der(der).is_ok();
-    if known { Ok(der.to_vec()) } else { Err("the key is neither RSA nor P-256 nor P-384") }
+    let refused = || "the key is neither RSA nor P-256 nor P-384".to_owned();
+    known.then(|| der.to_vec()).ok_or_else(refused)
 }
-
-/// SubjectPublicKeyInfo of a P-256 key, up to the coordinates (RFC 5480).
-const P256_SPKI_PREFIX: &[u8] = &[
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
-];
-
-/// SubjectPublicKeyInfo of a P-384 key, up to the coordinates.
-const P384_SPKI_PREFIX: &[u8] = &[
-    0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b,
-    0x81, 0x04, 0x00, 0x22, 0x03, 0x62, 0x00, 0x04,
-];
 
 /// Whether tokens of `constraint` are the issuer's to sign: it names the issuer's own domain or
 /// one above it (`login.example.com` may register keys for `https://example.com`).
@@ -234,6 +193,7 @@ fn host(url: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use coco_kv::{Store, View};
     use serde_json::json;
 

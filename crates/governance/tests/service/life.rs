@@ -1,0 +1,283 @@
+//! The life of a service, as its members live it.
+
+use coco_crypto::cose::CoseSign1;
+use coco_crypto::{GcmCipher, PublicKey, Share, sha256, sha256_concat};
+use coco_governance::genesis::{GenesisError, NewService, restart_service};
+use coco_governance::tables::{
+    COSE_HISTORY, ENDPOINTS, HISTORICAL_ENCRYPTED_LEDGER_SECRET, MEMBERS, MODULES, MemberStatus,
+    NODES, NodeStatus, PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT, PROPOSALS, Pem, RECOVERY_SHARES,
+    SERVICE_INFO, ServiceConfig, ServiceStatus, USER_CERTS, USERS,
+};
+use coco_governance::{create_service, default_constitution};
+use coco_kv::{Store, TxId, View};
+use serde_json::{Value as Json, json};
+
+use super::harness::{Member, NO, Service, YES, founding, new_node};
+
+#[test]
+fn a_service_is_born_activated_and_opened() {
+    let service = Service::new();
+    let status = |service: &Service| service.get("/service/info").json()["status"].clone();
+    assert_eq!(status(&service), "Opening");
+    for member in &service.members {
+        let shown = service.get(&format!("/service/members/{}", member.id)).json();
+        assert_eq!(shown["status"], "Accepted");
+        service.activate(member);
+        let shown = service.get(&format!("/service/members/{}", member.id)).json();
+        assert_eq!(shown["status"], "Active");
+    }
+    let args = json!({"next_service_identity": service.cert});
+    let reply = service.pass("transition_service_to_open", args);
+    assert_eq!(status(&service), "Open");
+    assert!(reply.outcome.force_chunk && reply.outcome.force_snapshot);
+
+    let info = service.look(|tx| SERVICE_INFO.expect(tx)).unwrap();
+    assert_eq!(info.previous_service_identity_version, Some(1));
+    shares_give_the_secret_back(&service);
+    the_identity_endorses_itself(&service);
+}
+
+/// Any two members recover the ledger secret.
+fn shares_give_the_secret_back(service: &Service) {
+    let shares = service.look(|tx| RECOVERY_SHARES.expect(tx)).unwrap();
+    for pair in [[0, 1], [1, 2], [2, 0]] {
+        let points = pair.map(|index| {
+            let member = &service.members[index];
+            let path = format!("/recovery/encrypted-shares/{}", member.id);
+            let shown = service.get(&path).expect(200).json();
+            let encrypted = &shares.encrypted_shares[&member.id.to_string()];
+            assert_eq!(shown["encryptedShare"], json!(encrypted));
+            let key = member.encryption.as_ref().unwrap();
+            Share::parse(&key.decrypt_oaep(&encrypted.0, b"").unwrap()).unwrap()
+        });
+        let full = Share::combine(&points, 2).unwrap();
+        let wrapped = GcmCipher::parse(&shares.wrapped_latest_ledger_secret.0).unwrap();
+        let secret = wrapped.open(&full.wrapping_key(), b"").unwrap();
+        assert_eq!(secret.as_slice(), service.keys.secret.key().as_bytes());
+    }
+    let history = service.look(|tx| HISTORICAL_ENCRYPTED_LEDGER_SECRET.expect(tx)).unwrap();
+    assert_eq!((history.next_version, history.previous_ledger_secret), (Some(1), None));
+}
+
+fn the_identity_endorses_itself(service: &Service) {
+    let link = service.look(|tx| PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT.expect(tx)).unwrap();
+    assert_eq!(link.endorsement_epoch_begin, "2.1");
+    let cose = CoseSign1::parse(&link.endorsement.0).unwrap();
+    let key = PublicKey::from_spki_der(&link.endorsing_key.0).unwrap();
+    cose.verify(&key, None).unwrap();
+    assert_eq!(cose.payload(), Some(key.spki_der()));
+    assert_eq!(key.spki_der(), service.keys.key.public().spki_der());
+}
+
+#[test]
+fn members_vote_a_participant_in() {
+    let service = Service::open();
+    let user = Member::new("user0", false, service.environment_entropy());
+    let args = json!({"cert": user.cert.to_pem(), "user_data": {"role": "auditor"}});
+    let read = service.store.head().seqno;
+    let reply = service.propose(json!([{"name": "set_user", "args": args}])).expect(200);
+    let proposal = reply.json();
+    let id = proposal["proposalId"].as_str().unwrap().to_owned();
+    let expected = json!({
+        "proposalId": id, "proposerId": service.members[0].id.to_string(),
+        "proposalState": "Open", "ballotCount": 0,
+    });
+    assert_eq!(proposal, expected);
+
+    // The id binds the proposal to the state it was made in.
+    let history = service.look(|tx| COSE_HISTORY.get(tx, &service.members[0].id));
+    let signature = sha256(CoseSign1::parse(&history.unwrap().unwrap().0).unwrap().signature());
+    let root = sha256(&read.0.to_le_bytes());
+    assert_eq!(id, sha256_concat(&[root.as_ref(), signature.as_ref()]).to_string());
+
+    let reply = service.vote(&service.members[1], &id, YES).expect(200).json();
+    assert_eq!((&reply["proposalState"], &reply["ballotCount"]), (&json!("Open"), &json!(1)));
+    assert!(reply.get("finalVotes").is_none());
+    let failing = "export function vote(proposal, proposerId) { throw new Error('no idea'); }";
+    let reply = service.vote(&service.members[0], &id, failing).expect(200).json();
+    assert_eq!(reply["proposalState"], "Open");
+    let reply = service.vote(&service.members[2], &id, YES).expect(200).json();
+    assert_eq!(reply["proposalState"], "Accepted");
+    let [first, second, third] =
+        [0, 1, 2].map(|index: usize| service.members[index].id.to_string());
+    assert_eq!(reply["finalVotes"], json!({second: true, third: true}));
+    let why = reply["voteFailures"][first]["reason"].as_str().unwrap();
+    assert!(why.contains("no idea"), "{why}");
+
+    service.look(|tx| {
+        assert_eq!(USER_CERTS.get(tx, &user.id).unwrap(), Some(Pem(user.cert.to_pem())));
+        assert_eq!(USERS.get(tx, &user.id).unwrap().unwrap().user_data, json!({"role": "auditor"}));
+    });
+    service.pass("set_user_data", json!({"user_id": user.id.to_string(), "user_data": 7}));
+    let shown = service.get(&format!("/service/users/{}", user.id)).expect(200).json();
+    assert_eq!(shown["userData"], json!({"user_data": 7}));
+    service.pass("remove_user", json!({"user_id": user.id.to_string()}));
+    service.get(&format!("/service/users/{}", user.id)).refused(404, "ResourceNotFound");
+}
+
+#[test]
+fn an_application_is_deployed_and_removed() {
+    let service = Service::open();
+    let endpoint = json!({
+        "js_module": "src/app.js", "js_function": "hello", "mode": "readonly",
+        "forwarding_required": "never", "authn_policies": ["user_cert", {"all_of": ["jwt", "any_cert"]}],
+        "openapi": {},
+    });
+    let bundle = json!({
+        "metadata": {"endpoints": {"/hello/{name}": {"get": endpoint}}},
+        "modules": [{"name": "src/app.js", "module": "export function hello() {}"}],
+    });
+    service.pass("set_js_app", json!({"bundle": bundle}));
+    service.look(|tx| {
+        let source = MODULES.get(tx, &"/src/app.js".to_owned()).unwrap().unwrap();
+        assert_eq!(source.0, "export function hello() {}");
+        assert!(ENDPOINTS.has(tx, &"GET /hello/{name}".to_owned()));
+    });
+
+    let shown = service.get("/service/javascript-app").expect(200).json();
+    let shown = &shown["endpoints"]["/hello/{name}"]["GET"];
+    assert_eq!(shown["jsModule"], "/src/app.js");
+    assert_eq!(shown["openApi"], json!({}));
+    let stored = service.get("/service/javascript-app?case=original").expect(200).json();
+    assert_eq!(stored["endpoints"]["/hello/{name}"]["GET"]["js_module"], "/src/app.js");
+    let names = service.get("/service/javascript-modules").expect(200).json();
+    assert_eq!(names, json!({"value": [{"moduleName": "/src/app.js"}]}));
+    let source = service.get("/service/javascript-modules/%2Fsrc%2Fapp.js").expect(200);
+    assert_eq!(
+        (source.text(), source.content_type.as_str()),
+        ("export function hello() {}".to_owned(), "text/javascript")
+    );
+
+    service.pass("remove_js_app", Json::Null);
+    let shown = service.get("/service/javascript-app").expect(200).json();
+    assert_eq!(shown, json!({"endpoints": {}}));
+}
+
+#[test]
+fn proposals_are_withdrawn_rejected_and_cleared_away() {
+    let service = Service::active();
+    let [first, second, third] = [0, 1, 2].map(|index: usize| &service.members[index]);
+    let noop = json!([{"name": "trigger_ledger_chunk"}]);
+    let propose = || {
+        let reply = service.propose(noop.clone()).expect(200).json();
+        reply["proposalId"].as_str().unwrap().to_owned()
+    };
+    let withdraw = |member: &Member, id: &str| {
+        let path = format!("/members/proposals/{id}:withdraw");
+        service.post(member, "withdrawal", Some(id), &path, b"")
+    };
+    let id = propose();
+    withdraw(second, &id).refused(403, "AuthorizationFailed");
+    assert_eq!(withdraw(first, &id).expect(200).json()["proposalState"], "Withdrawn");
+    withdraw(first, &id).refused(400, "ProposalNotOpen");
+    service.vote(second, &id, YES).refused(400, "ProposalNotOpen");
+
+    // The next proposal that closes takes the place of the last one that did.
+    let rejected = propose();
+    service.vote(second, &rejected, NO).expect(200);
+    let reply = service.vote(third, &rejected, NO).expect(200).json();
+    assert_eq!(reply["proposalState"], "Rejected");
+    assert_eq!(
+        reply["finalVotes"],
+        json!({second.id.to_string(): false, third.id.to_string(): false})
+    );
+    service.get(&format!("/members/proposals/{id}")).refused(404, "ProposalNotFound");
+    withdraw(first, &id).expect(204);
+    assert_eq!(service.look(|tx| PROPOSALS.rows(tx)).unwrap().len(), 1);
+    let all = service.get("/members/proposals").expect(200).json();
+    assert_eq!(all["value"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn an_identical_ballot_counts_once() {
+    let service = Service::active();
+    let reply = service.propose(json!([{"name": "trigger_snapshot"}])).expect(200).json();
+    let id = reply["proposalId"].as_str().unwrap();
+    service.vote(&service.members[1], id, YES).expect(200);
+    let again = service.vote(&service.members[1], id, YES).expect(200);
+    assert_eq!((again.tx_id, &again.json()["ballotCount"]), (None, &json!(1)));
+    service.vote(&service.members[1], id, NO).refused(400, "VoteAlreadyExists");
+    let ballot = format!("/members/proposals/{id}/ballots/{}", service.members[1].id);
+    let shown = service.get(&ballot).expect(200);
+    assert_eq!((shown.text().as_str(), shown.content_type.as_str()), (YES, "text/javascript"));
+    let actions = service.get(&format!("/members/proposals/{id}/actions")).expect(200);
+    assert_eq!(actions.text(), r#"{"actions":[{"name":"trigger_snapshot"}]}"#);
+}
+
+#[test]
+fn more_trust_makes_other_open_proposals_void() {
+    let service = Service::active();
+    let reply = service.propose(json!([{"name": "trigger_snapshot"}])).expect(200).json();
+    let other = reply["proposalId"].as_str().unwrap();
+    service.pass("add_virtual_host_data", json!({"host_data": "ab".repeat(32)}));
+    let shown = service.get(&format!("/members/proposals/{other}")).expect(200).json();
+    assert_eq!(shown["proposalState"], "Dropped");
+    service.vote(&service.members[1], other, YES).refused(400, "ProposalNotOpen");
+    let policy = service.get("/service/join-policy").expect(200).json();
+    assert!(policy["virtual"]["hostData"].as_array().unwrap().contains(&json!("ab".repeat(32))));
+}
+
+#[test]
+fn a_restarted_node_retires_the_old_one() {
+    let service = Service::open();
+    let cert = coco_crypto::x509::Certificate::from_pem(&service.cert).unwrap();
+    let mut restart = || {
+        let node = new_node(&cert, &service.keys.key, service.environment_entropy());
+        let mut tx = service.store.begin();
+        restart_service(&mut tx, &node).unwrap();
+        service.store.commit(tx, |_, _| ()).unwrap();
+        node.id
+    };
+    let (second, third) = (restart(), restart());
+    let status = |id| service.look(|tx| NODES.get(tx, &id)).unwrap().unwrap();
+    let first = status(service.node);
+    assert_eq!((first.status, first.retired_committed), (NodeStatus::Retired, true));
+    assert_eq!(status(second).status, NodeStatus::Retired);
+    assert_eq!(status(third).status, NodeStatus::Trusted);
+    let info = service.look(|tx| SERVICE_INFO.expect(tx)).unwrap();
+    assert_eq!(info.status, ServiceStatus::Open);
+    let empty = &mut Store::new(View(2)).begin();
+    let node = new_node(&cert, &service.keys.key, service.environment_entropy());
+    assert!(matches!(restart_service(empty, &node), Err(GenesisError::Table(_))));
+}
+
+#[test]
+fn a_service_that_could_not_live_is_refused() {
+    let service = Service::new();
+    let entropy = service.environment_entropy();
+    let cert = coco_crypto::x509::Certificate::from_pem(&service.cert).unwrap();
+    let good = NewService {
+        cert: Pem(service.cert.clone()),
+        service_data: Json::Null,
+        config: ServiceConfig::default(),
+        constitution: default_constitution(),
+        members: service.members.iter().map(founding).collect(),
+        node: new_node(&cert, &service.keys.key, entropy),
+    };
+    let create = |change: &dyn Fn(&mut NewService)| {
+        let mut new = good.clone();
+        change(&mut new);
+        let mut tx = Store::new(View(2)).begin();
+        create_service(&mut tx, &new, TxId::new(2, 1)).map(|()| tx)
+    };
+    let mut tx = create(&|_| ()).unwrap();
+    let config = coco_governance::tables::SERVICE_CONFIG.expect(&mut tx).unwrap();
+    assert_eq!(config.recovery_threshold, 3);
+    assert!(
+        MEMBERS.rows(&mut tx).unwrap().iter().all(|(_, it)| it.status == MemberStatus::Accepted)
+    );
+
+    let refused = |change: &dyn Fn(&mut NewService)| create(change).err().unwrap();
+    assert_eq!(refused(&|new| new.members.clear()), GenesisError::NoMembers);
+    let expected = GenesisError::Threshold { threshold: 4, members: 3 };
+    assert_eq!(refused(&|new| new.config.recovery_threshold = 4), expected);
+    let expected = GenesisError::DuplicateMember { index: 3 };
+    assert_eq!(refused(&|new| new.members.push(new.members[0].clone())), expected);
+    let broken = |new: &mut NewService| new.members[1].cert = Pem("no PEM".to_owned());
+    assert!(matches!(refused(&broken), GenesisError::MemberCert { index: 1, .. }));
+    let broken =
+        |new: &mut NewService| new.members[2].encryption_public_key = Some(Pem(String::new()));
+    assert!(matches!(refused(&broken), GenesisError::EncryptionKey { index: 2, .. }));
+    let broken = |new: &mut NewService| new.members[0].encryption_public_key = None;
+    assert!(matches!(refused(&broken), GenesisError::RoleWithoutKey { index: 0, .. }));
+}
