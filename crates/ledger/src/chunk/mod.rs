@@ -21,3 +21,6 @@ pub use writer::{ChunkWriter, ChunkWriterConfig, ChunkWriterError, FileOperation
 
 /// Where the first entry of a chunk stands.
 pub const FIRST_ENTRY_OFFSET: u64 = 8;
+
+#[cfg(test)]
+mod tests;

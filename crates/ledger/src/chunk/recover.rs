@@ -21,6 +21,8 @@ use crate::tables::{COSE_SIGNATURES, SIGNATURES, TREE};
 
 /// The unit in which disks lose writes.
 const SECTOR_BYTES: usize = 512;
+/// A signature transaction ends with the number of removals from its last map, which is 0.
+const TRAILING_ZEROS: usize = 8;
 
 /// What is wrong with an entry of an open chunk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -216,9 +218,9 @@ impl<'a> Scan<'a> {
         };
         let bytes = frame_at(self.file, offset).map_err(unreadable)?;
         let end = offset + bytes.len();
-        let entry = Entry::parse(bytes).map_err(|error| Fault { end, ..unreadable(error) })?;
-        let is_signed = entry.public_blocks().flatten().any(|block| is_signature_map(block.name));
-        let fault = |reason| Fault { offset, seqno, reason, end, is_signed };
+        let fault =
+            |reason| Fault { offset, seqno, reason, end, is_signed: names_signature_map(bytes) };
+        let entry = Entry::parse(bytes).map_err(|error| fault(error.into()))?;
         let tx_id = entry.tx_id();
         if tx_id.seqno != seqno || tx_id.view < self.last_read.view {
             return Err(fault(CutReason::TxId(tx_id)));
@@ -233,7 +235,7 @@ impl<'a> Scan<'a> {
             self.check(signature, tx_id).map_err(|(at, reason)| match self.entries.get(at) {
                 Some(entry) => {
                     let seqno = Seqno(self.start.0 + at as u64);
-                    Fault { offset: entry.offset, end: entry.end, seqno, reason, is_signed }
+                    Fault { offset: entry.offset, end: entry.end, seqno, reason, is_signed: true }
                 }
                 None => fault(reason),
             })?;
@@ -268,7 +270,7 @@ impl<'a> Scan<'a> {
     /// one that the disk lost.
     fn is_damage(&self, fault: &Fault) -> bool {
         let is_whole = match fault.is_signed {
-            true => fault.end <= self.content_end,
+            true => fault.end <= self.content_end + TRAILING_ZEROS,
             false => self.signature_stands_after(fault),
         };
         is_whole && !self.lost_a_sector(fault)
@@ -306,8 +308,11 @@ fn frame_at(file: &[u8], offset: usize) -> Result<&[u8], EntryError> {
     Ok(frame.take(header.total_bytes())?)
 }
 
-fn is_signature_map(name: &str) -> bool {
-    [SIGNATURES, COSE_SIGNATURES, TREE].contains(&name)
+/// Looks for the names of a signature transaction's maps, wherever the fault is.
+fn names_signature_map(entry: &[u8]) -> bool {
+    [SIGNATURES, COSE_SIGNATURES, TREE]
+        .iter()
+        .any(|name| entry.windows(name.len()).any(|window| window == name.as_bytes()))
 }
 
 /// The tree of a signature transaction, if it is the one that was signed there.

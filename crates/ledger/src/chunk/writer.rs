@@ -240,12 +240,7 @@ impl ChunkWriter {
     /// Names the chunks committed whose last entry is at most `seqno`.
     pub fn commit(&mut self, seqno: Seqno) {
         self.committed = self.committed.max(seqno.min(self.last));
-        while let Some(mut chunk) =
-            self.complete.pop_front_if(|chunk| chunk.last() <= self.committed)
-        {
-            let end = chunk.last();
-            self.operations.push(chunk.renamed(ChunkState::Committed { end }));
-        }
+        self.name_committed();
     }
 
     /// Takes back the entries after `to`.
@@ -311,6 +306,16 @@ impl ChunkWriter {
         let end = chunk.last();
         self.operations.push(chunk.renamed(ChunkState::Complete { end }));
         self.complete.push_back(chunk);
+        self.name_committed();
+    }
+
+    fn name_committed(&mut self) {
+        while let Some(mut chunk) =
+            self.complete.pop_front_if(|chunk| chunk.last() <= self.committed)
+        {
+            let end = chunk.last();
+            self.operations.push(chunk.renamed(ChunkState::Committed { end }));
+        }
     }
 
     fn reopen(&mut self, mut chunk: Chunk, to: Seqno) {

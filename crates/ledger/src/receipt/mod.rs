@@ -263,3 +263,6 @@ fn leaf_of(components: LeafComponents) -> Leaf {
         _ => Leaf::Components(components),
     }
 }
+
+#[cfg(test)]
+mod tests;
