@@ -182,9 +182,15 @@ impl Interpreter {
     }
 
     fn new_realm(&self, context: Context) -> Result<rquickjs::Context, ScriptError> {
+        // Our own code needs no limit; a budget that is spent would stop it.
         self.runtime.set_memory_limit(0);
+        self.budget.start(u64::MAX, 0);
         let realm = rquickjs::Context::custom::<Intrinsics>(&self.runtime).map_err(engine)?;
-        realm.with(|ctx| global::install(&ctx, context)).map_err(engine)?;
+        let installed = realm.with(|ctx| {
+            let installed = global::install(&ctx, context);
+            installed.map_err(|error| format!("{error}: {}", Thrown::of(&ctx.catch())))
+        });
+        installed.map_err(ScriptError::Engine)?;
         Ok(realm)
     }
 

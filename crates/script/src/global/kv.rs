@@ -17,6 +17,8 @@ use crate::call::with_call;
 /// Scripts may well forge handles: every operation is checked by the name that it finds.
 const MAP: &str = "__map";
 const STATE: &str = "__state";
+/// Where the handler of a proxy keeps the prototype of handles.
+const METHODS: &str = "methods";
 
 /// The longest name of a map, bytes.
 const MAX_NAME_BYTES: usize = 1024;
@@ -33,8 +35,11 @@ pub(super) fn historical<'js>(ctx: &Ctx<'js>, state: u32) -> Result<Value<'js>> 
 
 /// An object whose every property is a map.
 fn maps<'js>(ctx: &Ctx<'js>, state: Option<u32>) -> Result<Value<'js>> {
-    let methods = methods(ctx)?;
-    let get = move |ctx: Ctx<'js>, target: Object<'js>, key: Value<'js>| -> Result<Value<'js>> {
+    let get = move |ctx: Ctx<'js>,
+                    handler: This<Object<'js>>,
+                    target: Object<'js>,
+                    key: Value<'js>|
+          -> Result<Value<'js>> {
         let known: Value<'js> = target.get(key.clone())?;
         let Some(name) = key.as_string().filter(|_| known.is_undefined()) else { return Ok(known) };
         let name = name.to_string().map_err(|_| {
@@ -44,6 +49,7 @@ fn maps<'js>(ctx: &Ctx<'js>, state: Option<u32>) -> Result<Value<'js>> {
             let message = format!("The name of a map has 1 to {MAX_NAME_BYTES} bytes");
             return Err(Exception::throw_type(&ctx, &message));
         }
+        let methods: Object<'js> = handler.get(METHODS)?;
         let handle = Object::new_proto(ctx.clone(), Some(&methods))?;
         handle.prop(MAP, Property::from(name.as_str()))?;
         if let Some(state) = state {
@@ -54,6 +60,8 @@ fn maps<'js>(ctx: &Ctx<'js>, state: Option<u32>) -> Result<Value<'js>> {
     };
     let handler = Object::new(ctx.clone())?;
     handler.set("get", Function::new(ctx.clone(), get)?)?;
+    // Rust closures must not hold JS values: the collector does not see them there.
+    handler.set(METHODS, methods(ctx)?)?;
     // Without a prototype: a map may be called "constructor".
     let target = Object::new_proto(ctx.clone(), None)?;
     let proxy = Proxy::new(ctx.clone(), target, ProxyHandler::from_object(handler)?)?;

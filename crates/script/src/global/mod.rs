@@ -15,7 +15,8 @@ mod kv;
 mod lazy;
 mod tcb;
 
-use rquickjs::object::{Accessor, Property};
+use rquickjs::function::FuncArg;
+use rquickjs::object::Property;
 use rquickjs::{Ctx, Function, Object, Result, Value};
 
 use crate::access::Context;
@@ -47,15 +48,27 @@ type Late = for<'js> fn(&Ctx<'js>, Value<'js>) -> Result<Value<'js>>;
 
 /// Defines a global that is made when it is first read; otherwise one like any other.
 fn define_late<'js>(globals: &Object<'js>, name: &'static str, make: Late) -> Result<()> {
-    let original: Value<'js> = globals.get(name)?;
-    let get = move |ctx: Ctx<'js>| -> Result<Value<'js>> {
-        let value = make(&ctx, original.clone())?;
+    let ctx = globals.ctx();
+    let get = move |ctx: Ctx<'js>, getter: FuncArg<Object<'js>>| -> Result<Value<'js>> {
+        let value = make(&ctx, getter.0.get(ORIGINAL)?)?;
         define(&ctx, name, value.clone())?;
         Ok(value)
     };
     let set = move |ctx: Ctx<'js>, value: Value<'js>| define(&ctx, name, value);
-    globals.prop(name, Accessor::new(get, set).configurable())
+    let getter = Function::new(ctx.clone(), get)?;
+    // Rust closures must not hold JS values: the collector does not see them there.
+    getter.set(ORIGINAL, globals.get::<_, Value<'js>>(name)?)?;
+    let descriptor = Object::new(ctx.clone())?;
+    descriptor.set("get", getter)?;
+    descriptor.set("set", Function::new(ctx.clone(), set)?)?;
+    descriptor.set("configurable", true)?;
+    let object: Object<'js> = globals.get("Object")?;
+    let define_property: Function<'js> = object.get("defineProperty")?;
+    define_property.call((globals.clone(), name, descriptor))
 }
+
+/// Where a getter keeps what the language has under its name.
+const ORIGINAL: &str = "original";
 
 fn define<'js>(ctx: &Ctx<'js>, name: &str, value: Value<'js>) -> Result<()> {
     ctx.globals().prop(name, Property::from(value).writable().configurable())
