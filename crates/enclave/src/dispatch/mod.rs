@@ -1,0 +1,406 @@
+//! From a request to an executed transaction and its reply.
+//!
+//! ```text
+//!   accepted here? ▶ frontend ▶ open? ▶ ┌ begin ▶ find ▶ authenticate ▶ execute ▶ commit ┐ ▶ wait? ▶ reply
+//!                                       └──────────── again on a conflict ───────────────┘
+//! ```
+//!
+//! Everything runs on the session's task. Only what truly waits is put off: commitment, when the
+//! caller or the endpoint asks for it, and history that is no longer in memory.
+//!
+//! Headers beyond CCF's:
+//! * `x-coco-wait: committed`: the reply is given when the transaction is committed; if it became
+//!   invalid, the reply is 503 `TransactionInvalid` instead;
+//! * `x-coco-receipt: true`: the same, and the reply carries the transaction's receipt, as base64
+//!   of its JSON, in the header `x-coco-receipt`.
+
+mod frontend;
+mod history;
+mod wait;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use coco_adapter::{
+    Adapter, Call, Caller, ErrorCode, ErrorResponse, Find, Matched, Mode, Outcome, Request,
+    Response,
+};
+use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
+use coco_kv::{Tx, TxId};
+use http::{HeaderValue, Method, StatusCode, header};
+
+use self::frontend::Frontend;
+use self::wait::{Placed, Wishes};
+use crate::authn::{Authenticator, Credentials, Remembered};
+use crate::endpoints::{Common, Files};
+use crate::node::Node;
+use crate::pipeline::CommitError;
+use crate::session::{Dispatch, Reply, Session};
+
+use history::RETRY_AFTER;
+pub(crate) use history::fetch;
+
+/// How often an execution is tried again after a conflict before the caller has to.
+const MAX_ATTEMPTS: usize = 30;
+
+/// CCF's header with the id of the transaction that a reply belongs to.
+pub(crate) const TRANSACTION_ID: &str = "x-ms-ccf-transaction-id";
+
+/// Dispatches the requests of all sessions of a node.
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    node: Node,
+    /// CCF's `/node` endpoints.
+    node_frontend: Arc<dyn Adapter>,
+    authenticator: Authenticator,
+    /// Whether the app frontend is known to be open; it never closes again.
+    app_is_open: AtomicBool,
+}
+
+/// What a session's requests leave for those after them.
+#[derive(Default)]
+pub struct Memory {
+    /// The newest transaction the session has been told of.
+    last: Option<TxId>,
+    remembered: Remembered,
+}
+
+impl Dispatcher {
+    /// A dispatcher over a node's adapters and `node_frontend`, CCF's `/node` endpoints.
+    pub fn new(node: Node, node_frontend: Arc<dyn Adapter>) -> Self {
+        let authenticator = Authenticator::default();
+        let app_is_open = AtomicBool::new(false);
+        Self { shared: Arc::new(Shared { node, node_frontend, authenticator, app_is_open }) }
+    }
+}
+
+impl Dispatch for Dispatcher {
+    fn dispatch(&self, session: &Arc<Session>, request: Request) -> Reply {
+        let path = request.uri().path();
+        if !session.interface.accepts(path) {
+            let mut refused = Response::default();
+            *refused.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return Reply::Now(refused);
+        }
+        let (frontend, local) = Frontend::of(path);
+        let target = Target { frontend, prefix_len: path.len() - local.len() };
+        if let Err(refusal) = self.shared.check_open(frontend) {
+            return Reply::Now(refusal.to_response());
+        }
+        if let Some(common) = Common::of(local) {
+            let adapter = self.shared.adapter(frontend);
+            return common.answer(&self.shared.node, adapter, frontend.prefix(), request);
+        }
+        if frontend == Frontend::Node
+            && let Some((files, rest)) = Files::of(local, &session.interface)
+        {
+            let rest = rest.to_owned();
+            return files.answer(&self.shared.node, request, &rest);
+        }
+        self.shared.dispatch(session, request, target)
+    }
+}
+
+/// Where a request is going.
+#[derive(Clone, Copy)]
+struct Target {
+    frontend: Frontend,
+    prefix_len: usize,
+}
+
+impl Target {
+    /// The path as the frontend's adapter knows it.
+    fn path<'a>(&self, request: &'a Request) -> &'a str {
+        request.uri().path().get(self.prefix_len..).unwrap_or_default()
+    }
+}
+
+/// How one execution ended.
+enum Ran {
+    /// Not executed, or without effect.
+    Refused(Response),
+    /// Executed: the reply with its transaction.
+    Done(Response, Placed),
+    /// To be executed on a past state.
+    Historical,
+    /// To be executed again.
+    Conflict,
+}
+
+impl From<ErrorResponse> for Ran {
+    fn from(error: ErrorResponse) -> Self {
+        Self::Refused(error.to_response())
+    }
+}
+
+impl Shared {
+    fn dispatch(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        request: Request,
+        target: Target,
+    ) -> Reply {
+        let wishes = match Wishes::of(request.headers()) {
+            Ok(wishes) => wishes,
+            Err(refusal) => return Reply::Now(refusal.to_response()),
+        };
+        let mut credentials = self.credentials(session, &request);
+        for _ in 0..MAX_ATTEMPTS {
+            match self.run(session, &request, target, &mut credentials, wishes) {
+                Ran::Conflict => {}
+                Ran::Refused(response) => return Reply::Now(response),
+                Ran::Historical => return self.historical(session, request, target),
+                Ran::Done(response, placed) => {
+                    return wait::reply(self.node.pipeline(), wishes, response, placed);
+                }
+            }
+        }
+        Reply::Now(too_many_conflicts())
+    }
+
+    /// One execution, from a new snapshot to the commit point.
+    fn run(
+        &self,
+        session: &Session,
+        request: &Request,
+        target: Target,
+        credentials: &mut Credentials<'_>,
+        wishes: Wishes,
+    ) -> Ran {
+        let mut tx = self.node.pipeline().store().begin();
+        if let Err(refusal) = self.check_consistency(session, &tx) {
+            return refusal.into();
+        }
+        let adapter = self.adapter(target.frontend);
+        let matched = match find(adapter, &mut tx, request, target) {
+            Ok(matched) => matched,
+            Err(response) => return Ran::Refused(*response),
+        };
+        let properties = matched.properties.clone();
+        if properties.mode == Mode::Historical {
+            return Ran::Historical;
+        }
+        let caller = match self.authenticate(session, &matched, credentials, &mut tx) {
+            Ok(caller) => caller,
+            Err(response) => return Ran::Refused(*response),
+        };
+        let mut call = Call {
+            request,
+            matched: &matched,
+            caller: &caller,
+            tx: &mut tx,
+            historical: None,
+            environment: self.node.environment(),
+            outcome: Outcome::default(),
+        };
+        let response = execute(adapter.as_ref(), &mut call);
+        let outcome = call.outcome;
+        let mut response = acceptable(target.frontend, request, response);
+        let applies = outcome.apply_writes.unwrap_or(response.status().is_success());
+        if !applies {
+            tx.discard_writes();
+        }
+        if properties.mode == Mode::ReadOnly && tx.has_writes() {
+            return ErrorResponse::internal("The endpoint is read-only, but it has written.")
+                .into();
+        }
+        let waits = wishes.committed || properties.waits_for_commit;
+        let placed = match Placed::commit(self.node.pipeline(), tx, &outcome, waits) {
+            Ok(placed) => placed,
+            Err(CommitError::Conflict) => return Ran::Conflict,
+            Err(error) => return not_committed(error).into(),
+        };
+        session.memory.lock().last = Some(placed.tx_id);
+        name_transaction(&mut response, placed.tx_id);
+        Ran::Done(response, placed)
+    }
+
+    fn credentials<'a>(&self, session: &'a Session, request: &'a Request) -> Credentials<'a> {
+        let now_ms = self.node.environment().now_ms();
+        Credentials::new(request, session.peer.as_ref(), now_ms)
+    }
+
+    fn authenticate(
+        &self,
+        session: &Session,
+        matched: &Matched,
+        credentials: &mut Credentials<'_>,
+        tx: &mut Tx,
+    ) -> Result<Arc<Caller>, Box<Response>> {
+        let remembered = &mut session.memory.lock().remembered;
+        let policies = &matched.properties.authn_policies;
+        self.authenticator.authenticate(policies, credentials, remembered, tx)
+    }
+
+    fn adapter(&self, frontend: Frontend) -> &Arc<dyn Adapter> {
+        match frontend {
+            Frontend::Node => &self.node_frontend,
+            Frontend::Governance => self.node.governance(),
+            Frontend::App => self.node.app(),
+        }
+    }
+
+    fn check_open(&self, frontend: Frontend) -> Result<(), ErrorResponse> {
+        // A node that is up is part of the network, so that governance is open as well.
+        if frontend != Frontend::App || self.is_app_open() {
+            return Ok(());
+        }
+        Err(ErrorResponse::not_found(ErrorCode::FrontendNotOpen, "Frontend is not open."))
+    }
+
+    /// The app frontend opens when the members' decision to open the service is committed.
+    pub(crate) fn is_app_open(&self) -> bool {
+        if self.app_is_open.load(Ordering::Acquire) {
+            return true;
+        }
+        let open = is_app_open(&self.node);
+        self.app_is_open.fetch_or(open, Ordering::AcqRel);
+        open
+    }
+
+    /// A session must not see a state without a transaction that it was told of.
+    fn check_consistency(&self, session: &Session, tx: &Tx) -> Result<(), ErrorResponse> {
+        let (seen, now) = (session.memory.lock().last, tx.read_tx_id());
+        let Some(seen) = seen.filter(|seen| seen.view != now.view || seen.seqno > now.seqno) else {
+            return Ok(());
+        };
+        if self.node.pipeline().status(seen) != coco_adapter::TxStatus::Invalid {
+            return Ok(());
+        }
+        session.close();
+        let message = format!("Transaction {seen} of this session was lost in an election.");
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Err(ErrorResponse::new(status, ErrorCode::SessionConsistencyLost, message))
+    }
+}
+
+/// Whether the service is open, and that is committed.
+pub(crate) fn is_app_open(node: &Node) -> bool {
+    let pipeline = node.pipeline();
+    let committed = pipeline.last_committed().seqno;
+    let mut tx = pipeline.store().begin();
+    let open = SERVICE_INFO
+        .get(&mut tx)
+        .is_ok_and(|info| info.is_some_and(|info| info.status == ServiceStatus::Open));
+    open && SERVICE_INFO.version(&mut tx).is_some_and(|version| version <= committed)
+}
+
+fn find(
+    adapter: &Arc<dyn Adapter>,
+    tx: &mut Tx,
+    request: &Request,
+    target: Target,
+) -> Result<Matched, Box<Response>> {
+    let (method, path) = (request.method(), target.path(request));
+    match adapter.find(tx, method, path) {
+        Find::Endpoint(matched) => Ok(matched),
+        Find::Failed(error) => Err(Box::new(error.to_response())),
+        Find::UnknownPath => Err(Box::new(unknown_path(request))),
+        Find::WrongVerb(verbs) => Err(Box::new(wrong_verb(request, &verbs))),
+    }
+}
+
+/// 404 for a path that nobody serves.
+pub(crate) fn unknown_path(request: &Request) -> Response {
+    let message = format!("Unknown path: {}.", request.uri().path());
+    ErrorResponse::not_found(ErrorCode::ResourceNotFound, message).to_response()
+}
+
+/// 405, or the answer to OPTIONS: which verbs a path has.
+pub(crate) fn wrong_verb(request: &Request, verbs: &[Method]) -> Response {
+    let mut allowed: Vec<&str> = verbs.iter().map(Method::as_str).collect();
+    allowed.push(Method::OPTIONS.as_str());
+    allowed.sort_unstable();
+    allowed.dedup();
+    let allowed = allowed.join(", ");
+    let mut response = if request.method() == Method::OPTIONS {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response
+    } else {
+        let (verb, path) = (request.method(), request.uri().path());
+        let message = format!("Verb {verb} is not supported for {path}: {allowed} are.");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        ErrorResponse::new(status, ErrorCode::UnsupportedHttpVerb, message).to_response()
+    };
+    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+/// Executes; what may run long moves out of the way of other sessions, if the runtime can.
+fn execute(adapter: &dyn Adapter, call: &mut Call<'_>) -> Response {
+    let multi_threaded = || {
+        tokio::runtime::Handle::try_current().is_ok_and(|runtime| {
+            runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread
+        })
+    };
+    let result = if call.matched.properties.long_running && multi_threaded() {
+        tokio::task::block_in_place(|| adapter.execute(call))
+    } else {
+        adapter.execute(call)
+    };
+    result.unwrap_or_else(|error| error.to_response())
+}
+
+/// CCF's own JSON endpoints refuse to answer a client that does not want JSON.
+fn acceptable(frontend: Frontend, request: &Request, response: Response) -> Response {
+    if frontend == Frontend::App || !response.status().is_success() || accepts_json(request) {
+        return response;
+    }
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    if content_type.is_none_or(|value| value != "application/json") {
+        return response;
+    }
+    not_acceptable()
+}
+
+/// 406.
+pub(crate) fn not_acceptable() -> Response {
+    let message = "No supported MIME type in the accept header: only application/json is.";
+    let status = StatusCode::NOT_ACCEPTABLE;
+    ErrorResponse::new(status, ErrorCode::UnsupportedContentType, message).to_response()
+}
+
+/// Whether the accept header admits JSON.
+pub(crate) fn accepts_json(request: &Request) -> bool {
+    let mut values = request.headers().get_all(header::ACCEPT).iter().peekable();
+    values.peek().is_none()
+        || values.filter_map(|value| value.to_str().ok()).any(|value| {
+            value.split(',').any(|range| {
+                let range = range.split(';').next().unwrap_or_default().trim();
+                matches!(range, "*/*" | "application/*" | "application/json")
+            })
+        })
+}
+
+fn name_transaction(response: &mut Response, tx_id: TxId) {
+    if let Ok(value) = HeaderValue::try_from(tx_id.to_string()) {
+        response.headers_mut().insert(TRANSACTION_ID, value);
+    }
+}
+
+fn too_many_conflicts() -> Response {
+    let message = format!("Transaction continued to conflict after {MAX_ATTEMPTS} attempts.");
+    let code = ErrorCode::TransactionCommitAttemptsExceedLimit;
+    let mut response =
+        ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, code, message).to_response();
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    response
+}
+
+fn not_committed(error: CommitError) -> ErrorResponse {
+    let code = match error {
+        CommitError::TooManyPending => ErrorCode::TooManyPendingTransactions,
+        CommitError::Conflict => ErrorCode::TransactionCommitAttemptsExceedLimit,
+        CommitError::NotPrimary | CommitError::Stopped => ErrorCode::TransactionReplicationFailed,
+        CommitError::TooLarge { .. } | CommitError::Detached => {
+            return ErrorResponse::internal(format!("{error}."));
+        }
+    };
+    ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, code, format!("{error}."))
+}

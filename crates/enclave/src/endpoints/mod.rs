@@ -1,0 +1,8 @@
+//! The built-in endpoints: CCF's `/node` frontend, and those that every frontend has.
+
+mod common;
+mod node;
+
+pub(crate) use common::Common;
+pub(crate) use node::Files;
+pub use node::{Sessions, frontend as node_frontend};

@@ -1,0 +1,109 @@
+//! CCF's `/node` frontend: what a node says of itself and of its service.
+//!
+//! Unauthenticated, and answered by the node that is asked. Joining, and the internal endpoints
+//! that nodes call on each other, are not here: one node has nobody to talk to.
+
+mod attestation;
+mod files;
+mod network;
+mod observe;
+mod service;
+
+use std::sync::Arc;
+
+use coco_adapter::{
+    Call, EndpointProperties, ErrorCode, ErrorResponse, ForwardingRequired, Mode,
+    RedirectionStrategy, Registry, Response, RouteSyntax,
+};
+use coco_governance::tables::TableError;
+use http::{Method, StatusCode};
+use serde_json::{Value as Json, json};
+
+use crate::node::Node;
+use crate::openapi;
+use crate::session::InterfaceMetrics;
+
+pub(crate) use files::Files;
+
+/// The interfaces of a node with what their sessions count.
+pub type Sessions = Arc<Vec<(Arc<crate::interface::Interface>, Arc<InterfaceMetrics>)>>;
+
+/// The `/node` endpoints of a node.
+pub fn frontend(node: &Node, sessions: &Sessions) -> Result<Registry, RouteSyntax> {
+    let description = "This node, and the service as it knows it.";
+    let mut endpoints = Endpoints {
+        registry: Registry::new("node", "Coco node", description),
+        node: node.clone(),
+        sessions: sessions.clone(),
+    };
+    observe::add(&mut endpoints)?;
+    network::add(&mut endpoints)?;
+    service::add(&mut endpoints)?;
+    attestation::add(&mut endpoints)?;
+    Ok(endpoints.registry)
+}
+
+/// The table under construction.
+struct Endpoints {
+    registry: Registry,
+    node: Node,
+    sessions: Sessions,
+}
+
+/// An endpoint's code.
+type Answer = fn(&Node, &mut Call<'_>) -> Result<Response, ErrorResponse>;
+
+impl Endpoints {
+    /// Adds an endpoint that only reads.
+    fn get(&mut self, path: &str, summary: &str, answer: Answer) -> Result<(), RouteSyntax> {
+        let properties = properties(Mode::ReadOnly);
+        let openapi = operation(summary);
+        let node = self.node.clone();
+        let handler = move |call: &mut Call<'_>| answer(&node, call);
+        self.registry.add(Method::GET, path, properties, openapi, handler)
+    }
+
+    /// Adds an endpoint with another verb than GET.
+    fn add(
+        &mut self,
+        method: Method,
+        path: &str,
+        mode: Mode,
+        summary: &str,
+        answer: Answer,
+    ) -> Result<(), RouteSyntax> {
+        let node = self.node.clone();
+        let handler = move |call: &mut Call<'_>| answer(&node, call);
+        self.registry.add(method, path, properties(mode), operation(summary), handler)
+    }
+}
+
+fn properties(mode: Mode) -> EndpointProperties {
+    let forwarding_required = match mode {
+        Mode::ReadWrite => ForwardingRequired::Always,
+        Mode::ReadOnly | Mode::Historical => ForwardingRequired::Never,
+    };
+    let redirection_strategy = RedirectionStrategy::None;
+    EndpointProperties { mode, forwarding_required, redirection_strategy, ..Default::default() }
+}
+
+fn operation(summary: &str) -> Json {
+    json!({ "summary": summary, "responses": openapi::json_responses(&json!({})) })
+}
+
+/// A reply without a body.
+fn status(status: StatusCode) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
+}
+
+fn not_found(message: impl Into<String>) -> ErrorResponse {
+    ErrorResponse::not_found(ErrorCode::ResourceNotFound, message)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
+fn unreadable(error: TableError) -> ErrorResponse {
+    tracing::error!(%error, "a governed table cannot be read");
+    ErrorResponse::internal(format!("{error}."))
+}

@@ -1,0 +1,196 @@
+//! What the node is doing: state, consensus, metrics, probes.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use coco_adapter::{Call, ErrorResponse, Mode, Response, RouteSyntax};
+use coco_governance::tables::JS_RUNTIME_OPTIONS;
+use http::{HeaderValue, Method, StatusCode, header};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Endpoints, Sessions, not_found, operation, properties, status, unreadable};
+use crate::dispatch::is_app_open;
+use crate::node::{Node, NodeState};
+
+pub(super) fn add(to: &mut Endpoints) -> Result<(), RouteSyntax> {
+    to.get("/state", "This node's state", state)?;
+    to.get("/version", "Versions of the software", version)?;
+    to.get("/config", "Nodes of the consensus configuration", config)?;
+    to.get("/consensus", "State of the consensus", consensus)?;
+    to.get("/primary", "200 exactly on the primary", primary)?;
+    to.add(Method::HEAD, "/primary", Mode::ReadOnly, "200 exactly on the primary", primary)?;
+    to.get("/backup", "200 exactly on a backup", backup)?;
+    to.get("/js_metrics", "Limits of JavaScript applications", js_metrics)?;
+    to.get("/index/strategies", "Indexes of this node", index_strategies)?;
+    to.get("/ready/app", "204 when the application is served", ready_app)?;
+    to.get("/ready/gov", "204 when governance is served", ready_gov)?;
+
+    let sessions = to.sessions.clone();
+    let json = move |call: &mut Call<'_>| call.reply(&session_metrics(&sessions));
+    let summary = operation("Sessions of this node's interfaces");
+    to.registry.add(Method::GET, "/metrics", properties(Mode::ReadOnly), summary, json)?;
+
+    let (node, sessions) = (to.node.clone(), to.sessions.clone());
+    let text = move |_: &mut Call<'_>| Ok(prometheus(&node, &sessions));
+    let summary = operation("Metrics in Prometheus's text format");
+    to.registry.add(Method::GET, "/metrics/prometheus", properties(Mode::ReadOnly), summary, text)
+}
+
+fn state(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    #[derive(Serialize)]
+    struct Body {
+        node_id: String,
+        state: &'static str,
+        last_signed_seqno: u64,
+        startup_seqno: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        last_recovered_seqno: Option<u64>,
+        stop_notice: bool,
+    }
+    call.reply(&Body {
+        node_id: node.id().to_string(),
+        state: node.state().as_str(),
+        // Only signatures commit.
+        last_signed_seqno: node.pipeline().last_committed().seqno.0,
+        startup_seqno: node.startup_seqno().0,
+        last_recovered_seqno: node.last_recovered_signed_seqno().map(|seqno| seqno.0),
+        stop_notice: node.stop_notice(),
+    })
+}
+
+fn version(_: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    call.reply(&json!({
+        "ccf_version": concat!("coco-", env!("CARGO_PKG_VERSION")),
+        "unsafe": false,
+    }))
+}
+
+fn config(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    let id = node.id().to_string();
+    call.reply(&json!({ id: { "address": node_address(node) } }))
+}
+
+fn node_address(node: &Node) -> &str {
+    let interface = node.config().network.node_to_node_interface.as_ref();
+    interface.map_or("", |interface| {
+        interface.published_address.as_deref().unwrap_or(&interface.bind_address)
+    })
+}
+
+fn consensus(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    let id = node.id().to_string();
+    let address = json!({ "address": node_address(node) });
+    call.reply(&json!({ "details": {
+        "membership_state": "Active",
+        "leadership_state": "Leader",
+        "configs": [{ "idx": node.startup_seqno().0, "rid": 0, "nodes": { &id: address } }],
+        "acks": {},
+        "current_view": node.pipeline().store().view().0,
+        "primary_id": id,
+        "reconfiguration_type": "OneTransaction",
+        "learners": {},
+        "ticking": true,
+    } }))
+}
+
+/// A node on its own is always the primary.
+fn primary(_: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    Ok(status(StatusCode::OK))
+}
+
+fn backup(_: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    Err(not_found("Node is not backup"))
+}
+
+fn js_metrics(_: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    let options = JS_RUNTIME_OPTIONS.get(call.tx).map_err(unreadable)?.unwrap_or_default();
+    let (mut modules, mut bytes) = (0_usize, 0_usize);
+    let bytecode = coco_governance::tables::MODULES_BYTECODE.name();
+    call.tx.for_each(bytecode, |_, compiled| {
+        modules += 1;
+        bytes += compiled.len();
+        std::ops::ControlFlow::Continue(())
+    });
+    call.reply(&json!({
+        "bytecode_size": bytes,
+        "bytecode_used": modules > 0,
+        "max_heap_size": options.max_heap_bytes,
+        "max_stack_size": options.max_stack_bytes,
+        "max_execution_time": options.max_execution_time_ms,
+        "max_cached_interpreters": options.max_cached_interpreters,
+    }))
+}
+
+/// There are no indexes yet.
+fn index_strategies(_: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    call.reply(&json!([]))
+}
+
+fn ready_app(node: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    Ok(readiness(node.state() == NodeState::PartOfNetwork && is_app_open(node)))
+}
+
+fn ready_gov(node: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    Ok(readiness(node.state() == NodeState::PartOfNetwork))
+}
+
+fn readiness(ready: bool) -> Response {
+    status(if ready { StatusCode::NO_CONTENT } else { StatusCode::SERVICE_UNAVAILABLE })
+}
+
+fn session_metrics(sessions: &Sessions) -> serde_json::Value {
+    let (mut active, mut peak) = (0, 0);
+    let mut interfaces = serde_json::Map::new();
+    for (interface, metrics) in sessions.iter() {
+        active += metrics.active();
+        peak += metrics.peak();
+        let counted = json!({
+            "active": metrics.active(),
+            "peak": metrics.peak(),
+            "soft_cap": interface.limits.max_sessions_soft,
+            "hard_cap": interface.limits.max_sessions_hard,
+            "errors": metrics.errors,
+        });
+        interfaces.insert(interface.name.clone(), counted);
+    }
+    json!({ "sessions": { "active": active, "peak": peak, "interfaces": interfaces } })
+}
+
+fn prometheus(node: &Node, sessions: &Sessions) -> Response {
+    let pipeline = node.pipeline().metrics();
+    let mut text = String::new();
+    let mut metric = |kind: &str, name: &str, help: &str, samples: &[(String, u64)]| {
+        let _ = writeln!(text, "# HELP coco_{name} {help}\n# TYPE coco_{name} {kind}");
+        for (labels, value) in samples {
+            let _ = writeln!(text, "coco_{name}{labels} {value}");
+        }
+    };
+    let plain = |value: u64| [(String::new(), value)];
+    let committed = node.pipeline().last_committed();
+    let transactions = plain(pipeline.transactions);
+    metric("counter", "transactions_total", "Transactions that wrote something.", &transactions);
+    let conflicts = plain(pipeline.conflicts);
+    metric("counter", "conflicts_total", "Executions thrown away by conflicts.", &conflicts);
+    metric("counter", "batches_total", "Batches signed.", &plain(pipeline.batches));
+    metric("counter", "ledger_bytes_total", "Bytes of entries.", &plain(pipeline.ledger_bytes));
+    let uncommitted = plain(pipeline.uncommitted);
+    metric("gauge", "uncommitted_transactions", "Executed, not yet committed.", &uncommitted);
+    metric("gauge", "committed_seqno", "Last committed position.", &plain(committed.seqno.0));
+    metric("gauge", "committed_view", "Its view.", &plain(committed.view.0));
+    let by_interface = |count: fn(&crate::session::InterfaceMetrics) -> usize| -> Vec<_> {
+        let samples = sessions.iter().map(|(interface, metrics)| {
+            let label = interface.name.replace('\\', "\\\\").replace('"', "\\\"");
+            let count = u64::try_from(count(metrics)).unwrap_or(u64::MAX);
+            (format!("{{interface=\"{}\"}}", label.replace('\n', "\\n")), count)
+        });
+        samples.collect()
+    };
+    let (active, peak) = (by_interface(|m| m.active()), by_interface(|m| m.peak()));
+    metric("gauge", "sessions", "Sessions open now.", &active);
+    metric("gauge", "sessions_peak", "Most sessions open at once.", &peak);
+    let mut response = Response::new(Bytes::from(text));
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}

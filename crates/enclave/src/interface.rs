@@ -1,0 +1,259 @@
+//! A listening interface: who endorses its certificate and what it lets in.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use regex::RegexSet;
+
+use crate::config;
+
+const WINDOW: RangeInclusive<u32> = 1..=(1 << 31) - 1;
+const FRAME: RangeInclusive<u32> = 1 << 14..=(1 << 24) - 1;
+
+/// One interface of the node.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What its certificate proves.
+    pub endorsement: Endorsement,
+    /// How much it lets in.
+    pub limits: Limits,
+    /// How long it waits.
+    pub timeouts: Timeouts,
+    /// The paths it serves; `None` serves all.
+    pub accepted_endpoints: Option<AcceptedEndpoints>,
+    /// Operator endpoints it opens beyond the usual ones.
+    pub operator_features: Vec<OperatorFeature>,
+}
+
+/// Who vouches for the certificate that an interface shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endorsement {
+    /// The service: the node's certificate signed by the service key. Handshakes fail until the
+    /// node is part of a service.
+    Service,
+    /// Nobody: the node's self-signed certificate, there from the start.
+    Node,
+    /// Plain HTTP, for loopback development.
+    Unsecured,
+}
+
+/// Endpoints that an operator must open interface by interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorFeature {
+    /// Download of snapshots.
+    SnapshotRead,
+    /// Download of ledger chunks.
+    LedgerChunkRead,
+    /// Taking a snapshot on demand.
+    SnapshotCreate,
+}
+
+/// How much an interface lets in. The defaults are CCF's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions beyond this number get 503 on every request.
+    pub max_sessions_soft: usize,
+    /// Sessions beyond this number are closed at once.
+    pub max_sessions_hard: usize,
+    /// Largest request body.
+    pub max_body_bytes: usize,
+    /// Largest request line with all headers.
+    pub max_header_bytes: usize,
+    /// Most headers in a request.
+    pub max_header_count: usize,
+    /// HTTP/2: most requests in flight.
+    pub max_concurrent_streams: u32,
+    /// HTTP/2: initial flow-control window.
+    pub initial_window_bytes: u32,
+    /// HTTP/2: largest frame.
+    pub max_frame_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_sessions_soft: 1000,
+            max_sessions_hard: 1010,
+            max_body_bytes: 1024 * 1024,
+            max_header_bytes: 16 * 1024,
+            max_header_count: 256,
+            max_concurrent_streams: 100,
+            initial_window_bytes: 64 * 1024,
+            max_frame_bytes: 16 * 1024,
+        }
+    }
+}
+
+/// How long an interface waits for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For a whole request head, from its first byte.
+    pub request_head: Duration,
+    /// For a request body to go on arriving, and for a reply to go on being taken.
+    pub stall: Duration,
+    /// For the next request on a silent session; `None` waits for ever.
+    pub idle: Option<Duration>,
+    /// For sessions to end by themselves when the node stops.
+    pub shutdown: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            request_head: Duration::from_secs(20),
+            stall: Duration::from_secs(20),
+            idle: Some(Duration::from_secs(60)),
+            shutdown: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Regular expressions over whole paths.
+#[derive(Clone, Debug)]
+pub struct AcceptedEndpoints(RegexSet);
+
+impl AcceptedEndpoints {
+    /// Compiles the expressions; a path is accepted when one of them matches all of it.
+    pub fn parse(patterns: &[String]) -> Result<Self, regex::Error> {
+        let whole = patterns.iter().map(|pattern| format!("^(?:{pattern})$"));
+        RegexSet::new(whole).map(Self)
+    }
+
+    /// Whether the interface serves a path.
+    pub fn contains(&self, path: &str) -> bool {
+        self.0.is_match(path)
+    }
+}
+
+impl Interface {
+    /// An interface with default limits that serves every path.
+    pub fn new(name: &str, endorsement: Endorsement) -> Self {
+        Self {
+            name: name.to_owned(),
+            endorsement,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            accepted_endpoints: None,
+            operator_features: Vec::new(),
+        }
+    }
+
+    /// An interface as configured.
+    pub fn configured(
+        name: &str,
+        config: &config::Interface,
+        idle: Option<Duration>,
+    ) -> Result<Self, InterfaceError> {
+        let http = &config.http_configuration;
+        let endorsement = match config.endorsement.authority {
+            config::Authority::Service => Endorsement::Service,
+            config::Authority::Node => Endorsement::Node,
+            config::Authority::Unsecured => Endorsement::Unsecured,
+        };
+        let accepted = config.accepted_endpoints.as_deref();
+        let features = config.enabled_operator_features.iter();
+        Ok(Self {
+            endorsement,
+            limits: Limits {
+                max_sessions_soft: saturate(config.max_open_sessions_soft),
+                max_sessions_hard: saturate(config.max_open_sessions_hard),
+                max_body_bytes: saturate(http.max_body_size.0),
+                max_header_bytes: saturate(http.max_header_size.0),
+                max_header_count: saturate(http.max_headers_count.into()),
+                max_concurrent_streams: http.max_concurrent_streams_count,
+                initial_window_bytes: bounded(
+                    "initial_window_size",
+                    http.initial_window_size.0,
+                    WINDOW,
+                )?,
+                max_frame_bytes: bounded("max_frame_size", http.max_frame_size.0, FRAME)?,
+            },
+            timeouts: Timeouts { request_head: http.header_timeout.0, idle, ..Timeouts::default() },
+            accepted_endpoints: accepted.map(AcceptedEndpoints::parse).transpose()?,
+            operator_features: features
+                .map(|feature| OperatorFeature::parse(feature))
+                .collect::<Result<_, _>>()?,
+            ..Self::new(name, endorsement)
+        })
+    }
+
+    /// Whether the interface serves a path.
+    pub fn accepts(&self, path: &str) -> bool {
+        self.accepted_endpoints.as_ref().is_none_or(|accepted| accepted.contains(path))
+    }
+
+    /// Whether an operator opened a feature here.
+    pub fn offers(&self, feature: OperatorFeature) -> bool {
+        self.operator_features.contains(&feature)
+    }
+}
+
+/// An interface's configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// Not a regular expression.
+    #[error("accepted_endpoints: {0}")]
+    AcceptedEndpoints(#[from] regex::Error),
+    /// HTTP/2 does not allow the value.
+    #[error("http_configuration.{key} is {number}, but HTTP/2 allows {bounds:?}")]
+    OutOfRange {
+        /// The key.
+        key: &'static str,
+        /// What it holds.
+        number: u64,
+        /// What it may hold.
+        bounds: RangeInclusive<u32>,
+    },
+    /// No such feature.
+    #[error("enabled_operator_features: {0:?} is not an operator feature")]
+    UnknownFeature(String),
+}
+
+impl OperatorFeature {
+    fn parse(name: &str) -> Result<Self, InterfaceError> {
+        match name {
+            "SnapshotRead" => Ok(Self::SnapshotRead),
+            "LedgerChunkRead" => Ok(Self::LedgerChunkRead),
+            "SnapshotCreate" => Ok(Self::SnapshotCreate),
+            unknown => Err(InterfaceError::UnknownFeature(unknown.to_owned())),
+        }
+    }
+}
+
+/// The number, or as much of it as memory could ever hold.
+fn saturate(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// A number that HTTP/2 bounds (RFC 9113 section 6.5.2).
+fn bounded(
+    key: &'static str,
+    number: u64,
+    bounds: RangeInclusive<u32>,
+) -> Result<u32, InterfaceError> {
+    match u32::try_from(number) {
+        Ok(fits) if bounds.contains(&fits) => Ok(fits),
+        _ => Err(InterfaceError::OutOfRange { key, number, bounds }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_endpoints_match_whole_paths() {
+        let patterns = ["/node/.*".to_owned(), "/app/log".to_owned()];
+        let accepted = AcceptedEndpoints::parse(&patterns).unwrap();
+        assert!(accepted.contains("/node/state"));
+        assert!(accepted.contains("/app/log"));
+        assert!(!accepted.contains("/app/log/private"));
+        assert!(!accepted.contains("/gov/node/x"));
+        assert!(AcceptedEndpoints::parse(&["(".to_owned()]).is_err());
+    }
+}
