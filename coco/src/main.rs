@@ -1,1 +1,7 @@
-fn main() {}
+//! The `coco` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    coco::main()
+}

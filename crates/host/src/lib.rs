@@ -42,6 +42,7 @@
 mod disk;
 mod entropy;
 mod error;
+mod executable;
 mod in_process;
 mod listener;
 mod signals;
@@ -49,6 +50,7 @@ mod signals;
 pub use disk::{DiskLayout, FileDisk};
 pub use entropy::SystemEntropy;
 pub use error::HostError;
+pub use executable::executable_digest;
 pub use in_process::{HostSettings, InProcessHost};
 pub use listener::Interface;
 pub use signals::{Signal, Signals};

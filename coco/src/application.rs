@@ -1,0 +1,25 @@
+//! What runs on the node.
+
+use std::sync::Arc;
+
+use coco_adapter::Adapter;
+use coco_apps::JsApps;
+use coco_script::ScriptEngine;
+
+/// The application of the nodes that this program starts.
+pub(crate) enum Application {
+    /// JavaScript, loaded by proposal.
+    Scripts,
+    /// Compiled in.
+    Native(Arc<dyn Adapter>),
+}
+
+impl Application {
+    /// The adapter for a node.
+    pub(crate) fn adapter(&self) -> Arc<dyn Adapter> {
+        match self {
+            Self::Scripts => Arc::new(JsApps::new(Arc::new(ScriptEngine::new()))),
+            Self::Native(adapter) => adapter.clone(),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `coco ledger verify`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use coco_kv::MapName;
+use coco_ledger::audit::{
+    AuditError, AuditOptions, AuditReport, Auditor, ChunkSource, Fault, audit,
+};
+use coco_ledger::tables;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+
+use super::files::{ChunkFile, Go};
+use super::{LedgerArgs, SecretsArgs};
+use crate::advice::{Advise, advised};
+use crate::output::Output;
+use crate::service::read;
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    #[command(flatten)]
+    secrets: SecretsArgs,
+    /// File with the service's certificate. Without it the certificate in the ledger is used: the
+    /// ledger is then known to be consistent in itself, but not whose it is
+    #[arg(long, value_name = "FILE")]
+    service_cert: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &VerifyArgs, output: Output) -> Result<()> {
+    let chunks = arguments.ledger.chunks()?;
+    let certificate = match &arguments.service_cert {
+        Some(file) => read(file)?,
+        None => certificate_in(&chunks)?,
+    };
+    let mut options = AuditOptions::of_certificate(&certificate)
+        .context("the service's certificate is not usable")?;
+    options.secrets = arguments.secrets.load()?;
+    options.accept_torn_tail = true;
+    let progress = output.progress(chunks.iter().map(|chunk| chunk.len_bytes).sum());
+    let mut source = Files::new(arguments, &chunks, progress.clone())?;
+    let verdict = audit(&mut source, Auditor::new(options), &mut |_| {});
+    progress.finish_and_clear();
+    match verdict {
+        Ok(report) => {
+            let value = as_json(&report, arguments.service_cert.is_some());
+            output.print(&value, || as_text(&report, arguments.service_cert.is_some()))?;
+            Ok(())
+        }
+        Err(AuditError::Fault(fault)) => {
+            if output.is_json() {
+                output.print(&fault_as_json(&fault), String::new)?;
+            }
+            let what = anyhow!("{fault}").context("the ledger is faulty");
+            Err(advised(what, "take this file from another node's ledger, or from a backup"))
+        }
+        Err(AuditError::Source { name, error }) => {
+            Err(error).with_context(|| format!("{name} cannot be read"))
+        }
+    }
+}
+
+/// The chunk files by name; a chunk that lies in several folders is read from the first.
+struct Files {
+    names: Vec<String>,
+    paths: BTreeMap<String, PathBuf>,
+    progress: ProgressBar,
+}
+
+impl Files {
+    fn new(arguments: &VerifyArgs, chunks: &[ChunkFile], progress: ProgressBar) -> Result<Self> {
+        // Everything that lies there: a name that begins as a chunk's and is none is a fault.
+        let names = arguments.ledger.file_names()?;
+        let mut paths = BTreeMap::new();
+        for chunk in chunks.iter().rev() {
+            paths.insert(chunk.name.to_string(), chunk.path.clone());
+        }
+        Ok(Self { names, paths, progress })
+    }
+}
+
+impl ChunkSource for Files {
+    type Bytes = Vec<u8>;
+    type Error = io::Error;
+
+    fn names(&mut self) -> io::Result<Vec<String>> {
+        Ok(self.names.clone())
+    }
+
+    fn read(&mut self, name: &str) -> io::Result<Vec<u8>> {
+        let path = self.paths.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let bytes = std::fs::read(path)?;
+        self.progress.inc(bytes.len() as u64);
+        Ok(bytes)
+    }
+}
+
+/// The certificate that the ledger itself names last.
+fn certificate_in(chunks: &[ChunkFile]) -> Result<String> {
+    let map = MapName::new(tables::SERVICE_INFO);
+    let mut certificate = None;
+    for chunk in chunks {
+        chunk.visit_entries(&mut |_, entry| {
+            if entry.public_blocks().any(|it| it.is_ok_and(|it| it.name == map.as_str())) {
+                let writes = entry.public_writes()?;
+                let put = writes.map(&map).and_then(|map| map.puts().last());
+                let info = put.and_then(|(_, value)| serde_json::from_slice::<Value>(value).ok());
+                let text = info.as_ref().and_then(|info| info.get("cert")?.as_str());
+                certificate = text.map(str::to_owned).or(certificate.take());
+            }
+            Ok(Go::On)
+        })?;
+    }
+    certificate
+        .context("the ledger names no service certificate")
+        .advise(|| "name the file with --service-cert".to_owned())
+}
+
+fn as_json(report: &AuditReport, trusted: bool) -> Value {
+    let stats = &report.stats;
+    json!({
+        "valid": true,
+        "service_certificate_given": trusted,
+        "last_signed": report.last_signed.to_string(),
+        "last": report.last.to_string(),
+        "unsigned": report.unsigned(),
+        "torn_tail": report.torn_tail.as_ref().map(|(file, offset)| {
+            json!({ "file": file, "offset": offset })
+        }),
+        "identities": report.identities.len(),
+        "files": stats.chunks,
+        "transactions": stats.entries,
+        "bytes": stats.bytes,
+        "signatures": stats.signatures,
+        "decrypted": stats.decrypted,
+    })
+}
+
+fn as_text(report: &AuditReport, trusted: bool) -> String {
+    let stats = &report.stats;
+    let mut text = format!(
+        "The ledger is valid up to {}.\n  \
+         {} transactions in {} files, {} signatures, {} service identities",
+        report.last_signed,
+        stats.entries,
+        stats.chunks,
+        stats.signatures,
+        report.identities.len(),
+    );
+    if stats.decrypted > 0 {
+        text.push_str(&format!("\n  {} transactions decrypted", stats.decrypted));
+    }
+    if report.unsigned() > 0 {
+        let unsigned = report.unsigned();
+        text.push_str(&format!("\n  {unsigned} transactions after it are not signed yet"));
+    }
+    if let Some((file, offset)) = &report.torn_tail {
+        text.push_str(&format!("\n  {file} ends within a transaction at byte {offset}"));
+    }
+    if !trusted {
+        text.push_str(
+            "\n  Whose ledger it is was not checked: name the service's certificate with \
+             --service-cert.",
+        );
+    }
+    text
+}
+
+fn fault_as_json(fault: &Fault) -> Value {
+    json!({
+        "valid": false,
+        "file": fault.file,
+        "offset": fault.offset,
+        "seqno": fault.seqno.map(|seqno| seqno.0),
+        "fault": fault.kind.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

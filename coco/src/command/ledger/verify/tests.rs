@@ -1,0 +1,86 @@
+//! Recorded ledgers pass; tampered copies do not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+use super::*;
+use crate::cli::{Cli, Command};
+use crate::command::ledger::{LedgerCommand, run as run_ledger};
+
+/// The recorded services, or nothing where the vectors are not at hand.
+fn recorded() -> Vec<PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors");
+    let root = std::env::var_os("COCO_VECTORS").map_or(default.into(), PathBuf::from);
+    let Ok(folders) = fs::read_dir(root.join("ccf")) else {
+        assert!(std::env::var_os("CI").is_none(), "the recorded ledgers are missing");
+        eprintln!("skipped: no recorded ledgers");
+        return Vec::new();
+    };
+    let mut folders: Vec<PathBuf> = folders.map(|entry| entry.unwrap().path()).collect();
+    folders.retain(|folder| folder.join("ledger").is_dir());
+    folders.sort();
+    folders
+}
+
+fn coco(arguments: &[&str]) -> Result<()> {
+    let arguments = ["coco", "--json"].iter().chain(arguments);
+    let cli = Cli::try_parse_from(arguments).unwrap();
+    let Command::Ledger(command) = &cli.command else { panic!("not a ledger command") };
+    assert!(matches!(command, LedgerCommand::Verify(_) | LedgerCommand::Stats(_)));
+    run_ledger(command, Output::new(cli.json))
+}
+
+fn verify(ledger: &Path, more: &[&str]) -> Result<()> {
+    let mut arguments = vec!["ledger", "verify", ledger.to_str().unwrap()];
+    arguments.extend(more);
+    coco(&arguments)
+}
+
+#[test]
+fn recorded_ledgers_pass() {
+    for folder in recorded() {
+        let ledger = folder.join("ledger");
+        let secrets = folder.join("decryption.json");
+        let certificate = folder.join("common/service_cert.pem");
+        verify(&ledger, &[]).unwrap_or_else(|error| panic!("{}: {error:#}", folder.display()));
+        let with_secrets = ["--secrets", secrets.to_str().unwrap()];
+        if secrets.is_file() {
+            verify(&ledger, &with_secrets).unwrap();
+        }
+        if certificate.is_file() {
+            verify(&ledger, &["--service-cert", certificate.to_str().unwrap()]).unwrap();
+        }
+        coco(&["ledger", "stats", ledger.to_str().unwrap()]).unwrap();
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_named() {
+    let Some(folder) = recorded().into_iter().next() else { return };
+    let copy = tempfile::TempDir::new().unwrap();
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder.join("ledger")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        names.push(entry.file_name().into_string().unwrap());
+    }
+    names.sort();
+    let victim = names[names.len() / 2].clone();
+    let file = copy.path().join(&victim);
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, bytes).unwrap();
+    let error = format!("{:#}", verify(copy.path(), &[]).unwrap_err());
+    assert!(error.contains(&victim), "{error}");
+}
+
+#[test]
+fn an_empty_folder_is_no_ledger() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let error = verify(folder.path(), &[]).unwrap_err();
+    assert!(format!("{error:#}").contains("there is no ledger"));
+}

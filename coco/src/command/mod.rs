@@ -1,0 +1,8 @@
+//! The commands that talk to a service or look at files.
+
+pub(crate) mod app;
+pub(crate) mod keys;
+pub(crate) mod ledger;
+pub(crate) mod member;
+pub(crate) mod receipt;
+pub(crate) mod shell;

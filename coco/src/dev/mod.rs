@@ -1,0 +1,210 @@
+//! `coco dev`: a whole service in one command.
+//!
+//! ```text
+//!   folder      keys of members and participants, node.json        made here, unless --keep
+//!   node        in this process, as `coco node start` runs it
+//!   bootstrap   over the node's own /gov interface: acknowledge, propose, vote, open
+//! ```
+
+mod bootstrap;
+mod folder;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use coco_enclave::config::Config;
+
+use crate::application::Application;
+use crate::bundle::Bundle;
+use crate::client::Client;
+use crate::node::{
+    LogLevel, PidFile, RunningNode, log_to_file, log_to_stdout, read_files, runtime,
+};
+use crate::output::Output;
+use crate::service::{RunningService, description_file, read};
+
+use folder::{DevFolder, INTERFACE, Ports};
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The folder then holds the keys of member0..2 and user0..1, the service's certificate, the ledger,
+the node's log (node.log) and its configuration (node.json). Everything is thrown away by the next
+`coco dev`, unless with --keep.
+
+The node's TEE is software, which protects nothing: this is for development.
+
+Examples:
+  coco dev
+  coco dev --app examples/notes --port 8443
+  coco dev --keep                  the same service again, with all its data
+  coco member list                 from another terminal, in the same working directory")]
+pub(crate) struct DevArgs {
+    /// Folder for keys, ledger and log
+    #[arg(long, value_name = "DIR", default_value = "coco-dev")]
+    dir: PathBuf,
+    /// Application to load: a folder with app.json and src/, a bundle.json, or dist/ with either
+    #[arg(long, value_name = "DIR")]
+    app: Option<PathBuf>,
+    /// Go on with the service of the folder
+    #[arg(long)]
+    keep: bool,
+    /// Port for clients; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    port: u16,
+    /// Port for other nodes, which go into the configuration
+    #[arg(long, value_name = "PORT", default_value_t = 8081)]
+    node_port: u16,
+    /// What is logged
+    #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+    log_level: LogLevel,
+    /// Log to the terminal instead of node.log
+    #[arg(long, conflicts_with = "json")]
+    log_to_terminal: bool,
+}
+
+pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output) -> Result<()> {
+    let start = Instant::now();
+    let bundle = bundle(arguments, application)?;
+    let ports = Ports { clients: arguments.port, nodes: arguments.node_port };
+    let folder = DevFolder::at(&arguments.dir);
+    let is_new = !(arguments.keep && folder.has_service());
+    folder.refuse_while_running()?;
+    if is_new {
+        folder.create(ports)?;
+    } else {
+        folder.reuse(ports)?;
+    }
+    let config = Config::parse(&read(&folder.config_file())?)?;
+    log(arguments, &folder, &config)?;
+    let files = read_files(&config)?;
+    let pid_file = PidFile::create(&folder.pid_file())?;
+    let runtime = runtime(config.worker_threads)?;
+    let node = runtime.block_on(RunningNode::start(config, files, application.adapter()))?;
+    let opened = open(arguments, &folder, &node, is_new, bundle.as_ref());
+    match opened.and_then(|service| announce(&folder, &service, start, output)) {
+        Ok(()) => runtime.block_on(node.until_stopped())?,
+        Err(error) => {
+            runtime.block_on(node.stop());
+            return Err(error.context(format!("see also {}", folder.log_file().display())));
+        }
+    }
+    drop(pid_file);
+    Ok(())
+}
+
+/// What to load: what was asked for, or the example for nodes that run scripts.
+fn bundle(arguments: &DevArgs, application: &Application) -> Result<Option<Bundle>> {
+    match (application, &arguments.app) {
+        (Application::Scripts, Some(app)) => Bundle::load(app).map(Some),
+        (Application::Scripts, None) => bootstrap::example().map(Some),
+        (Application::Native(_), None) => Ok(None),
+        (Application::Native(_), Some(_)) => {
+            bail!("this program has its application compiled in and loads no other")
+        }
+    }
+}
+
+fn log(arguments: &DevArgs, folder: &DevFolder, config: &Config) -> Result<()> {
+    if arguments.log_to_terminal {
+        log_to_stdout(arguments.log_level, config.logging.format);
+        return Ok(());
+    }
+    let path = folder.log_file();
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.with_context(|| format!("{} cannot be written", path.display()))?;
+    log_to_file(arguments.log_level, file);
+    Ok(())
+}
+
+/// Brings the service into the state that the announcement tells of.
+fn open(
+    arguments: &DevArgs,
+    folder: &DevFolder,
+    node: &RunningNode,
+    is_new: bool,
+    bundle: Option<&Bundle>,
+) -> Result<RunningService> {
+    let address = node.address(INTERFACE).context("the node has no interface for clients")?;
+    let url = format!("https://{address}");
+    let client = Client::new(&url, &read(&folder.service_cert_file())?)?;
+    if is_new {
+        bootstrap::open(&client, folder, bundle)?;
+    } else if let (Some(bundle), Some(_)) = (bundle, &arguments.app) {
+        bootstrap::replace_app(&client, folder, bundle)?;
+    }
+    bootstrap::wait_until_open(&client)?;
+    let service = RunningService {
+        url,
+        service_cert: folder.service_cert_file(),
+        members: folder.member_names(),
+        users: folder.user_names(),
+        endpoints: bootstrap::endpoints(&client)?,
+        ledger: folder.ledger(),
+        log: folder.log_file(),
+        pid: std::process::id(),
+    };
+    let file = description_file(&arguments.dir);
+    std::fs::write(&file, serde_json::to_string_pretty(&service)?)
+        .with_context(|| format!("{} cannot be written", file.display()))?;
+    Ok(service)
+}
+
+fn announce(
+    folder: &DevFolder,
+    service: &RunningService,
+    start: Instant,
+    output: Output,
+) -> Result<()> {
+    tracing::info!("The service is open after {} ms", start.elapsed().as_millis());
+    output.print(service, || announcement(folder, service, start.elapsed().as_millis()))?;
+    Ok(())
+}
+
+fn announcement(folder: &DevFolder, service: &RunningService, elapsed_ms: u128) -> String {
+    let RunningService { url, service_cert, ledger, log, .. } = service;
+    let dir = folder.path().display();
+    let endpoints = service.endpoints.join("\n               ");
+    let (members, users) = (service.members.join(", "), service.users.join(", "));
+    let example = example_call(folder, service);
+    format!(
+        "A service is open at {url} ({elapsed_ms} ms)\n\n\
+         application    {endpoints}\n\
+         members        {members}\n\
+         participants   {users}\n\
+         keys           {dir}/NAME_cert.pem, {dir}/NAME_privk.pem\n\
+         certificate    {}\n\
+         ledger         {}\n\
+         log            {}\n\n\
+         Try:\n{example}\n\n\
+         The TEE is software and protects nothing: for development only. Control-C stops.",
+        service_cert.display(),
+        ledger.display(),
+        log.display(),
+    )
+}
+
+/// A line to paste: a write and a read if the application is the example, else what always works.
+fn example_call(folder: &DevFolder, service: &RunningService) -> String {
+    let dir = folder.path().display();
+    let url = &service.url;
+    let curl = format!(
+        "curl --cacert {} --cert {dir}/user0_cert.pem --key {dir}/user0_privk.pem",
+        service.service_cert.display()
+    );
+    let has = |endpoint: &str| service.endpoints.iter().any(|line| line == endpoint);
+    if has("PUT /records/{key}") && has("GET /records/{key}") {
+        let put = format!("{curl} -i -X PUT {url}/app/records/hello -d world");
+        return format!("  {put}\n  {curl} {url}/app/records/hello");
+    }
+    let get = service
+        .endpoints
+        .iter()
+        .find_map(|line| line.strip_prefix("GET ").filter(|path| !path.contains('{')));
+    match get {
+        Some(path) => format!("  {curl} {url}/app{path}"),
+        None => format!("  {curl} {url}/node/network"),
+    }
+}

@@ -1,0 +1,60 @@
+//! Reading the files that a configuration names.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use coco_enclave::config::{Config, Files, Start, StartMember, StartMemberFiles};
+use serde_json::Value;
+
+use crate::service::read;
+
+/// Reads all of them; file names are relative to the working directory.
+pub(crate) fn read_files(config: &Config) -> Result<Files> {
+    let start = config.command.start.as_ref();
+    let members = start.map(|start| start.members.iter().map(member).collect()).transpose()?;
+    let digest = coco_host::executable_digest().context("the executable cannot be read")?;
+    Ok(Files {
+        members: members.unwrap_or_default(),
+        constitution: start.map(constitution).transpose()?.unwrap_or_default(),
+        node_data: optional_json(config.node_data_json_file.as_deref())?,
+        service_data: optional_json(config.service_data_json_file.as_deref())?,
+        executable_digest: digest,
+    })
+}
+
+fn member(member: &StartMember) -> Result<StartMemberFiles> {
+    Ok(StartMemberFiles {
+        certificate: read(Path::new(&member.certificate_file))?,
+        encryption_public_key: given(member.encryption_public_key_file.as_deref())
+            .map(|file| read(Path::new(file)))
+            .transpose()?,
+        data: optional_json(member.data_json_file.as_deref())?,
+        recovery_role: member.recovery_role,
+    })
+}
+
+/// The files in order, each followed by a line break; the default constitution when none is named.
+fn constitution(start: &Start) -> Result<String> {
+    if start.constitution_files.is_empty() {
+        return Ok(coco_governance::default_constitution());
+    }
+    let mut text = String::new();
+    for file in &start.constitution_files {
+        text.push_str(&read(Path::new(file))?);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn optional_json(file: Option<&str>) -> Result<Option<Value>> {
+    let read_json = |file: &str| {
+        let text = read(Path::new(file))?;
+        serde_json::from_str(&text).with_context(|| format!("{file} is not JSON"))
+    };
+    given(file).map(read_json).transpose()
+}
+
+/// CCF's templates write an absent file as an empty name.
+fn given(file: Option<&str>) -> Option<&str> {
+    file.filter(|file| !file.is_empty())
+}

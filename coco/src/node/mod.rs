@@ -1,0 +1,92 @@
+//! `coco node`: a node in this process.
+
+mod input;
+mod log;
+mod output_files;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use coco_enclave::config::{Config, Time};
+use serde_json::json;
+
+use crate::advice::Advise;
+use crate::application::Application;
+use crate::output::Output;
+use crate::service::read;
+
+pub(crate) use input::read_files;
+pub(crate) use log::{LogLevel, log_to_file, log_to_stdout};
+pub(crate) use output_files::PidFile;
+pub(crate) use run::{RunningNode, runtime};
+
+#[derive(Args, Debug)]
+pub(crate) struct NodeArgs {
+    /// File with the configuration, in CCF's JSON schema
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// What is logged
+    #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+    log_level: LogLevel,
+    /// Wait so long for the configuration to appear, such as 5s
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
+    config_timeout: Duration,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    text.parse::<Time>().map(|time| time.0).map_err(|error| error.to_string())
+}
+
+/// Runs a node until it is told to stop. Everything it has to say goes to stdout, as log lines.
+pub(crate) fn start(arguments: &NodeArgs, application: &Application) -> Result<()> {
+    let config = load(arguments)?;
+    log_to_stdout(arguments.log_level, config.logging.format);
+    let run = || -> Result<()> {
+        let files = read_files(&config)?;
+        let pid_file = PidFile::create(Path::new(&config.output_files.pid_file))?;
+        let runtime = runtime(config.worker_threads)?;
+        runtime.block_on(async {
+            let node = RunningNode::start(config, files, application.adapter()).await?;
+            node.until_stopped().await
+        })?;
+        drop(pid_file);
+        Ok(())
+    };
+    run().inspect_err(|error| tracing::error!("{error:#}"))
+}
+
+/// Reads a configuration and what it names.
+pub(crate) fn check(arguments: &NodeArgs, output: Output) -> Result<()> {
+    let config = load(arguments)?;
+    let files = read_files(&config)?;
+    let summary = json!({
+        "config": arguments.config,
+        "command": config.command.kind,
+        "interfaces": config.interfaces().keys().collect::<Vec<_>>(),
+        "members": files.members.len(),
+    });
+    output.print(&summary, || {
+        let interfaces: Vec<&str> = config.interfaces().keys().map(String::as_str).collect();
+        format!(
+            "{} is good: {:?} with {} members, interfaces {}",
+            arguments.config.display(),
+            config.command.kind,
+            files.members.len(),
+            interfaces.join(", ")
+        )
+    })?;
+    Ok(())
+}
+
+fn load(arguments: &NodeArgs) -> Result<Config> {
+    let start = Instant::now();
+    while !arguments.config.exists() && start.elapsed() < arguments.config_timeout {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let text = read(&arguments.config)
+        .advise(|| "`coco dev` leaves an example in coco-dev/node.json".to_owned())?;
+    Config::parse(&text).with_context(|| format!("{}", arguments.config.display()))
+}

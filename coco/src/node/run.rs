@@ -1,0 +1,144 @@
+//! A node from start to stop.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use coco_adapter::Adapter;
+use coco_enclave::config::{Config, Files};
+use coco_enclave::node::Node;
+use coco_enclave::server::Server;
+use coco_host::{DiskLayout, HostSettings, InProcessHost, Interface, Signal, Signals};
+use tokio::runtime::Runtime;
+
+use super::output_files::Started;
+use crate::advice::Advise;
+
+/// How long a stop may take before the process leaves what is left undone.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// The threads a node runs on; 0 means as many as cores.
+pub(crate) fn runtime(worker_threads: usize) -> Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if worker_threads > 0 {
+        builder.worker_threads(worker_threads);
+    }
+    builder.enable_all().thread_name("node").build().context("no threads for the node")
+}
+
+/// A node that serves.
+pub(crate) struct RunningNode {
+    node: Node,
+    server: Server,
+    host: Arc<InProcessHost>,
+    signals: Signals,
+    ignore_first_terminate: bool,
+}
+
+impl RunningNode {
+    /// Binds the interfaces, starts the node and writes the operator's files.
+    pub(crate) async fn start(
+        mut config: Config,
+        files: Files,
+        application: Arc<dyn Adapter>,
+    ) -> Result<Self> {
+        let signals = Signals::install()?;
+        let host = Arc::new(InProcessHost::start(host_settings(&config))?);
+        let addresses = host.bound_addresses();
+        publish(&mut config, &addresses);
+        let node = Node::start(host.clone(), config.clone(), files, application)
+            .await
+            .context("the node does not start")?;
+        let server = Server::start(node.clone()).context("the interfaces cannot be served")?;
+        let identity = node.identity();
+        let started = Started {
+            config: &config,
+            service_certificate: &identity.service_certificate,
+            node_certificate: &identity.self_signed,
+            addresses: &addresses,
+        };
+        started.write().advise(|| "check output_files in the configuration".to_owned())?;
+        for (name, address) in &addresses {
+            tracing::info!("Interface {name} listens on {address}");
+        }
+        let ignore_first_terminate = config.ignore_first_sigterm;
+        Ok(Self { node, server, host, signals, ignore_first_terminate })
+    }
+
+    /// Where an interface listens.
+    pub(crate) fn address(&self, interface: &str) -> Option<SocketAddr> {
+        self.host.bound_addresses().get(interface).copied()
+    }
+
+    /// Serves until a signal arrives, then stops the node in order.
+    pub(crate) async fn until_stopped(mut self) -> Result<()> {
+        loop {
+            match self.signals.next().await {
+                Signal::Terminate if self.ignore_first_terminate => {
+                    tracing::info!("Terminate: ignored the first time");
+                    self.ignore_first_terminate = false;
+                    self.node.set_stop_notice();
+                }
+                Signal::Hangup => {
+                    tracing::info!("Hangup: stopping");
+                    break;
+                }
+                signal => {
+                    tracing::info!("{signal:?}: stopping");
+                    break;
+                }
+            }
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Accepts nothing more, answers what was asked, and writes down what was taken in.
+    pub(crate) async fn stop(self) {
+        self.host.close_interfaces();
+        let stopped = async {
+            self.server.stop().await;
+            self.node.shutdown().await;
+        };
+        if tokio::time::timeout(STOP_LIMIT, stopped).await.is_err() {
+            tracing::error!("The node did not stop in time; what was not committed is lost");
+        }
+    }
+}
+
+fn host_settings(config: &Config) -> HostSettings {
+    let interface = |(name, interface): (&String, &coco_enclave::config::Interface)| Interface {
+        name: name.clone(),
+        bind_address: interface.bind_address.clone(),
+    };
+    let sealed = config.output_files.sealed_service_location.as_deref().unwrap_or("sealed");
+    HostSettings {
+        interfaces: config.interfaces().iter().map(interface).collect(),
+        disk: DiskLayout {
+            ledger: PathBuf::from(&config.ledger.directory),
+            read_only_ledgers: config.ledger.read_only_directories.iter().map(Into::into).collect(),
+            snapshots: PathBuf::from(&config.snapshots.directory),
+            sealed: PathBuf::from(sealed),
+        },
+        slow_io_threshold: config.slow_io_logging_threshold.0,
+    }
+}
+
+/// An interface without a published address publishes the one that it is bound to, and one that
+/// publishes port 0 the port that it got.
+fn publish(config: &mut Config, addresses: &BTreeMap<String, SocketAddr>) {
+    for (name, interface) in &mut config.network.rpc_interfaces {
+        let Some(bound) = addresses.get(name) else { continue };
+        let published = match interface.published_address.take() {
+            None => bound.to_string(),
+            Some(address) => match address.strip_suffix(":0") {
+                Some(host) => format!("{host}:{}", bound.port()),
+                None => address,
+            },
+        };
+        interface.published_address = Some(published);
+    }
+}

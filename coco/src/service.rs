@@ -1,0 +1,132 @@
+//! Which service a command talks to, and as whom: from options, or from a `coco dev` folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::advice::Advise;
+use crate::client::Client;
+use crate::governance_message::Signer;
+
+/// The service to talk to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServiceArgs {
+    /// Folder of a `coco dev` service, which tells what is not given by the options below
+    #[arg(long, value_name = "DIR", default_value = "coco-dev")]
+    pub(crate) dir: PathBuf,
+
+    /// Address of the service, such as https://127.0.0.1:8000
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+
+    /// File with the service's certificate: nothing else is trusted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) service_cert: Option<PathBuf>,
+}
+
+/// The member who signs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SignerArgs {
+    /// Member whose key is in the `coco dev` folder
+    #[arg(long = "as", value_name = "NAME", default_value = "member0")]
+    pub(crate) name: String,
+
+    /// File with the member's certificate, for a member who is not in the folder
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// File with the member's private key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// What `coco dev` writes down about the service it runs, in `service.json`; with `--json` it is
+/// what it prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunningService {
+    /// Where it listens.
+    pub(crate) url: String,
+    /// File with its certificate.
+    pub(crate) service_cert: PathBuf,
+    /// Names of the members, whose keys are in the folder.
+    pub(crate) members: Vec<String>,
+    /// Names of the participants.
+    pub(crate) users: Vec<String>,
+    /// `VERB /path` of the application.
+    pub(crate) endpoints: Vec<String>,
+    /// Folder with the ledger.
+    pub(crate) ledger: PathBuf,
+    /// File with the node's log.
+    pub(crate) log: PathBuf,
+    /// Process id of the node.
+    pub(crate) pid: u32,
+}
+
+/// The file with a [`RunningService`].
+pub(crate) fn description_file(dir: &Path) -> PathBuf {
+    dir.join("service.json")
+}
+
+/// The files of an identity, named as CCF's keygenerator.sh does.
+pub(crate) fn identity_files(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+    (dir.join(format!("{name}_cert.pem")), dir.join(format!("{name}_privk.pem")))
+}
+
+impl ServiceArgs {
+    /// A client that trusts the service's certificate.
+    pub(crate) fn connect(&self) -> Result<Client> {
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => self.running()?.url,
+        };
+        let file = match &self.service_cert {
+            Some(file) => file.clone(),
+            None => self.dir.join("service_cert.pem"),
+        };
+        let certificate = read(&file).advise(|| "name the file with --service-cert".to_owned())?;
+        Client::new(&url, &certificate).with_context(|| format!("{} is not usable", file.display()))
+    }
+
+    /// What the folder tells.
+    pub(crate) fn running(&self) -> Result<RunningService> {
+        let file = description_file(&self.dir);
+        let text = read(&file).advise(|| {
+            "name the service with --url and --service-cert, or start one with `coco dev`"
+                .to_owned()
+        })?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what coco dev wrote", file.display()))
+    }
+}
+
+impl SignerArgs {
+    /// The member's key.
+    pub(crate) fn load(&self, dir: &Path) -> Result<Signer> {
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => load_signer(cert, key),
+            _ => {
+                let (cert, key) = identity_files(dir, &self.name);
+                load_signer(&cert, &key)
+                    .advise(|| "name the member's files with --cert and --key".to_owned())
+            }
+        }
+    }
+
+    /// Whether the signer is named by files.
+    pub(crate) fn is_explicit(&self) -> bool {
+        self.cert.is_some()
+    }
+}
+
+/// A member's key from its files.
+pub(crate) fn load_signer(cert: &Path, key: &Path) -> Result<Signer> {
+    Signer::from_pem(&read(cert)?, &read(key)?).with_context(|| format!("{}", cert.display()))
+}
+
+/// A text file.
+pub(crate) fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
+}
