@@ -1,6 +1,7 @@
 //! The project's tasks. `cargo xtask test` is what CI runs and what a contributor runs.
 
 mod clients;
+mod fuzz;
 mod run;
 mod steps;
 
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Task::Test { only, list: false } => steps::run(&only),
-        Task::Fuzz { seconds, only } => steps::fuzz(seconds, only.as_deref()),
+        Task::Fuzz { seconds, only } => fuzz::run(seconds, only.as_deref()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -73,25 +73,3 @@ fn dependencies() -> Result<()> {
 fn build() -> Result<()> {
     succeed(&mut cargo(&["build", "--release", "--package", "coco", "--package", "coco-basic"]))
 }
-
-/// Runs each fuzz target for a number of seconds. libFuzzer's instrumentation is an unstable
-/// compiler flag, hence the variable; sanitizers are off because the code is safe Rust.
-pub fn fuzz(seconds: u32, only: Option<&str>) -> Result<()> {
-    let targets = root().join("fuzz/fuzz_targets");
-    let mut names: Vec<String> = std::fs::read_dir(&targets)
-        .with_context(|| format!("{} cannot be read", targets.display()))?
-        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
-        .filter(|name| only.is_none_or(|part| name.contains(part)))
-        .collect();
-    names.sort();
-    if !works(&mut cargo(&["fuzz", "--version"])) {
-        succeed(&mut cargo(&["install", "--locked", "cargo-fuzz"]))?;
-    }
-    for name in names {
-        println!("\n== fuzz {name}");
-        let limit = format!("-max_total_time={seconds}");
-        let mut fuzz = command("cargo", &["fuzz", "run", "--sanitizer", "none", &name, "--"]);
-        succeed(fuzz.arg(limit).arg("-max_len=65536").env("RUSTC_BOOTSTRAP", "1"))?;
-    }
-    Ok(())
-}
