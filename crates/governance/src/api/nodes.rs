@@ -1,16 +1,19 @@
 //! Nodes.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::collections::BTreeMap;
+
 use coco_adapter::{Call, ErrorResponse, Response};
 use coco_crypto::Digest;
 use coco_kv::Tx;
-use serde::Deserialize;
-use serde_json::{Map, Value as Json, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
 use super::request::{ApiVersion, id_param, not_found};
 use super::{Endpoints, Governance};
-use crate::tables::{NODE_ENDORSED_CERTS, NODES, NodeInfo, QuoteFormat, QuoteInfo, TableError};
+use crate::tables::{
+    Base64, NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem, QuoteFormat, QuoteInfo,
+    TableError,
+};
 
 pub(super) fn add_to(endpoints: &mut Endpoints) {
     let any = ApiVersion::Preview;
@@ -21,7 +24,7 @@ pub(super) fn add_to(endpoints: &mut Endpoints) {
 fn nodes(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     let mut value = Vec::new();
     for (id, info) in NODES.rows(call.tx)? {
-        value.push(describe(call.tx, &id, &info)?);
+        value.push(describe(call.tx, &id, info)?);
     }
     call.reply(&json!({"value": value}))
 }
@@ -30,66 +33,87 @@ fn node(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse> 
     let id = id_param(call, "nodeId")?;
     let info = NODES.get(call.tx, &id)?;
     let info = info.ok_or_else(|| not_found(format!("Node {id} does not exist.")))?;
-    let description = describe(call.tx, &id, &info)?;
+    let description = describe(call.tx, &id, info)?;
     call.reply(&description)
 }
 
-fn describe(tx: &mut Tx, id: &Digest, info: &NodeInfo) -> Result<Json, TableError> {
-    let mut interfaces = Map::new();
-    for (name, interface) in &info.rpc_interfaces {
-        let published = interface.published_address.as_ref().unwrap_or(&interface.bind_address);
-        let mut shown = json!({"publishedAddress": published});
-        if let Some(protocol) = &interface.app_protocol {
-            shown["protocol"] = protocol.as_str().into();
-        }
-        interfaces.insert(name.clone(), shown);
-    }
-    let mut node = json!({
-        "nodeId": id.to_string(),
-        "status": info.status,
-        "nodeData": info.node_data,
-        "retiredCommitted": info.retired_committed,
-        "quoteInfo": describe_quote(&info.quote_info),
-        "rpcInterfaces": interfaces,
+/// A node as the API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeDescription {
+    node_id: String,
+    status: NodeStatus,
+    node_data: Json,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<Pem>,
+    retired_committed: bool,
+    quote_info: QuoteDescription,
+    rpc_interfaces: BTreeMap<String, InterfaceDescription>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InterfaceDescription {
+    published_address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
+}
+
+fn describe(tx: &mut Tx, id: &Digest, info: NodeInfo) -> Result<NodeDescription, TableError> {
+    let interfaces = info.rpc_interfaces.into_iter().map(|(name, interface)| {
+        let published_address = interface.published_address.unwrap_or(interface.bind_address);
+        (name, InterfaceDescription { published_address, protocol: interface.app_protocol })
     });
-    if let Some(cert) = NODE_ENDORSED_CERTS.get(tx, id)? {
-        node["certificate"] = cert.0.into();
-    }
-    Ok(node)
+    Ok(NodeDescription {
+        node_id: id.to_string(),
+        status: info.status,
+        node_data: info.node_data,
+        certificate: NODE_ENDORSED_CERTS.get(tx, id)?,
+        retired_committed: info.retired_committed,
+        quote_info: QuoteDescription::of(info.quote_info),
+        rpc_interfaces: interfaces.collect(),
+    })
 }
 
-fn describe_quote(info: &QuoteInfo) -> Json {
-    let mut shown = json!({"format": info.format});
-    if info.format == QuoteFormat::InsecureVirtual {
-        shown["rawQuote"] = STANDARD.encode(&info.quote.0).into();
-        if let Some(details) = virtual_details(&info.quote.0) {
-            shown["details"] = details;
+/// Evidence as the API shows it; which fields there are depends on its format.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum QuoteDescription {
+    #[serde(rename_all = "camelCase")]
+    Virtual {
+        format: QuoteFormat,
+        raw_quote: Base64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        details: Option<VirtualDetails>,
+    },
+    #[serde(rename_all = "camelCase")]
+    Hardware {
+        format: QuoteFormat,
+        quote: Base64,
+        endorsements: Base64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        uvm_endorsements: Option<Base64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        endorsed_tcb: Option<String>,
+    },
+}
+
+/// What the software TEE says of itself.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all(serialize = "camelCase"))]
+struct VirtualDetails {
+    measurement: String,
+    host_data: String,
+    report_data: String,
+}
+
+impl QuoteDescription {
+    fn of(info: QuoteInfo) -> Self {
+        let QuoteInfo { format, quote, endorsements, uvm_endorsements, endorsed_tcb } = info;
+        if format == QuoteFormat::InsecureVirtual {
+            let details = serde_json::from_slice(&quote.0).ok();
+            return Self::Virtual { format, raw_quote: quote, details };
         }
-        return shown;
+        Self::Hardware { format, quote, endorsements, uvm_endorsements, endorsed_tcb }
     }
-    shown["quote"] = STANDARD.encode(&info.quote.0).into();
-    shown["endorsements"] = STANDARD.encode(&info.endorsements.0).into();
-    if let Some(endorsements) = &info.uvm_endorsements {
-        shown["uvmEndorsements"] = STANDARD.encode(&endorsements.0).into();
-    }
-    if let Some(tcb) = &info.endorsed_tcb {
-        shown["endorsedTcb"] = tcb.as_str().into();
-    }
-    shown
-}
-
-/// What the software TEE says of itself, if it says it in the known form.
-fn virtual_details(quote: &[u8]) -> Option<Json> {
-    #[derive(Deserialize)]
-    struct Claims {
-        measurement: String,
-        host_data: String,
-        report_data: String,
-    }
-    let claims: Claims = serde_json::from_slice(quote).ok()?;
-    Some(json!({
-        "measurement": claims.measurement,
-        "hostData": claims.host_data,
-        "reportData": claims.report_data,
-    }))
 }

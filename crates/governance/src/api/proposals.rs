@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use coco_adapter::{Call, ErrorCode, ErrorResponse, Response};
 use coco_crypto::{Digest, sha256, sha256_concat};
 use coco_kv::Tx;
-use serde::Deserialize;
-use serde_json::{Value as Json, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::request::{
     ApiVersion, id_param, no_content, root_at_read, signed_by_active, text_response,
@@ -15,7 +15,8 @@ use super::{Endpoints, Governance};
 use crate::decision::{Court, Undecided, remove_other_closed_proposals};
 use crate::replay::{self, Submission};
 use crate::tables::{
-    Base64, COSE_HISTORY, PROPOSALS, PROPOSALS_INFO, ProposalInfo, ProposalState, SERVICE_CONFIG,
+    Base64, COSE_HISTORY, Failure, PROPOSALS, PROPOSALS_INFO, ProposalInfo, ProposalState,
+    SERVICE_CONFIG,
 };
 
 pub(super) fn add_to(endpoints: &mut Endpoints) {
@@ -37,14 +38,14 @@ fn create(governance: &Governance, call: &mut Call<'_>) -> Result<Response, Erro
             format!("Header parameter created_at is later than {}.", replay::LATEST_CREATED_AT_S);
         return Err(ErrorResponse::bad_request(ErrorCode::InvalidCreatedAt, message));
     }
-    let signature = sha256(&signed.envelope.signature);
+    let signature = &signed.envelope.signature;
     let root = root_at_read(call)?;
-    let id = sha256_concat(&[root.as_ref(), signature.as_ref()]);
+    let id = sha256_concat(&[root.as_ref(), sha256(signature).as_ref()]);
     // A read dependency: of two submissions at once the second runs again and finds the first.
     if PROPOSALS.has(call.tx, &id) {
         return Err(ErrorResponse::internal("Proposal ID collision."));
     }
-    refuse_replay(call.tx, signed.created_at_s, &signature, &id)?;
+    refuse_replay(call.tx, signed.created_at_s, signature, &id)?;
 
     let content = signed.envelope.content.as_ref();
     let proposal = std::str::from_utf8(content).map_err(|_| invalid_proposal("it is not UTF-8"))?;
@@ -155,23 +156,31 @@ fn read_ballot(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorRes
 }
 
 /// A proposal as the API shows it.
-fn summary(id: &Digest, info: &ProposalInfo) -> Json {
-    let mut summary = json!({
-        "proposalId": id.to_string(),
-        "proposerId": info.proposer_id,
-        "proposalState": info.state,
-        "ballotCount": info.ballots.len(),
-    });
-    if let Some(votes) = &info.final_votes {
-        summary["finalVotes"] = json!(votes);
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary<'a> {
+    proposal_id: String,
+    proposer_id: &'a str,
+    proposal_state: ProposalState,
+    ballot_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    final_votes: Option<&'a BTreeMap<String, bool>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vote_failures: Option<&'a BTreeMap<String, Failure>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a Failure>,
+}
+
+fn summary<'a>(id: &Digest, info: &'a ProposalInfo) -> Summary<'a> {
+    Summary {
+        proposal_id: id.to_string(),
+        proposer_id: &info.proposer_id,
+        proposal_state: info.state,
+        ballot_count: info.ballots.len(),
+        final_votes: info.final_votes.as_ref(),
+        vote_failures: info.vote_failures.as_ref(),
+        failure: info.failure.as_ref(),
     }
-    if let Some(failures) = &info.vote_failures {
-        summary["voteFailures"] = json!(failures);
-    }
-    if let Some(failure) = &info.failure {
-        summary["failure"] = json!(failure);
-    }
-    summary
 }
 
 fn court<'a, 'call: 'a>(
@@ -207,7 +216,7 @@ fn invalid_proposal(why: &str) -> ErrorResponse {
 fn refuse_replay(
     tx: &mut Tx,
     created_at_s: u64,
-    signature: &Digest,
+    signature: &[u8],
     id: &Digest,
 ) -> Result<(), ErrorResponse> {
     let configured = SERVICE_CONFIG.get(tx)?.and_then(|it| it.recent_cose_proposals_window_size);

@@ -6,7 +6,7 @@ use coco_crypto::Digest;
 use coco_kv::Tx;
 use http::{HeaderValue, StatusCode, header};
 
-use crate::tables::{MEMBERS, MemberStatus, TableError};
+use crate::tables::{MEMBERS, MemberStatus, SERVICE_INFO, ServiceStatus, TableError};
 
 /// A version of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,7 +159,7 @@ pub(super) fn no_content() -> Response {
     response
 }
 
-/// All ids of a table in hex, for lists.
+/// A 404 for something that is not in the governed state.
 pub(super) fn not_found(message: impl Into<String>) -> ErrorResponse {
     ErrorResponse::not_found(ErrorCode::ResourceNotFound, message)
 }
@@ -171,8 +171,7 @@ impl From<TableError> for ErrorResponse {
     }
 }
 
-/// Whether a member may be activated or a share issued depends on the service being open.
+/// Whether the service serves participants.
 pub(super) fn service_is_open(tx: &mut Tx) -> Result<bool, TableError> {
-    use crate::tables::{SERVICE_INFO, ServiceStatus};
     Ok(SERVICE_INFO.get(tx)?.is_some_and(|service| service.status == ServiceStatus::Open))
 }

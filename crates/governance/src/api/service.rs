@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use coco_adapter::{Call, ErrorResponse, Response};
 use coco_crypto::{PublicKey, RsaPublicKey};
-use serde_json::{Map, Value as Json, json};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
 
 use super::request::{ApiVersion, not_found, text_response};
 use super::{Endpoints, Governance};
 use crate::replay;
 use crate::tables::{
-    CA_CERT_BUNDLES, CONSTITUTION, JWT_ISSUERS, JWT_PUBLIC_SIGNING_KEYS, JwtKey, SERVICE_CONFIG,
-    SERVICE_INFO, SGX_MEASUREMENTS, SNP_HOST_DATA, SNP_MEASUREMENTS, SNP_TCB_VERSIONS,
-    SNP_UVM_ENDORSEMENTS, VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
+    CA_CERT_BUNDLES, CONSTITUTION, JWT_ISSUERS, JWT_PUBLIC_SIGNING_KEYS, JwtIssuer, JwtKey,
+    PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT, Pem, SERVICE_CONFIG, SERVICE_INFO, SGX_MEASUREMENTS,
+    SNP_HOST_DATA, SNP_MEASUREMENTS, SNP_TCB_VERSIONS, SNP_UVM_ENDORSEMENTS, ServiceStatus,
+    VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
 };
 
 /// Longest validity of certificates when the configuration does not say.
@@ -26,37 +28,60 @@ pub(super) fn add_to(endpoints: &mut Endpoints) {
     endpoints.get("/service/jwk", any, "Token issuers and their keys", jwk);
 }
 
+/// The service as the API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceDescription {
+    status: ServiceStatus,
+    certificate: Pem,
+    recovery_count: u64,
+    creation_transaction_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous_service_creation_transaction_id: Option<String>,
+    service_data: Json,
+    configuration: ConfigurationDescription,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigurationDescription {
+    recovery_threshold: u64,
+    maximum_node_certificate_validity_days: u64,
+    maximum_service_certificate_validity_days: u64,
+    recent_cose_proposals_window_size: u64,
+}
+
 fn info(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     let service = SERVICE_INFO
         .get(call.tx)?
         .ok_or_else(|| not_found("Service information is not available."))?;
     let config = SERVICE_CONFIG.get(call.tx)?.unwrap_or_default();
-    let window = config.recent_cose_proposals_window_size.unwrap_or(replay::DEFAULT_WINDOW);
     let days = |days: Option<u64>| days.unwrap_or(DEFAULT_VALIDITY_DAYS);
-    let mut body = json!({
-        "status": service.status,
-        "certificate": service.cert,
-        "recoveryCount": service.recovery_count.unwrap_or(0),
-        "creationTransactionId": service.current_service_create_txid,
-        "serviceData": service.service_data,
-        "configuration": {
-            "recoveryThreshold": config.recovery_threshold,
-            "maximumNodeCertificateValidityDays":
-                days(config.maximum_node_certificate_validity_days),
-            "maximumServiceCertificateValidityDays":
-                days(config.maximum_service_certificate_validity_days),
-            "recentCoseProposalsWindowSize": window,
+    let window = config.recent_cose_proposals_window_size.unwrap_or(replay::DEFAULT_WINDOW);
+    let description = ServiceDescription {
+        status: service.status,
+        certificate: service.cert,
+        recovery_count: service.recovery_count.unwrap_or(0),
+        creation_transaction_id: service.current_service_create_txid,
+        previous_service_creation_transaction_id: previous_create_txid(call)?,
+        service_data: service.service_data,
+        configuration: ConfigurationDescription {
+            recovery_threshold: config.recovery_threshold,
+            maximum_node_certificate_validity_days: days(
+                config.maximum_node_certificate_validity_days,
+            ),
+            maximum_service_certificate_validity_days: days(
+                config.maximum_service_certificate_validity_days,
+            ),
+            recent_cose_proposals_window_size: window,
         },
-    });
-    if let Some(previous) = previous_create_txid(call)? {
-        body["previousServiceCreationTransactionId"] = previous.into();
-    }
-    call.reply(&body)
+    };
+    call.reply(&description)
 }
 
 /// The first transaction of the service that this one recovered: its epoch in the endorsement.
 fn previous_create_txid(call: &mut Call<'_>) -> Result<Option<String>, ErrorResponse> {
-    let endorsement = crate::tables::PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT.get(call.tx)?;
+    let endorsement = PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT.get(call.tx)?;
     let previous = endorsement.filter(|link| link.endorsement_epoch_end.is_some());
     Ok(previous.map(|link| link.endorsement_epoch_begin))
 }
@@ -89,30 +114,52 @@ fn join_policy(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorRes
     call.reply(&body)
 }
 
-fn jwk(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
-    let mut issuers = Map::new();
-    for (name, issuer) in JWT_ISSUERS.rows(call.tx)? {
-        let mut shown = json!({"autoRefresh": issuer.auto_refresh});
-        if let Some(bundle) = issuer.ca_cert_bundle_name {
-            shown["caCertBundleName"] = bundle.into();
-        }
-        issuers.insert(name, shown);
-    }
-    let mut keys = Map::new();
-    for (kid, of_kid) in JWT_PUBLIC_SIGNING_KEYS.rows(call.tx)? {
-        keys.insert(kid, of_kid.iter().map(shown_key).collect());
-    }
-    let bundles: BTreeMap<_, _> = CA_CERT_BUNDLES.rows(call.tx)?.into_iter().collect();
-    call.reply(&json!({"issuers": issuers, "keys": keys, "caCertBundles": bundles}))
+/// Who signs tokens, as the API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenDescription {
+    issuers: BTreeMap<String, IssuerDescription>,
+    keys: BTreeMap<String, Vec<KeyDescription>>,
+    ca_cert_bundles: BTreeMap<String, String>,
 }
 
-fn shown_key(key: &JwtKey) -> Json {
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct IssuerDescription {
+    auto_refresh: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_cert_bundle_name: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KeyDescription {
+    public_key: String,
+    issuer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    constraint: Option<String>,
+}
+
+fn jwk(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    let issuers = JWT_ISSUERS.rows(call.tx)?.into_iter().map(|(name, issuer)| {
+        let JwtIssuer { auto_refresh, ca_cert_bundle_name, .. } = issuer;
+        (name, IssuerDescription { auto_refresh, ca_cert_bundle_name })
+    });
+    let keys = JWT_PUBLIC_SIGNING_KEYS.rows(call.tx)?.into_iter();
+    let keys = keys.map(|(kid, keys)| (kid, keys.into_iter().map(describe_key).collect()));
+    let description = TokenDescription {
+        issuers: issuers.collect(),
+        keys: keys.collect(),
+        ca_cert_bundles: CA_CERT_BUNDLES.rows(call.tx)?.into_iter().collect(),
+    };
+    call.reply(&description)
+}
+
+fn describe_key(key: JwtKey) -> KeyDescription {
     let der = &key.public_key.0;
     let ec = PublicKey::from_spki_der(der).map(|key| key.to_pem());
     let pem = ec.or_else(|_| RsaPublicKey::from_spki_der(der).map(|key| key.to_pem()));
-    let mut shown = json!({"publicKey": pem.unwrap_or_default(), "issuer": key.issuer});
-    if let Some(constraint) = &key.constraint {
-        shown["constraint"] = constraint.as_str().into();
-    }
-    shown
+    // A key of another kind verifies nothing; it is listed without its text.
+    let public_key = pem.unwrap_or_default();
+    KeyDescription { public_key, issuer: key.issuer, constraint: key.constraint }
 }

@@ -221,7 +221,7 @@ fn more_trust_makes_other_open_proposals_void() {
 fn a_restarted_node_retires_the_old_one() {
     let service = Service::open();
     let cert = coco_crypto::x509::Certificate::from_pem(&service.cert).unwrap();
-    let mut restart = || {
+    let restart = || {
         let node = new_node(&cert, &service.keys.key, service.environment_entropy());
         let mut tx = service.store.begin();
         restart_service(&mut tx, &node).unwrap();

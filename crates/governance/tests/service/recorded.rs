@@ -1,11 +1,16 @@
-//! The governed tables of recorded CCF services read into our types, and written back are the same
-//! bytes wherever the value has the present format.
+//! Recorded CCF services: their governed tables read into our types and, written back, are the same
+//! bytes wherever the value has the present format; their constitution runs here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use coco_governance::default_constitution;
 use coco_governance::tables::{self, Cell, Table, TableKey, TableValue};
+use coco_kv::WriteSet;
 use coco_ledger::{ChunkName, ChunkReader, Entry};
+use serde_json::json;
+
+use super::harness::{Member, Service};
 
 /// The value read and written back.
 type RoundTrip = fn(&[u8], &[u8]) -> Result<Vec<u8>, String>;
@@ -96,34 +101,71 @@ fn recorded_tables_read_and_write_back() {
     let Some(root) = vectors("ccf") else { return };
     let typed = typed_tables();
     let (mut checked, mut unequal) = (BTreeMap::<String, usize>::new(), 0);
-    for file in ledger_files(&root) {
-        let bytes = std::fs::read(&file).unwrap();
-        let name: ChunkName = file.file_name().unwrap().to_str().unwrap().parse().unwrap();
-        let chunk = ChunkReader::new(name, &bytes).unwrap();
-        for entry in chunk.entries() {
-            let writes = Entry::parse(entry.unwrap().bytes).unwrap().public_writes().unwrap();
-            for map in writes.maps() {
-                let name = map.name().as_str();
-                let framework = name.starts_with("public:ccf.");
-                if !framework || NOT_OURS.contains(&name) {
-                    continue;
+    for writes in ledger_files(&root).iter().flat_map(|file| transactions(file)) {
+        for map in writes.maps() {
+            let name = map.name().as_str();
+            let framework = name.starts_with("public:ccf.");
+            if !framework || NOT_OURS.contains(&name) {
+                continue;
+            }
+            let round_trip = typed.get(name).unwrap_or_else(|| panic!("no type for {name}"));
+            for (key, value) in map.puts() {
+                let ours = round_trip(key, value)
+                    .unwrap_or_else(|why| panic!("{name} {}: {why}", value.escape_ascii()));
+                if ours != value.as_slice() {
+                    assert!(is_older_form(&ours, value), "{name}: {}", value.escape_ascii());
+                    unequal += 1;
                 }
-                let round_trip = typed.get(name).unwrap_or_else(|| panic!("no type for {name}"));
-                for (key, value) in map.puts() {
-                    let ours = round_trip(key, value)
-                        .unwrap_or_else(|why| panic!("{name} {}: {why}", value.escape_ascii()));
-                    if ours != value.as_slice() {
-                        assert!(is_older_form(&ours, value), "{name}: {}", value.escape_ascii());
-                        unequal += 1;
-                    }
-                    *checked.entry(name.to_owned()).or_default() += 1;
-                }
+                *checked.entry(name.to_owned()).or_default() += 1;
             }
         }
     }
     let total: usize = checked.values().sum();
     eprintln!("{total} values of {} tables, {unequal} in an older form", checked.len());
     assert!(total > 500 && checked.len() > 25, "{checked:?}");
+}
+
+/// What each transaction of a chunk writes in plain text.
+fn transactions(file: &Path) -> Vec<WriteSet> {
+    let bytes = std::fs::read(file).unwrap();
+    let name: ChunkName = file.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let chunk = ChunkReader::new(name, &bytes).unwrap();
+    let entries = chunk.entries().map(|entry| Entry::parse(entry.unwrap().bytes).unwrap());
+    entries.map(|entry| entry.public_writes().unwrap()).collect()
+}
+
+/// CCF's own constitution, as a service that was started with it recorded it.
+#[test]
+fn ccfs_constitution_governs_here_too() {
+    let Some(root) = vectors("ccf/cose_flipflop_service") else { return };
+    let first = transactions(&root.join("ledger/ledger_1-14.committed")).remove(0);
+    let recorded = first.map(tables::CONSTITUTION.name()).and_then(|map| map.get(&[0; 8]));
+    let constitution: String = serde_json::from_slice(recorded.unwrap().unwrap()).unwrap();
+
+    let service = Service::with_constitution(constitution);
+    for member in &service.members {
+        service.activate(member);
+    }
+    service.pass("transition_service_to_open", json!({"next_service_identity": service.cert}));
+    let user = Member::new("user0", false, service.environment_entropy());
+    service.pass("set_user", json!({"cert": user.cert.to_pem(), "user_data": {"role": "auditor"}}));
+    service.get(&format!("/service/users/{}", user.id)).expect(200);
+    service.pass("set_recovery_threshold", json!({"recovery_threshold": 3}));
+    let endpoint = json!({
+        "js_module": "app.js", "js_function": "hello", "mode": "readonly",
+        "forwarding_required": "never", "authn_policies": ["user_cert"], "openapi": {},
+    });
+    let bundle = json!({
+        "metadata": {"endpoints": {"/hello": {"get": endpoint}}},
+        "modules": [{"name": "app.js", "module": "export function hello() {}"}],
+    });
+    service.pass("set_js_app", json!({"bundle": bundle, "disable_bytecode_cache": false}));
+    let shown = service.get("/service/javascript-app").expect(200).json();
+    assert_eq!(shown["endpoints"]["/hello"]["GET"]["jsModule"], "/app.js");
+    let noise = service.propose(json!([{"name": "no_such_action", "args": {}}]));
+    noise.refused(400, "ProposalFailedToValidate");
+    service.pass("set_constitution", json!({"constitution": default_constitution()}));
+    assert_eq!(service.get("/service/constitution").text(), default_constitution());
 }
 
 fn ledger_files(root: &Path) -> Vec<PathBuf> {
@@ -136,7 +178,6 @@ fn ledger_files(root: &Path) -> Vec<PathBuf> {
 /// The recorded data, or `None` with a word about it.
 fn vectors(name: &str) -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    #[allow(clippy::disallowed_methods, reason = "a test finds its data by the environment")]
     let (root, in_ci) = (std::env::var_os("COCO_VECTORS"), std::env::var_os("CI"));
     let path = root.map_or_else(|| PathBuf::from(default), PathBuf::from).join(name);
     if path.is_dir() {
