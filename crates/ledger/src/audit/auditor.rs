@@ -78,7 +78,7 @@ impl Place {
 
     fn fault(&self, kind: impl Into<FaultKind>) -> Fault {
         let (file, seqno) = (self.file.to_string(), Some(self.seqno));
-        Fault { file, offset: self.offset, seqno, kind: kind.into() }
+        Fault { file, offset: self.offset, seqno, kind: Box::new(kind.into()) }
     }
 }
 
@@ -236,7 +236,7 @@ impl Auditor {
         let last = self.places.last_key_value().map(|(_, place)| place.clone());
         let fault = |kind| match &last {
             Some(place) => place.fault(kind),
-            None => Fault { file: String::new(), offset: 0, seqno: None, kind },
+            None => Fault { file: String::new(), offset: 0, seqno: None, kind: Box::new(kind) },
         };
         if let Some(suspect) = self.suspect {
             return Err(suspect);
@@ -375,7 +375,7 @@ impl Auditor {
 
     /// The first entry whose leaf is not the one that `stored` has for it.
     fn first_other_leaf(&self, stored: &MerkleTree) -> Option<&Place> {
-        self.places.iter().map(|(_, place)| place).find(|place| {
+        self.places.values().find(|place| {
             let leaf = |tree: &MerkleTree| -> Option<Digest> { tree.leaf(place.seqno.0) };
             leaf(stored).is_some_and(|expected| leaf(&self.tree).is_some_and(|own| own != expected))
         })

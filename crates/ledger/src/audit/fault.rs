@@ -21,7 +21,7 @@ pub struct Fault {
     /// The faulty entry, by its place in the ledger; `None` if the file as a whole is at fault.
     pub seqno: Option<Seqno>,
     /// What is wrong.
-    pub kind: FaultKind,
+    pub kind: Box<FaultKind>,
 }
 
 impl fmt::Display for Fault {
@@ -36,7 +36,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.kind)
+        Some(&*self.kind)
     }
 }
 

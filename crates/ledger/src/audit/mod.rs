@@ -85,7 +85,7 @@ pub fn chunk_order(names: impl IntoIterator<Item = String>) -> Result<Vec<String
             Ok(ChunkName { state: ChunkState::CommittedPrefix { .. }, .. }) => {}
             Ok(chunk) => chunks.push((chunk, name)),
             Err(ChunkNameError::NotAChunk) if name.starts_with("ledger_") => {
-                let kind = ChunkNameError::NotAChunk.into();
+                let kind = Box::new(ChunkNameError::NotAChunk.into());
                 return Err(Fault { file: name, offset: 0, seqno: None, kind });
             }
             Err(_) => {}

@@ -320,14 +320,14 @@ fn renamed_and_missing_chunks_are_named() {
                 chunks.remove(index);
                 let fault = audit_chunks(&service, &chunks, false).unwrap_err();
                 assert_eq!(fault.seqno.unwrap().0, first, "{fault}");
-                assert!(matches!(fault.kind, FaultKind::Gap { .. }));
+                assert!(matches!(*fault.kind, FaultKind::Gap { .. }));
             }
             first = next;
         }
         let mut chunks = service.chunks.clone();
         chunks[0].0.push('x');
         let fault = audit_chunks(&service, &chunks, false).unwrap_err();
-        assert!(matches!(fault.kind, FaultKind::Name(_)));
+        assert!(matches!(*fault.kind, FaultKind::Name(_)));
     }
 }
 
@@ -341,7 +341,7 @@ fn another_service_is_refused() {
         for (name, bytes) in &one.chunks {
             auditor.chunk(name, bytes, &mut |_| {}).unwrap();
         }
-        assert_eq!(auditor.finish().unwrap_err().kind, FaultKind::OtherService);
+        assert_eq!(*auditor.finish().unwrap_err().kind, FaultKind::OtherService);
     }
 }
 
@@ -370,6 +370,6 @@ fn an_audit_goes_on_from_a_snapshot() {
 fn an_empty_ledger_is_refused() {
     for service in recorded() {
         let fault = audit_chunks(&service, &[], false).unwrap_err();
-        assert_eq!(fault.kind, FaultKind::NoChunks);
+        assert_eq!(*fault.kind, FaultKind::NoChunks);
     }
 }

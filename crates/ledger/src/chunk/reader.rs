@@ -96,7 +96,7 @@ impl<'a> ChunkReader<'a> {
             return Err(misplaced);
         };
         let positions = cursor.rest();
-        if positions.len() % 4 != 0 {
+        if !positions.len().is_multiple_of(4) {
             return Err(misplaced);
         }
         Ok(Self { name, entries, positions: Some(positions) })

@@ -276,11 +276,14 @@ impl<'a> Scan<'a> {
         is_whole && !self.lost_a_sector(fault)
     }
 
+    /// Whether a sector of the entry is one that the disk lost: what this batch wrote there reads as
+    /// the zeros written ahead. What earlier batches wrote to the same sector is still there.
     fn lost_a_sector(&self, fault: &Fault) -> bool {
         let first = fault.offset - fault.offset % SECTOR_BYTES;
         (first..fault.end.min(self.content_end)).step_by(SECTOR_BYTES).any(|at| {
+            let start = at.max(self.kept_end);
             let end = self.file.len().min(at + SECTOR_BYTES);
-            self.file.get(at..end).is_some_and(|sector| sector.iter().all(|byte| *byte == 0))
+            self.file.get(start..end).is_some_and(|lost| lost.iter().all(|byte| *byte == 0))
         })
     }
 
