@@ -159,15 +159,20 @@ fn a_flipped_bit_is_never_cut_silently() {
 #[test]
 fn a_lost_sector_of_the_last_sync_is_cut() {
     let (ledger, name, file, ends) = open_chunk();
-    // The second batch was lost in part, the third reached the disk in the same sync.
+    // The second batch was lost in part, the third reached the disk in the same sync. The first
+    // sector of a batch holds the end of the batch before it, which was on the disk already.
     let (_, end) = last_signature_before(&ledger, &ends, ends[4]);
-    let first_sector = end.div_ceil(512);
-    let mut damaged = file.clone();
-    damaged[first_sector * 512..(first_sector + 1) * 512].fill(0);
-    let recovered = recover_open_chunk(name, &damaged, Some(&ledger.secrets)).unwrap();
-    let kept = last_signature_before(&ledger, &ends, first_sector * 512);
-    assert_eq!((recovered.last.map(|tx_id| tx_id.seqno.0), recovered.end_offset as usize), kept);
-    assert!(recovered.cut.is_some());
+    let shared = end..end.next_multiple_of(512);
+    let own = shared.end..shared.end + 512;
+    for lost in [shared, own] {
+        let mut damaged = file.clone();
+        damaged[lost.clone()].fill(0);
+        let recovered = recover_open_chunk(name, &damaged, Some(&ledger.secrets)).unwrap();
+        let kept = last_signature_before(&ledger, &ends, lost.start);
+        let found = (recovered.last.map(|tx_id| tx_id.seqno.0), recovered.end_offset as usize);
+        assert_eq!(found, kept);
+        assert!(recovered.cut.is_some());
+    }
 }
 
 #[test]
