@@ -1,47 +1,27 @@
-//! Governance: the constitution, proposals and ballots, members, participants, nodes, and the
-//! tables all of that lives in.
+//! Governance: members decide, by proposals and ballots, what the service is and whom it trusts.
 //!
-//! [`tables`] names every governed map with typed keys and values, for whoever reads them (the
-//! enclave authenticates callers with them):
+//! The rules are a *constitution*: JavaScript with three functions that members themselves can
+//! replace. This crate runs it, keeps what it decides in governed tables, and serves CCF's `/gov`
+//! API. It holds no keys and reacts to nothing: the enclave lends it the service's keys
+//! ([`ServiceControl`]) and acts on what is committed.
 //!
-//! | what | tables |
-//! |---|---|
-//! | members | [`MEMBER_CERTS`], [`MEMBERS`], [`MEMBER_ENCRYPTION_KEYS`], [`MEMBER_ACKS`] |
-//! | participants | [`USER_CERTS`], [`USERS`] |
-//! | nodes | [`NODES`], [`NODE_ENDORSED_CERTS`] |
-//! | code manifest | [`VIRTUAL_MEASUREMENTS`], [`VIRTUAL_HOST_DATA`], [`SNP_MEASUREMENTS`], ... |
-//! | service | [`SERVICE_INFO`], [`SERVICE_CONFIG`], [`CONSTITUTION`] |
-//! | proposals | [`PROPOSALS`], [`PROPOSALS_INFO`], [`COSE_HISTORY`], [`COSE_RECENT_PROPOSALS`] |
-//! | applications | [`MODULES`], [`ENDPOINTS`], [`JS_RUNTIME_OPTIONS`], ... |
-//! | tokens | [`JWT_ISSUERS`], [`JWT_PUBLIC_SIGNING_KEYS`], [`CA_CERT_BUNDLES`] |
-//! | key custody | [`RECOVERY_SHARES`], [`HISTORICAL_ENCRYPTED_LEDGER_SECRET`], ... |
+//! ```text
+//!   signed proposal ──▶ replay window ──▶ validate() ──▶ resolve() ──┐ Open
+//!   signed ballot   ───────────────────▶ every ballot ──▶ resolve() ─┤ Rejected
+//!                                                                    │ Accepted
+//!   governed tables ◀── actions ◀── apply(), with the node's natives ┘
+//! ```
 //!
-//! [`MEMBER_CERTS`]: tables::MEMBER_CERTS
-//! [`MEMBERS`]: tables::MEMBERS
-//! [`MEMBER_ENCRYPTION_KEYS`]: tables::MEMBER_ENCRYPTION_KEYS
-//! [`MEMBER_ACKS`]: tables::MEMBER_ACKS
-//! [`USER_CERTS`]: tables::USER_CERTS
-//! [`USERS`]: tables::USERS
-//! [`NODES`]: tables::NODES
-//! [`NODE_ENDORSED_CERTS`]: tables::NODE_ENDORSED_CERTS
-//! [`VIRTUAL_MEASUREMENTS`]: tables::VIRTUAL_MEASUREMENTS
-//! [`VIRTUAL_HOST_DATA`]: tables::VIRTUAL_HOST_DATA
-//! [`SNP_MEASUREMENTS`]: tables::SNP_MEASUREMENTS
-//! [`SERVICE_INFO`]: tables::SERVICE_INFO
-//! [`SERVICE_CONFIG`]: tables::SERVICE_CONFIG
-//! [`CONSTITUTION`]: tables::CONSTITUTION
-//! [`PROPOSALS`]: tables::PROPOSALS
-//! [`PROPOSALS_INFO`]: tables::PROPOSALS_INFO
-//! [`COSE_HISTORY`]: tables::COSE_HISTORY
-//! [`COSE_RECENT_PROPOSALS`]: tables::COSE_RECENT_PROPOSALS
-//! [`MODULES`]: tables::MODULES
-//! [`ENDPOINTS`]: tables::ENDPOINTS
-//! [`JS_RUNTIME_OPTIONS`]: tables::JS_RUNTIME_OPTIONS
-//! [`JWT_ISSUERS`]: tables::JWT_ISSUERS
-//! [`JWT_PUBLIC_SIGNING_KEYS`]: tables::JWT_PUBLIC_SIGNING_KEYS
-//! [`CA_CERT_BUNDLES`]: tables::CA_CERT_BUNDLES
-//! [`RECOVERY_SHARES`]: tables::RECOVERY_SHARES
-//! [`HISTORICAL_ENCRYPTED_LEDGER_SECRET`]: tables::HISTORICAL_ENCRYPTED_LEDGER_SECRET
+//! * A step that fails writes nothing: the request is answered 500 and the transaction dropped.
+//! * A signed proposal counts once; its id binds it to the state that its signer's node read.
+//! * Scripts read governed tables only; `apply` alone writes them, and only through the store.
+//! * A service opens only with enough recovery members for its threshold, and the default
+//!   constitution lets none of them go below it.
+//!
+//! [`tables`] names every governed map with typed keys and values, for whoever reads them; the
+//! enclave authenticates callers with `MEMBER_CERTS`, `USER_CERTS`, `NODES` and
+//! `JWT_PUBLIC_SIGNING_KEYS`. [`default_constitution`] is our own text. [`genesis`] writes the
+//! transactions that nobody can vote on: those that start a service or its only node.
 //!
 //! ```
 //! use coco_crypto::sha256;

@@ -15,6 +15,11 @@ actions.set_member = {
   },
   apply(args) {
     const id = ccf.strToBuf(ccf.pemToId(args.cert));
+    // A member who is set again must acknowledge again, and is out until then.
+    const earlier = read(governed("members.info"), id);
+    if (earlier?.status === "Active" && readService().status === "Open") {
+      checkMemberCanLeave(isRecoveryMember(id, earlier));
+    }
     governed("members.certs").set(id, ccf.strToBuf(args.cert));
     if (isGiven(args.encryption_pub_key)) {
       const keys = governed("members.encryption_public_keys");
@@ -88,7 +93,7 @@ function countActiveRecoveryMembers() {
 
 function checkMemberCanLeave(holdsShare) {
   if (countActiveMembers(() => true) === 1) {
-    throw new Error("The last active member cannot be removed");
+    throw new Error("There would be no active member left");
   }
   if (!holdsShare) return;
   const threshold = readConfig().recovery_threshold;

@@ -268,6 +268,9 @@ fn members_come_and_go_within_the_threshold() {
     service.get(&gone).refused(404, "ResourceNotFound");
     let why = remove(&service.members[1]).refused(500, "InternalError");
     assert!(why.contains("would be less than recovery threshold (2)"), "{why}");
+    let again = json!({"cert": service.members[1].cert.to_pem()});
+    let why = service.decide("set_member", again).refused(500, "InternalError");
+    assert!(why.contains("would be less than recovery threshold (2)"), "{why}");
 
     let newcomer = Member::new("newcomer", true, service.environment_entropy());
     let key = newcomer.encryption.as_ref().unwrap().public().to_pem();
@@ -289,6 +292,17 @@ fn members_come_and_go_within_the_threshold() {
 
     let args = json!({"member_id": "00".repeat(32)});
     service.pass("remove_member", args);
+}
+
+#[test]
+fn somebody_stays() {
+    let service = Service::new();
+    service.activate(&service.members[0]);
+    let args = json!({"member_id": service.members[0].id.to_string()});
+    let proposal = service.propose(json!([{"name": "remove_member", "args": args}]));
+    let id = proposal.expect(200).json()["proposalId"].as_str().unwrap().to_owned();
+    let why = service.vote(&service.members[0], &id, YES).refused(500, "InternalError");
+    assert!(why.contains("There would be no active member left"), "{why}");
 }
 
 #[test]
@@ -389,6 +403,8 @@ fn code_manifests_are_governed() {
     service.pass("add_snp_uvm_endorsement", feed("two", "7"));
     let tcb = json!({"boot_loader": 4, "tee": 0, "snp": 24, "microcode": 219});
     service.pass("set_snp_minimum_tcb_version", json!({"cpuid": "00a00f11", "tcb_version": tcb}));
+    let hex = json!({"cpuid": "00a00f12", "tcb_version": "db18000000000004"});
+    service.pass("set_snp_minimum_tcb_version_hex", hex);
     service.pass("add_snp_measurement", json!({"measurement": "ab".repeat(48)}));
     service.pass("add_node_code", json!({"code_id": "cd".repeat(32)}));
     service.pass("add_virtual_measurement", json!({"measurement": "v2"}));
@@ -400,6 +416,7 @@ fn code_manifests_are_governed() {
         assert_eq!((version.snp, version.fmc), (Some(24), None));
     });
     let shown = service.get("/service/join-policy").expect(200).json();
+    assert_eq!(shown["snp"]["tcbVersions"]["00a00f12"]["microcode"], 0xdb);
     assert_eq!(shown["snp"]["uvmEndorsements"]["did:x509:a"]["two"], json!({"svn": "7"}));
     assert_eq!(shown["snp"]["tcbVersions"]["00a00f11"]["microcode"], 219);
     assert_eq!(shown["sgx"]["measurements"], json!(["cd".repeat(32)]));
@@ -408,6 +425,7 @@ fn code_manifests_are_governed() {
     service.pass("remove_snp_uvm_endorsement", json!({"did": "did:x509:a", "feed": "one"}));
     service.pass("remove_snp_uvm_endorsement", json!({"did": "did:x509:a", "feed": "two"}));
     service.pass("remove_snp_minimum_tcb_version", json!({"cpuid": "00a00f11"}));
+    service.pass("remove_snp_minimum_tcb_version", json!({"cpuid": "00a00f12"}));
     service.pass("remove_snp_measurement", json!({"measurement": "ab".repeat(48)}));
     service.pass("remove_node_code", json!({"code_id": "cd".repeat(32)}));
     service.pass("remove_virtual_measurement", json!({"measurement": "v2"}));

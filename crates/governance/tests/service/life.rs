@@ -1,18 +1,23 @@
 //! The life of a service, as its members live it.
 
+use std::sync::Arc;
+
 use coco_crypto::cose::CoseSign1;
-use coco_crypto::{GcmCipher, PublicKey, Share, sha256, sha256_concat};
+use coco_crypto::{GcmCipher, KeyPair, PublicKey, Share, sha256, sha256_concat};
 use coco_governance::genesis::{GenesisError, NewService, restart_service};
 use coco_governance::tables::{
     COSE_HISTORY, ENDPOINTS, HISTORICAL_ENCRYPTED_LEDGER_SECRET, MEMBERS, MODULES, MemberStatus,
     NODES, NodeStatus, PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT, PROPOSALS, Pem, RECOVERY_SHARES,
     SERVICE_INFO, ServiceConfig, ServiceStatus, USER_CERTS, USERS,
 };
-use coco_governance::{create_service, default_constitution};
-use coco_kv::{Store, TxId, View};
+use coco_governance::{
+    LedgerPeriod, ServiceControl, create_service, default_constitution, renew_custody,
+};
+use coco_kv::{Seqno, Store, TxId, View};
+use coco_ledger::LedgerSecret;
 use serde_json::{Value as Json, json};
 
-use super::harness::{Member, NO, Service, YES, founding, new_node};
+use super::harness::{Keys, Member, NO, Service, YES, founding, new_node};
 
 #[test]
 fn a_service_is_born_activated_and_opened() {
@@ -239,6 +244,74 @@ fn a_restarted_node_retires_the_old_one() {
     let empty = &mut Store::new(View(2)).begin();
     let node = new_node(&cert, &service.keys.key, service.environment_entropy());
     assert!(matches!(restart_service(empty, &node), Err(GenesisError::Table(_))));
+}
+
+/// The keys of a service after a new ledger secret came into use.
+struct Renewed<'a> {
+    before: &'a Keys,
+    latest: Arc<LedgerSecret>,
+}
+
+impl ServiceControl for Renewed<'_> {
+    fn service_key(&self) -> Arc<KeyPair> {
+        self.before.service_key()
+    }
+
+    fn ledger_secret(&self) -> LedgerPeriod {
+        let previous_stored_at = Some(Seqno(9));
+        LedgerPeriod { valid_from: Seqno(20), secret: self.latest.clone(), previous_stored_at }
+    }
+
+    fn previous_ledger_secret(&self) -> Option<LedgerPeriod> {
+        Some(self.before.ledger_secret())
+    }
+}
+
+#[test]
+fn a_new_ledger_secret_goes_into_custody_with_the_one_before() {
+    let service = Service::open();
+    let before = service.look(|tx| RECOVERY_SHARES.expect(tx)).unwrap();
+    let latest = Arc::new(LedgerSecret::new([8; 32]));
+    let renewed = Renewed { before: &service.keys, latest: latest.clone() };
+    let entropy = service.environment_entropy();
+    let mut tx = service.store.begin();
+    renew_custody(&mut tx, &renewed, entropy).unwrap();
+
+    let shares = RECOVERY_SHARES.expect(&mut tx).unwrap();
+    assert_ne!(shares, before);
+    assert_eq!(shares.previous_secret_stored_version, Some(9));
+    let history = HISTORICAL_ENCRYPTED_LEDGER_SECRET.expect(&mut tx).unwrap();
+    assert_eq!(history.next_version, Some(20));
+    let previous = history.previous_ledger_secret.unwrap();
+    assert_eq!((previous.version, previous.previous_secret_stored_version), (1, None));
+    let sealed = GcmCipher::parse(&previous.encrypted_data.0).unwrap();
+    let secret = sealed.open(latest.key(), b"").unwrap();
+    assert_eq!(secret.as_slice(), service.keys.secret.key().as_bytes());
+
+    // A service that is not open has no shares to renew.
+    let opening = Service::active();
+    let mut tx = opening.store.begin();
+    renew_custody(&mut tx, &renewed, entropy).unwrap();
+    assert_eq!(RECOVERY_SHARES.get(&mut tx), Ok(None));
+    assert!(HISTORICAL_ENCRYPTED_LEDGER_SECRET.get(&mut tx).unwrap().is_some());
+}
+
+#[test]
+fn an_owner_recovers_alone() {
+    let service = Service::open();
+    let owner = Member::new("owner", true, service.environment_entropy());
+    let key = owner.encryption.as_ref().unwrap();
+    let args = json!({"cert": owner.cert.to_pem(), "recovery_role": "Owner",
+        "encryption_pub_key": key.public().to_pem()});
+    service.pass("set_member", args);
+    service.activate(&owner);
+    let shares = service.look(|tx| RECOVERY_SHARES.expect(tx)).unwrap();
+    let encrypted = &shares.encrypted_shares[&owner.id.to_string()];
+    let full = Share::parse(&key.decrypt_oaep(&encrypted.0, b"").unwrap()).unwrap();
+    assert!(full.is_full_key());
+    let wrapped = GcmCipher::parse(&shares.wrapped_latest_ledger_secret.0).unwrap();
+    let secret = wrapped.open(&full.wrapping_key(), b"").unwrap();
+    assert_eq!(secret.as_slice(), service.keys.secret.key().as_bytes());
 }
 
 #[test]

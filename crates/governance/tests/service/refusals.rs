@@ -2,6 +2,7 @@
 
 use coco_adapter::Caller;
 use coco_governance::default_constitution;
+use coco_governance::tables::{SERVICE_INFO, ServiceInfo, ServiceStatus};
 use http::Method;
 use serde_json::json;
 
@@ -168,6 +169,36 @@ fn recovery_is_refused_while_there_is_nothing_to_recover() {
     let other = format!("/recovery/members/{}:recover", service.members[1].id);
     let reply = service.post(member, "recovery_share", None, &other, body);
     reply.refused(400, "InvalidAuthenticationInfo");
+}
+
+/// A service that another implementation left in the middle of a recovery.
+#[test]
+fn recovery_from_shares_is_refused_plainly() {
+    let service = Service::active();
+    let put_status = |status| {
+        let mut tx = service.store.begin();
+        let info = SERVICE_INFO.expect(&mut tx).unwrap();
+        SERVICE_INFO.put(&mut tx, &ServiceInfo { status, ..info });
+        service.store.commit(tx, |_, _| ()).unwrap();
+    };
+    put_status(ServiceStatus::WaitingForRecoveryShares);
+    let member = &service.members[0];
+    let path = format!("/recovery/members/{}:recover", member.id);
+    let body = br#"{"share": "AA=="}"#;
+    let reply = service.post(member, "recovery_share", None, &path, body);
+    reply.refused(501, "NotImplemented");
+    let why = service.decide("set_recovery_threshold", json!({"recovery_threshold": 1}));
+    let why = why.refused(500, "InternalError");
+    assert!(why.contains("if service is WaitingForRecoveryShares"), "{why}");
+
+    put_status(ServiceStatus::Recovering);
+    let args = json!({"next_service_identity": service.cert});
+    let why = service.decide("transition_service_to_open", args).refused(500, "InternalError");
+    assert!(why.contains("needs args.previous_service_identity too"), "{why}");
+    let args =
+        json!({"next_service_identity": service.cert, "previous_service_identity": service.cert});
+    let why = service.decide("transition_service_to_open", args).refused(500, "InternalError");
+    assert!(why.contains("does not recover services from members' shares yet"), "{why}");
 }
 
 #[test]
