@@ -23,8 +23,8 @@ use super::transport::Transport;
 use super::{Dispatch, Reply, Session};
 use crate::host::{BoxFuture, Host};
 
-/// Smallest buffer hyper can parse a request head in.
-const MIN_HEADER_BUFFER_BYTES: usize = 8 * 1024;
+/// How much hyper reads ahead at most, unless heads may be larger.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What a session's requests need.
 pub(super) struct Exchange {
@@ -45,7 +45,7 @@ pub(super) async fn serve_http1(exchange: Arc<Exchange>) {
         .auto_date_header(false)
         .max_headers(limits.max_header_count)
         .max_header_size(limits.max_header_bytes)
-        .max_buf_size(limits.max_header_bytes.max(MIN_HEADER_BUFFER_BYTES) * 2)
+        .max_buf_size(READ_BUFFER_BYTES.max(limits.max_header_bytes.saturating_mul(2)))
         .half_close(true);
     let answering = exchange.clone();
     let service = service_fn(move |request| answer(answering.clone(), request));
@@ -57,8 +57,8 @@ pub(super) async fn serve_http1(exchange: Arc<Exchange>) {
 /// Serves HTTP/2 until the session ends.
 pub(super) async fn serve_http2(exchange: Arc<Exchange>) {
     let limits = exchange.session.interface.limits;
-    let streams = Streams::default();
-    let mut builder = http2::Builder::new(streams.clone());
+    let arrivals = Arrivals::default();
+    let mut builder = http2::Builder::new(arrivals.clone());
     builder
         .auto_date_header(false)
         .max_concurrent_streams(limits.max_concurrent_streams)
@@ -69,7 +69,7 @@ pub(super) async fn serve_http2(exchange: Arc<Exchange>) {
     let service = service_fn(move |request| answer(answering.clone(), request));
     let connection = builder.serve_connection(exchange.transport.clone(), service);
     let told = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
-    drive(&exchange, connection, told, Some(streams)).await;
+    drive(&exchange, connection, told, Some(Streams::new(arrivals))).await;
 }
 
 /// Runs a connection turn by turn: everything that can be done is done, then sent.
@@ -332,29 +332,35 @@ impl<'a> Stall<'a> {
 }
 
 /// HTTP/2 streams run on their session's task, not as tasks of their own.
-#[derive(Clone, Default)]
 struct Streams {
-    arriving: Arc<Mutex<Vec<BoxFuture<'static, ()>>>>,
-    running: Arc<Mutex<FuturesUnordered<BoxFuture<'static, ()>>>>,
+    arrivals: Arrivals,
+    running: FuturesUnordered<BoxFuture<'static, ()>>,
 }
 
-impl<F> hyper::rt::Executor<F> for Streams
+/// Where hyper leaves the streams that it wants to be run.
+#[derive(Clone, Default)]
+struct Arrivals(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
+
+impl<F> hyper::rt::Executor<F> for Arrivals
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        self.arriving.lock().push(Box::pin(stream));
+        self.0.lock().push(Box::pin(stream));
     }
 }
 
 impl Streams {
-    /// Runs the streams that can run; whether any did.
+    fn new(arrivals: Arrivals) -> Self {
+        Self { arrivals, running: FuturesUnordered::new() }
+    }
+
+    /// Runs the streams that can run; whether any is new or done.
     fn run(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut running = self.running.lock();
-        let arrived = std::mem::take(&mut *self.arriving.lock());
+        let arrived = std::mem::take(&mut *self.arrivals.0.lock());
         let mut ran = !arrived.is_empty();
-        running.extend(arrived);
-        while let Poll::Ready(Some(())) = running.poll_next_unpin(cx) {
+        self.running.extend(arrived);
+        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {
             ran = true;
         }
         ran

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -114,26 +115,29 @@ impl Listener {
 
     /// Accepts sessions until [`stop`](Self::stop).
     pub async fn serve(self: Arc<Self>) {
-        let mut stopped = std::pin::pin!(self.stopped.notified());
-        stopped.as_mut().enable();
-        while !self.stopping.load(Ordering::Acquire) {
-            let mut accept = self.host.accept(&self.interface.name);
-            let accepted = std::future::poll_fn(|cx| {
-                if stopped.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(None);
-                }
-                accept.as_mut().poll(cx).map(Some)
-            })
-            .await;
+        while let Some(accepted) = self.unless_stopped(self.host.accept(&self.interface.name)).await
+        {
             match accepted {
-                None => break,
-                Some(Ok(accepted)) => self.admit(accepted),
-                Some(Err(error)) => {
+                Ok(accepted) => self.admit(accepted),
+                Err(error) => {
                     tracing::warn!(interface = self.interface.name, %error, "accept failed");
                     self.host.sleep(ACCEPT_RETRY).await;
                 }
             }
         }
+    }
+
+    /// The future's value, unless the listener is stopped first.
+    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let (mut future, mut stopped) = (pin!(future), pin!(self.stopped.notified()));
+        stopped.as_mut().enable();
+        std::future::poll_fn(|cx| {
+            if self.stopping.load(Ordering::Acquire) || stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 
     /// Stops accepting, lets requests in flight finish and ends the sessions.
@@ -181,27 +185,11 @@ struct Place {
 impl Place {
     async fn run(mut self, accepted: Accepted, over_soft_cap: bool) {
         let listener = self.listener.clone();
-        let timeouts = listener.interface.timeouts;
-        let handshake = listener.shake_hands(accepted);
-        let Some(Some(mut channel)) =
-            within(listener.host.as_ref(), timeouts.handshake, handshake).await
-        else {
-            return;
-        };
+        let begun = listener.unless_stopped(listener.begin(accepted)).await;
+        let Some(Some((channel, is_http2))) = begun else { return };
         let peer = channel.peer_certificate().and_then(PeerCertificate::from_der);
         let session = Arc::new(Session::new(listener.interface.clone(), peer, over_soft_cap));
         self.register(&session);
-        let first_bytes = std::future::poll_fn(|cx| {
-            session.waker.register(cx.waker());
-            if session.is_closing() {
-                return Poll::Ready(None);
-            }
-            channel.poll_is_http2(cx).map(Result::ok)
-        });
-        let idle = timeouts.idle.unwrap_or(Duration::MAX);
-        let Some(Some(is_http2)) = within(listener.host.as_ref(), idle, first_bytes).await else {
-            return;
-        };
         let exchange = Arc::new(Exchange {
             host: listener.host.clone(),
             session,
@@ -236,6 +224,19 @@ impl Drop for Place {
 }
 
 impl Listener {
+    /// The handshake, and which HTTP the client speaks; `None` when it does not get that far.
+    async fn begin(&self, accepted: Accepted) -> Option<(Channel, bool)> {
+        let timeouts = self.interface.timeouts;
+        let handshake = self.shake_hands(accepted);
+        let mut channel = within(self.host.as_ref(), timeouts.handshake, handshake).await??;
+        let first_bytes = std::future::poll_fn(|cx| channel.poll_is_http2(cx));
+        let is_http2 = match timeouts.idle {
+            Some(idle) => within(self.host.as_ref(), idle, first_bytes).await?,
+            None => first_bytes.await,
+        };
+        Some((channel, is_http2.ok()?))
+    }
+
     /// The TLS handshake, if the interface has TLS; `None` when it failed.
     async fn shake_hands(&self, accepted: Accepted) -> Option<Channel> {
         let stream = ReadAhead::new(accepted.stream);
