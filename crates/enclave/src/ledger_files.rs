@@ -1,9 +1,12 @@
 //! The ledger's files on the host's disk: where batches go.
 
+use std::collections::BTreeMap;
+
 use coco_consensus::Batch;
 use coco_kv::Seqno;
 use coco_ledger::{
-    ChunkWriter, ChunkWriterError, EntryError, FRAME_HEADER_BYTES, FileOperation, FrameHeader,
+    ChunkState, ChunkWriter, ChunkWriterError, EntryError, FRAME_HEADER_BYTES, FileOperation,
+    FrameHeader,
 };
 
 use crate::host::DiskOp;
@@ -24,11 +27,16 @@ pub(crate) enum AppendError {
 /// Turns batches into operations on chunk files.
 pub(crate) struct LedgerFiles {
     writer: ChunkWriter,
+    /// Chunks completed by a batch that is not committed: its position, by the chunk's first entry.
+    completed_by: BTreeMap<Seqno, Seqno>,
+    /// Renames that wait for these batches: a chunk is named committed only when it is whole on
+    /// the disk.
+    held: Vec<(Seqno, FileOperation)>,
 }
 
 impl LedgerFiles {
     pub fn new(writer: ChunkWriter) -> Self {
-        Self { writer }
+        Self { writer, completed_by: BTreeMap::new(), held: Vec::new() }
     }
 
     /// What appends the batch.
@@ -49,23 +57,53 @@ impl LedgerFiles {
         if found != expected {
             return Err(AppendError::Count { found, expected });
         }
-        Ok(self.operations())
+        let operations = self.writer.take_operations();
+        for operation in &operations {
+            if let FileOperation::Rename { to, .. } = operation
+                && matches!(to.state, ChunkState::Complete { .. })
+            {
+                self.completed_by.insert(to.start, batch.last.seqno);
+            }
+        }
+        Ok(self.hold_back(operations))
     }
 
     /// What renames chunks that are committed as a whole; often nothing.
     pub fn commit(&mut self, seqno: Seqno) -> Vec<DiskOp> {
+        self.completed_by.retain(|_, batch| *batch > seqno);
         self.writer.commit(seqno);
-        self.operations()
+        let (ready, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|(batch, _): &(Seqno, FileOperation)| *batch <= seqno);
+        self.held = held;
+        let mut operations: Vec<_> =
+            Vec::from_iter(ready).into_iter().map(|(_, rename)| rename).collect();
+        operations.extend(self.writer.take_operations());
+        self.hold_back(operations)
     }
 
     /// What cuts off the zeros written ahead, when the ledger is closed.
     pub fn trim(&mut self) -> Vec<DiskOp> {
         self.writer.trim();
-        self.operations()
+        let operations = self.writer.take_operations();
+        self.hold_back(operations)
     }
 
-    fn operations(&mut self) -> Vec<DiskOp> {
-        disk_operations(self.writer.take_operations())
+    fn hold_back(&mut self, operations: Vec<FileOperation>) -> Vec<DiskOp> {
+        let mut now = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let waits_for = match &operation {
+                FileOperation::Rename { to, .. } if to.is_committed() => {
+                    self.completed_by.get(&to.start)
+                }
+                _ => None,
+            };
+            match waits_for {
+                Some(batch) => self.held.push((*batch, operation)),
+                None => now.push(operation),
+            }
+        }
+        disk_operations(now)
     }
 }
 

@@ -1,0 +1,392 @@
+//! The commit pipeline on a simulated host: commitment, receipts, history, snapshots, limits.
+
+mod simulated;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use coco_adapter::{Outcome, TxStatus};
+use coco_crypto::sha256;
+use coco_enclave::host::Area;
+use coco_enclave::node::Node;
+use coco_enclave::pipeline::{CommitError, ReceiptError};
+use coco_kv::{MapName, Seqno, TxId};
+use coco_ledger::{Leaf, SnapshotFile};
+use simulated::node::{audited, start};
+use simulated::{SimulatedDisk, in_virtual_time};
+
+fn put(node: &Node, key: &str, value: &str) -> coco_kv::Tx {
+    let mut tx = node.pipeline().store().begin();
+    tx.put(&MapName::new("records"), key, value);
+    tx.put(&MapName::new("public:log"), key, value);
+    tx
+}
+
+async fn put_committed(node: &Node, key: &str, value: &str) -> TxId {
+    let tx = put(node, key, value);
+    let (executed, committed) = node.pipeline().commit_and_wait(tx, &Outcome::default()).unwrap();
+    assert_eq!(committed.await, TxStatus::Committed);
+    executed.tx_id
+}
+
+fn service_key(node: &Node) -> coco_crypto::PublicKey {
+    node.identity().service_certificate.public_key().unwrap()
+}
+
+#[test]
+fn a_new_service_begins_as_ccf_does_and_audits() {
+    let disk = SimulatedDisk::new();
+    let key = in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        assert_eq!(node.pipeline().last_committed(), TxId::new(2, 2));
+        let tx_id = put_committed(&node, "a", "1").await;
+        assert_eq!(tx_id, TxId::new(2, 3));
+        assert_eq!(node.pipeline().view_history(), [Seqno(1), Seqno(1)]);
+        node.shutdown().await;
+        let refused = node.pipeline().commit(put(&node, "b", "2"), &Outcome::default());
+        assert_eq!(refused, Err(CommitError::Stopped));
+        service_key(&node)
+    });
+    let report = audited(&disk, key);
+    assert_eq!((report.last_signed, report.last), (TxId::new(2, 4), TxId::new(2, 4)));
+    assert_eq!(disk.names(Area::Ledger), ["ledger_1"]);
+    let second = in_virtual_time(async { start(2, &disk, "Start", "").await.map(|_| ()) });
+    let message = second.unwrap_err().to_string();
+    assert_eq!(message, "On start, ledger directory should not exist or be empty (ledger)");
+}
+
+#[test]
+fn an_idle_service_writes_nothing() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        let before = disk.submissions();
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        assert_eq!(disk.submissions(), before);
+        // A transaction nobody waits for is signed after the delay.
+        let executed = node.pipeline().commit(put(&node, "a", "1"), &Outcome::default()).unwrap();
+        assert_eq!(node.pipeline().status(executed.tx_id), TxStatus::Pending);
+        tokio::time::sleep(Duration::from_millis(9)).await;
+        assert_eq!(node.pipeline().status(executed.tx_id), TxStatus::Pending);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(node.pipeline().status(executed.tx_id), TxStatus::Committed);
+    });
+}
+
+#[test]
+fn a_lone_waiter_is_served_at_once_and_many_share_batches() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        let began = tokio::time::Instant::now();
+        put_committed(&node, "a", "1").await;
+        assert!(began.elapsed() <= Duration::from_millis(2), "{:?}", began.elapsed());
+
+        let batches = node.pipeline().metrics().batches;
+        let writers: Vec<_> = (0..100)
+            .map(|writer| {
+                let node = node.clone();
+                tokio::spawn(async move {
+                    let key = format!("key {writer}");
+                    put_committed(&node, &key, "x").await
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let batches = node.pipeline().metrics().batches - batches;
+        assert!(batches <= 5, "{batches} batches for 100 waiters");
+    });
+}
+
+#[test]
+fn statuses_and_receipts_follow_a_transaction() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        let pipeline = node.pipeline();
+        let claims = sha256(b"claims");
+        let outcome = Outcome { claims: Some(claims), ..Outcome::default() };
+        let executed = pipeline.commit(put(&node, "a", "1"), &outcome).unwrap();
+        let tx_id = executed.tx_id;
+        let pending = Err(ReceiptError::PendingOrUnknown(tx_id));
+        assert_eq!(pipeline.receipt(tx_id).await.map(|_| ()), pending);
+        assert_eq!(pipeline.wait_committed(tx_id).await, TxStatus::Committed);
+
+        let receipt = pipeline.receipt(tx_id).await.unwrap();
+        receipt.verify_claims(&service_key(&node), claims).unwrap();
+        let cose = pipeline.cose_receipt(tx_id).await.unwrap().unwrap();
+        cose.verify_claims(&service_key(&node), claims).unwrap();
+
+        let signature = TxId { seqno: tx_id.seqno.next(), ..tx_id };
+        let receipt = pipeline.receipt(signature).await.unwrap();
+        assert!(matches!(receipt.proof.leaf, Leaf::Digest(_)));
+        receipt.verify(&service_key(&node)).unwrap();
+        assert!(pipeline.cose_receipt(signature).await.unwrap().is_none());
+
+        let other_view = TxId::new(1, tx_id.seqno.0);
+        assert_eq!(pipeline.wait_committed(other_view).await, TxStatus::Invalid);
+        let invalid = pipeline.receipt(other_view).await;
+        assert_eq!(invalid.map(|_| ()), Err(ReceiptError::Invalid(other_view)));
+        let root = pipeline.root_at(signature.seqno).unwrap();
+        assert_ne!(Some(root), pipeline.root_at(tx_id.seqno));
+        assert_eq!(pipeline.root_at(Seqno(1_000)), None);
+    });
+}
+
+#[test]
+fn a_root_can_be_had_before_the_batch_is_cut() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        let executed = node.pipeline().commit(put(&node, "a", "1"), &Outcome::default()).unwrap();
+        let root = node.pipeline().root_at(executed.tx_id.seqno).unwrap();
+        assert_eq!(node.pipeline().status(executed.tx_id), TxStatus::Pending);
+        assert_eq!(node.pipeline().wait_committed(executed.tx_id).await, TxStatus::Committed);
+        // The signature that follows signs exactly this root.
+        let signature = TxId { seqno: executed.tx_id.seqno.next(), ..executed.tx_id };
+        let receipt = node.pipeline().receipt(signature).await.unwrap();
+        assert_eq!(receipt.proof.leaf, Leaf::Digest(root));
+    });
+}
+
+#[test]
+fn the_past_is_fetched_from_the_files_and_proven() {
+    let disk = SimulatedDisk::new();
+    let small = r#", "ledger": {"chunk_size": "4KB"}"#;
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", small).await.unwrap();
+        let mut written = Vec::new();
+        for number in 0..60 {
+            let value = format!("value {number}");
+            written.push((put_committed(&node, "key", &value).await, value));
+        }
+        let pipeline = node.pipeline();
+        assert!(disk.names(Area::Ledger).len() > 10);
+        for (tx_id, value) in &written {
+            let state = pipeline.historical_state(*tx_id).await.unwrap();
+            assert_eq!(state.tx_id, *tx_id);
+            state.receipt.verify(&service_key(&node)).unwrap();
+            for map in ["records", "public:log"] {
+                let map = state.state.map(&MapName::new(map)).unwrap();
+                assert_eq!(&*map.get(b"key").unwrap().value, value.as_bytes());
+            }
+            assert_eq!(*state.receipt, *pipeline.receipt(*tx_id).await.unwrap());
+            assert!(pipeline.historical_state_now(*tx_id).is_some());
+        }
+        let last = pipeline.last_committed().seqno;
+        assert!(pipeline.state_range(7, Seqno(1), last.next(), 60).is_none());
+        let states = loop {
+            match pipeline.state_range(7, Seqno(1), last, 60) {
+                Some(states) => break states,
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        assert_eq!(states.len() as u64, last.0);
+        assert!(pipeline.drop_cached_states(7));
+        assert!(!pipeline.drop_cached_states(7));
+
+        // What the host changes is noticed and not served.
+        let victim = written[30].0;
+        let chunks = disk.names(Area::Ledger);
+        let holds = |name: &&String| {
+            let name: coco_ledger::ChunkName = name.parse().unwrap();
+            name.start <= victim.seqno && name.end().is_some_and(|end| victim.seqno <= end)
+        };
+        let chunk = chunks.iter().find(holds).unwrap();
+        disk.tamper(Area::Ledger, chunk, |bytes| {
+            let at = bytes.windows(8).position(|window| window == b"value 30").unwrap();
+            bytes[at] ^= 1;
+        });
+        node.shutdown().await;
+    });
+    let error = in_virtual_time(async {
+        start(2, &disk, "Restart", "").await.map(|_| ()).unwrap_err().to_string()
+    });
+    assert!(error.contains("is damaged") && error.contains("ledger_"), "{error}");
+}
+
+#[test]
+fn a_damaged_chunk_is_not_served() {
+    let disk = SimulatedDisk::new();
+    let small = r#", "ledger": {"chunk_size": "4KB"}, "historical_cache_soft_limit": "1B""#;
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", small).await.unwrap();
+        let mut written = Vec::new();
+        for number in 0..20 {
+            written.push(put_committed(&node, "key", &format!("value {number:02}")).await);
+        }
+        for name in disk.names(Area::Ledger) {
+            disk.tamper(Area::Ledger, &name, |bytes| {
+                let found = bytes.windows(8).position(|window| window == b"value 03");
+                found.into_iter().for_each(|at| bytes[at] ^= 1);
+            });
+        }
+        let pipeline = node.pipeline();
+        assert!(pipeline.historical_state(written[10]).await.is_ok());
+        let damaged = pipeline.historical_state(written[3]).await.map(|_| ()).unwrap_err();
+        assert!(matches!(damaged, ReceiptError::NotAvailable { .. }), "{damaged}");
+        let ReceiptError::NotAvailable { reason, .. } = damaged else { return };
+        assert!(reason.contains("offset"), "{reason}");
+        // Its receipt is still in memory.
+        assert!(pipeline.receipt(written[3]).await.is_ok());
+    });
+}
+
+#[test]
+fn too_many_uncommitted_transactions_are_refused() {
+    let disk = SimulatedDisk::new();
+    let few = r#", "consensus": {"max_uncommitted_tx_count": 10}"#;
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", few).await.unwrap();
+        let mut outcomes = Vec::new();
+        for number in 0..20 {
+            let tx = put(&node, &number.to_string(), "x");
+            outcomes.push(node.pipeline().commit(tx, &Outcome::default()));
+        }
+        assert!(outcomes[..10].iter().all(Result::is_ok));
+        assert!(outcomes[10..].iter().all(|outcome| *outcome == Err(CommitError::TooManyPending)));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(node.pipeline().commit(put(&node, "later", "x"), &Outcome::default()).is_ok());
+    });
+}
+
+#[test]
+fn a_transaction_beyond_the_limit_is_refused() {
+    let disk = SimulatedDisk::new();
+    let small = r#", "ledger": {"max_transaction_size": "1KB"}"#;
+    // The limit is for applications; the first transaction fits it too or the service is not made.
+    in_virtual_time(async {
+        let refused = start(1, &disk, "Start", small).await.map(|_| ()).unwrap_err();
+        assert!(refused.to_string().contains("more than 1024"), "{refused}");
+    });
+}
+
+#[test]
+fn snapshots_are_written_when_due_and_verify() {
+    let disk = SimulatedDisk::new();
+    let often = r#", "snapshots": {"tx_count": 20}"#;
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", often).await.unwrap();
+        for number in 0..50 {
+            put_committed(&node, &format!("key {number}"), "x").await;
+        }
+        let forced = Outcome { force_snapshot: true, ..Outcome::default() };
+        let (_, committed) =
+            node.pipeline().commit_and_wait(put(&node, "last", "x"), &forced).unwrap();
+        committed.await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let names = disk.names(Area::Snapshots);
+        assert!(names.len() >= 4, "{names:?}");
+        for name in &names {
+            assert!(name.ends_with(".committed"), "{name}");
+            let bytes = disk.file(Area::Snapshots, name).unwrap();
+            SnapshotFile::parse(&bytes).unwrap().verify(&service_key(&node)).unwrap();
+        }
+        // A snapshot does not bring about the next one.
+        let before = disk.submissions();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(disk.submissions(), before);
+    });
+}
+
+#[test]
+fn conflicting_transfers_keep_their_sum() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        let map = MapName::new("accounts");
+        let mut tx = node.pipeline().store().begin();
+        (0..4_u8).for_each(|account| tx.put(&map, [account], 1_000_u64.to_le_bytes()));
+        node.pipeline().commit(tx, &Outcome::default()).unwrap();
+        let conflicts = Arc::new(AtomicU64::new(0));
+        let tasks: Vec<_> = (0..8_u64)
+            .map(|task| {
+                let (node, conflicts, map) = (node.clone(), conflicts.clone(), map.clone());
+                tokio::spawn(async move {
+                    let mut random = simulated::Random(task);
+                    for _ in 0..50 {
+                        let from = random.below(4) as u8;
+                        let to = (from + 1 + random.below(3) as u8) % 4;
+                        transfer(&node, &map, from, to, random.below(10), &conflicts).await;
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let mut tx = node.pipeline().store().begin();
+        let balance = |tx: &mut coco_kv::Tx, account: u8| {
+            u64::from_le_bytes(tx.get(&map, &[account]).unwrap()[..].try_into().unwrap())
+        };
+        assert_eq!((0..4).map(|account| balance(&mut tx, account)).sum::<u64>(), 4_000);
+        let counted = conflicts.load(Ordering::SeqCst);
+        assert!(counted > 0, "no conflict was provoked");
+        assert_eq!(node.pipeline().metrics().conflicts, counted);
+        node.shutdown().await;
+        audited(&disk, service_key(&node));
+    });
+}
+
+async fn transfer(
+    node: &Node,
+    map: &MapName,
+    from: u8,
+    to: u8,
+    amount: u64,
+    conflicts: &AtomicU64,
+) {
+    loop {
+        let mut tx = node.pipeline().store().begin();
+        let balance = |tx: &mut coco_kv::Tx, account: u8| {
+            u64::from_le_bytes(tx.get(map, &[account]).unwrap()[..].try_into().unwrap())
+        };
+        let (rich, poor) = (balance(&mut tx, from), balance(&mut tx, to));
+        // Others run in between.
+        tokio::task::yield_now().await;
+        tx.put(map, [from], (rich - amount.min(rich)).to_le_bytes());
+        tx.put(map, [to], (poor + amount.min(rich)).to_le_bytes());
+        match node.pipeline().commit(tx, &Outcome::default()) {
+            Ok(_) => return,
+            Err(CommitError::Conflict) => {
+                conflicts.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_failing_disk_stops_the_ledger_and_nothing_is_reported_committed() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        disk.fail_after(1);
+        let tx = put(&node, "a", "1");
+        let (executed, outcome) = node.pipeline().commit_and_wait(tx, &Outcome::default()).unwrap();
+        assert_eq!(outcome.await, TxStatus::Pending);
+        assert_eq!(node.pipeline().status(executed.tx_id), TxStatus::Pending);
+        let refused = node.pipeline().commit(put(&node, "b", "2"), &Outcome::default());
+        assert_eq!(refused, Err(CommitError::Stopped));
+        assert!(node.pipeline().has_failed());
+        node.shutdown().await;
+    });
+}
+
+#[test]
+fn hooks_learn_what_is_committed() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        let seen = Arc::new(AtomicU64::new(0));
+        let counter = seen.clone();
+        let hook = move |tx_id: TxId| counter.store(tx_id.seqno.0, Ordering::SeqCst);
+        node.pipeline().on_committed(Box::new(hook));
+        let tx_id = put_committed(&node, "a", "1").await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(seen.load(Ordering::SeqCst), tx_id.seqno.0 + 1);
+    });
+}

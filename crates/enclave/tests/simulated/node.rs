@@ -1,0 +1,77 @@
+//! Nodes on simulated hosts.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use coco_adapter::Registry;
+use coco_crypto::x509::{DistinguishedName, Validity};
+use coco_crypto::{Certificate, Curve, KeyPair, PublicKey};
+use coco_enclave::config::{Config, Files, StartMemberFiles};
+use coco_enclave::host::Area;
+use coco_enclave::node::{Node, StartError};
+use coco_ledger::audit::{AuditOptions, AuditReport, Auditor, ChunkSource, audit};
+
+use super::{SeededEntropy, SimulatedDisk, SimulatedHost};
+
+/// A configuration with these additions.
+pub fn config(command: &str, additions: &str) -> Config {
+    let start = r#""start": {}"#;
+    let text = format!(
+        r#"{{
+            "network": {{"rpc_interfaces": {{"main": {{"bind_address": "127.0.0.1:8000"}}}}}},
+            "command": {{"type": "{command}", {start}}},
+            "output_files": {{"sealed_service_location": "sealed"}}
+            {additions}
+        }}"#
+    );
+    Config::parse(&text).unwrap()
+}
+
+fn files() -> Files {
+    let entropy = SeededEntropy::new(77);
+    let key = KeyPair::generate(Curve::P256, &entropy).unwrap();
+    let name = DistinguishedName::common_name("member");
+    let validity = Validity::days(1_767_225_600, 365);
+    let certificate = Certificate::for_member(&key, &name, validity, &entropy).unwrap();
+    let member = StartMemberFiles {
+        certificate: certificate.to_pem(),
+        encryption_public_key: None,
+        data: None,
+        recovery_role: None,
+    };
+    Files { members: vec![member], constitution: "// none".to_owned(), ..Files::default() }
+}
+
+/// A node of a new service, or the next node of the service on the disk.
+pub async fn start(
+    seed: u64,
+    disk: &Arc<SimulatedDisk>,
+    command: &str,
+    additions: &str,
+) -> Result<Node, StartError> {
+    let host = Arc::new(SimulatedHost::new(seed, Arc::clone(disk)));
+    let app = Arc::new(Registry::new("test", "Test", ""));
+    Node::start(host, config(command, additions), files(), app).await
+}
+
+/// The ledger's files on a simulated disk.
+pub struct LedgerOf<'a>(pub &'a SimulatedDisk);
+
+impl ChunkSource for LedgerOf<'_> {
+    type Bytes = Vec<u8>;
+    type Error = Infallible;
+
+    fn names(&mut self) -> Result<Vec<String>, Infallible> {
+        Ok(self.0.names(Area::Ledger))
+    }
+
+    fn read(&mut self, name: &str) -> Result<Vec<u8>, Infallible> {
+        Ok(self.0.file(Area::Ledger, name).unwrap())
+    }
+}
+
+/// Verifies the ledger on the disk as an auditor would.
+pub fn audited(disk: &SimulatedDisk, service: PublicKey) -> AuditReport {
+    let options = AuditOptions { service, secrets: None, accept_torn_tail: false };
+    audit(&mut LedgerOf(disk), Auditor::new(options), &mut |_| {}).unwrap()
+}
