@@ -10,7 +10,10 @@ use serde::Deserialize;
 use super::fault::{Fault, FaultKind};
 use super::report::{AuditReport, AuditStats};
 use super::service::{FOLLOWED, ServiceHistory};
-use crate::chunk::{ChunkEntry, ChunkError, ChunkName, ChunkReader, ChunkState};
+use crate::chunk::{
+    ChunkEntry, ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, RecoveredChunk,
+    recover_open_chunk,
+};
 use crate::entry::{Entry, EntryError, EntryFlags, MapBlock};
 use crate::history::ViewHistory;
 use crate::merkle::MerkleTree;
@@ -26,7 +29,8 @@ pub struct AuditOptions {
     pub service: PublicKey,
     /// With secrets, each entry is authenticated and its commit evidence made again.
     pub secrets: Option<LedgerSecrets>,
-    /// Accept that the last entry of the open chunk is not there in full, as after a crash.
+    /// Accept that the last batch of the open chunk is not there in full, as after a crash: it is
+    /// left out, as a node does that starts on these files.
     pub accept_torn_tail: bool,
 }
 
@@ -188,6 +192,10 @@ impl Auditor {
         if found > expected || self.open_chunk {
             return Err(start.fault(FaultKind::Gap { expected, found }));
         }
+        let file = match name.state {
+            ChunkState::Open if self.options.accept_torn_tail => self.without_torn_tail(name, file),
+            _ => file,
+        };
         let chunk =
             ChunkReader::new(name, file).map_err(|error| start.within(name, file).fault(error))?;
         self.stats.chunks += 1;
@@ -203,11 +211,7 @@ impl Auditor {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) if is_torn(&error) && name.state == ChunkState::Open => {
-                    if !self.options.accept_torn_tail {
-                        return Err(place.fault(FaultKind::TornTail(error)));
-                    }
-                    self.torn_tail = Some((file_name.to_owned(), offset));
-                    break;
+                    return Err(place.fault(FaultKind::TornTail(error)));
                 }
                 Err(error) => return Err(place.fault(error)),
             };
@@ -259,6 +263,19 @@ impl Auditor {
             torn_tail: self.torn_tail,
             stats: self.stats,
         })
+    }
+
+    /// What of an open chunk a node would go on with after a crash, if its end is torn.
+    fn without_torn_tail<'f>(&mut self, name: ChunkName, file: &'f [u8]) -> &'f [u8] {
+        let recovered = recover_open_chunk(name, file, self.options.secrets.as_ref());
+        let Ok(RecoveredChunk { cut: Some(cut), .. }) = recovered else { return file };
+        match cut.reason {
+            CutReason::Unsigned | CutReason::Completion => file,
+            _ => {
+                self.torn_tail = Some((name.to_string(), cut.offset));
+                usize::try_from(cut.offset).ok().and_then(|end| file.get(..end)).unwrap_or(file)
+            }
+        }
     }
 
     fn entry(

@@ -62,7 +62,7 @@ pub struct AuditReport {
     pub views: ViewHistory,
     /// The service's identities, the present one last.
     pub identities: Vec<ServiceIdentity>,
-    /// File and offset from which the last entry is not there in full, if that was accepted.
+    /// File and offset from which the last batch was left out, if it is torn and that was accepted.
     pub torn_tail: Option<(String, u64)>,
     /// What was counted.
     pub stats: AuditStats,

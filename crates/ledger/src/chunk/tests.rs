@@ -136,6 +136,30 @@ fn at_every_cut_the_last_whole_batch_is_found() {
 }
 
 #[test]
+fn an_audit_may_leave_a_torn_tail_out() {
+    let (ledger, name, file, ends) = open_chunk();
+    let (_, first) = last_signature_before(&ledger, &ends, ends[3]);
+    for length in (first + 1..file.len()).step_by(101) {
+        let mut torn = file[..length].to_vec();
+        torn.resize(file.len() + 2_000, 0);
+        let mut options = AuditOptions::of_certificate(&ledger.service.to_pem()).unwrap();
+        options.secrets = Some(ledger.secrets.clone());
+        options.accept_torn_tail = true;
+        let mut auditor = Auditor::new(options);
+        auditor.chunk(&name.to_string(), &torn, &mut |_| {}).unwrap();
+        let report = auditor.finish().unwrap();
+        // Zeros that are lost are as good as written.
+        let same = torn.iter().zip(&file).take_while(|(left, right)| left == right).count();
+        let (last, _) = last_signature_before(&ledger, &ends, same);
+        assert_eq!(Some(report.last_signed.seqno.0), last, "{length}");
+        let is_torn = !ends.contains(&same);
+        assert_eq!(report.torn_tail.is_some(), is_torn, "{length}");
+        let strict = audit(&ledger, &[(name.to_string(), torn)]);
+        assert_eq!(strict.is_err(), is_torn, "{length}");
+    }
+}
+
+#[test]
 fn a_flipped_bit_is_never_cut_silently() {
     let (ledger, name, file, ends) = open_chunk();
     let last_start = ends[ends.len() - 2];
