@@ -1,5 +1,8 @@
 //! Restarts: graceful, after crashes at random points, and on damaged disks.
 
+#![allow(clippy::disallowed_methods, reason = "tests are on the host's side")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test")]
+
 mod simulated;
 
 use std::collections::BTreeMap;
@@ -119,7 +122,6 @@ fn crash_again_and_again(seed: u64, rounds: u64, additions: &str) {
 }
 
 /// A few by default; `COCO_SEEDS=100..200` runs others.
-#[expect(clippy::disallowed_methods, reason = "tests are on the host's side")]
 fn seeds() -> std::ops::Range<u64> {
     let asked = std::env::var("COCO_SEEDS").ok();
     let range = asked.as_deref().and_then(|text| {

@@ -329,7 +329,6 @@ pub struct EndorsementsServer {
 
 /// Which protocol a server for endorsements speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::upper_case_acronyms, reason = "CCF's names")]
 pub enum EndorsementsKind {
     /// Azure's.
     #[default]

@@ -146,7 +146,7 @@ impl Node {
             _ => existing_service(&*host, &material).await?,
         };
         let node = assemble(host, config, clock, app, material, origin, &files)?;
-        Ok(node.begin(files).await?)
+        node.begin(files).await
     }
 }
 

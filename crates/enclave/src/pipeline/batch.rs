@@ -90,7 +90,9 @@ mod tests {
     #[test]
     fn the_batch_of_a_position_is_found() {
         let mut recent = RecentBatches::default();
-        [(1, 4), (5, 5), (6, 9)].map(|(first, last)| recent.push(batch(first, last)));
+        for (first, last) in [(1, 4), (5, 5), (6, 9)] {
+            recent.push(batch(first, last));
+        }
         let found = |seqno| recent.holding(Seqno(seqno)).map(|batch| batch.first.0);
         assert_eq!([0, 1, 4, 5, 6, 9, 10].map(found), {
             [None, Some(1), Some(1), Some(5), Some(6), Some(6), None]

@@ -1,6 +1,12 @@
 //! A host in memory: virtual time, seeded randomness, and a disk that loses what was not synced.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::disallowed_methods, reason = "this is the host's side")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helper may fail the test"
+)]
 
 pub mod disk;
 pub mod node;
