@@ -1,4 +1,12 @@
 //! Malformed input of every kind gets the listed status and code, and harms nobody else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "test code, on the host's side"
+)]
 
 mod served;
 mod simulated;

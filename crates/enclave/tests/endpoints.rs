@@ -1,4 +1,12 @@
 //! The built-in endpoints and the rules of dispatch, over a whole node.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "test code, on the host's side"
+)]
 
 mod served;
 mod simulated;

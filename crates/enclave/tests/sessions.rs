@@ -1,4 +1,12 @@
 //! Sessions of a whole node: TLS, HTTP, limits, slow clients, the end.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "test code, on the host's side"
+)]
 
 mod served;
 mod simulated;

@@ -102,7 +102,6 @@ fn not_found(message: impl Into<String>) -> ErrorResponse {
     ErrorResponse::not_found(ErrorCode::ResourceNotFound, message)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
 fn unreadable(error: TableError) -> ErrorResponse {
     tracing::error!(%error, "a governed table cannot be read");
     ErrorResponse::internal(format!("{error}."))
