@@ -6,10 +6,12 @@
 //! ```text
 //!   array_buffer_bytes, view_bytes    a JS buffer ──copy──▶ Vec<u8>
 //!   Bytecode::compile ─▶ Bytecode ─▶ Bytecode::load    a module parsed once, instantiated often
+//!   call_nested, eval_nested         JavaScript from within a native, on the same stack
 //! ```
 //!
 //! Invariants:
 //! * Bytes are copied out before any JavaScript can run again.
+//! * What runs within a native has no more stack than the script that called it.
 //! * A [`Bytecode`] was written by this very process from a module that its compiler accepted:
 //!   there is no way to make one from bytes, nor to read one from a disk or a network.
 //!
@@ -37,6 +39,8 @@
 
 mod buffer;
 mod bytecode;
+mod run;
 
 pub use buffer::{array_buffer_bytes, view_bytes};
 pub use bytecode::Bytecode;
+pub use run::{call_nested, eval_nested};

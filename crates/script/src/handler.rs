@@ -40,7 +40,8 @@ impl ScriptEngine {
         call: &mut Call<'_>,
     ) -> std::result::Result<Response, ScriptError> {
         let stamp = handler.program.stamp;
-        let kept = handler.reuse.and_then(|key| self.take_kept(key, stamp));
+        let reuse = handler.reuse.filter(|_| handler.max_kept > 0);
+        let kept = reuse.and_then(|key| self.take_kept(key, stamp));
         let mut interpreter = kept.map_or_else(|| self.take_idle(), Ok)?;
         interpreter.load(Modules {
             compiled: handler.program.modules.clone(),
@@ -58,7 +59,7 @@ impl ScriptEngine {
             environment: call.environment,
             natives: None,
         };
-        let keep = handler.reuse.is_some();
+        let keep = reuse.is_some();
         let started_ms = call.environment.now_ms();
         let result = interpreter.run(handler.context, handler.limits, lender, keep, |running| {
             global::show_historical_state(&running.ctx, has_realm)?;
@@ -74,7 +75,7 @@ impl ScriptEngine {
             let function = handler.function;
             tracing::info!(target: "coco::script", tag = "app", function, ran_ms, heap_bytes, reused = has_realm, "interpreter metrics");
         }
-        match handler.reuse {
+        match reuse {
             Some(key) if result.is_ok() => {
                 self.keep(key, stamp, interpreter, handler.max_kept);
             }

@@ -157,6 +157,10 @@ impl Interpreter {
         let result = realm.with(|ctx| body(&Running { ctx, budget: &self.budget }));
         self.runtime.set_memory_limit(heap_bytes.saturating_add(HEAP_FOR_EXCEPTION_BYTES));
         result.map_err(|fault| match fault {
+            // Without room for a job, the engine forgets it.
+            Fault::Script(ScriptError::NeverSettles { .. }) if self.is_nearly_full(limits) => {
+                ScriptError::OutOfMemory { limit_bytes: limits.heap_bytes }
+            }
             Fault::Script(error) => error,
             Fault::Engine(error) => self.explain(realm, &error, limits),
             Fault::Conversion(error) => match self.explain(realm, &error, limits) {

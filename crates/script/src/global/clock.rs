@@ -1,5 +1,6 @@
 //! Time and chance, both the node's.
 
+use coco_quickjs::{call_nested, eval_nested};
 use rquickjs::{Ctx, Function, Result, Value};
 
 use crate::call::{self, with_environment};
@@ -30,9 +31,9 @@ pub(super) fn date<'js>(ctx: &Ctx<'js>, original: Value<'js>) -> Result<Value<'j
             { value: Date, writable: true, enumerable: false, configurable: true });
         return Date;
     })";
-    let replace: Function<'js> = ctx.eval(REPLACEMENT)?;
+    let replace: Function<'js> = eval_nested(ctx, REPLACEMENT, "date")?.get()?;
     let now = Function::new(ctx.clone(), now)?.with_name("now")?;
-    replace.call((original, now))
+    call_nested(&replace, replace.as_value(), &[original, now.into_value()])
 }
 
 fn now() -> f64 {

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use coco_adapter::HistoricalState;
 use coco_kv::{MapName, Tx};
+use coco_quickjs::call_nested;
 use rquickjs::function::This;
 use rquickjs::object::Property;
 use rquickjs::proxy::ProxyHandler;
@@ -206,9 +207,10 @@ fn for_each<'js>(ctx: Ctx<'js>, this: This<Object<'js>>, callback: Function<'js>
         });
         entries
     })?;
+    let undefined = Value::new_undefined(ctx.clone());
     for (key, value) in entries {
         let (key, value) = (array_buffer(&ctx, &key)?, array_buffer(&ctx, &value)?);
-        callback.call::<_, ()>((value, key, this.0.clone()))?;
+        call_nested(&callback, &undefined, &[value, key, this.as_value().clone()])?;
     }
     Ok(())
 }

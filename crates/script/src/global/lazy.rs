@@ -1,5 +1,6 @@
 //! Objects whose members are made when they are first looked at.
 
+use coco_quickjs::call_nested;
 use rquickjs::function::Opt;
 use rquickjs::proxy::ProxyHandler;
 use rquickjs::{Ctx, Function, Object, Proxy, Result, Value};
@@ -38,7 +39,9 @@ pub(crate) fn lazy_object<'js>(
             }
             let reflect: Object<'js> = ctx.globals().get("Reflect")?;
             let default: Function<'js> = reflect.get(trap)?;
-            default.call::<_, Value<'js>>((target, key.0))
+            let arguments: Vec<Value<'js>> =
+                std::iter::once(target.into_value()).chain(key.0).collect();
+            call_nested(&default, reflect.as_value(), &arguments)
         };
         handler.set(trap, Function::new(ctx.clone(), look)?)?;
     }
