@@ -393,3 +393,58 @@ fn hooks_learn_what_is_committed() {
         assert_eq!(seen.load(Ordering::SeqCst), tx_id.seqno.0 + 1);
     });
 }
+
+/// Counts the transactions since its last record, as a blockchain protocol makes its blocks.
+struct Blocks(Arc<parking_lot::Mutex<Vec<(u64, u64)>>>);
+
+impl coco_adapter::Adapter for Blocks {
+    fn name(&self) -> &'static str {
+        "blocks"
+    }
+
+    fn find(
+        &self,
+        _tx: &mut coco_kv::Tx,
+        _method: &http::Method,
+        _path: &str,
+    ) -> coco_adapter::Find {
+        coco_adapter::Find::UnknownPath
+    }
+
+    fn execute(
+        &self,
+        _call: &mut coco_adapter::Call<'_>,
+    ) -> Result<coco_adapter::Response, coco_adapter::ErrorResponse> {
+        Err(coco_adapter::ErrorResponse::internal("there is no endpoint"))
+    }
+
+    fn seal(&self, tx: &mut coco_kv::Tx, batch: coco_adapter::Batch) {
+        self.0.lock().push((batch.first.seqno.0, batch.last.seqno.0));
+        tx.put(&MapName::new("public:blocks"), "last", batch.last.to_string());
+    }
+
+    fn openapi_paths(&self, _tx: &mut coco_kv::Tx) -> serde_json::Map<String, serde_json::Value> {
+        serde_json::Map::new()
+    }
+}
+
+#[test]
+fn each_batch_is_sealed_once_by_its_adapters() {
+    let disk = SimulatedDisk::new();
+    let sealed = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let app = Arc::new(Blocks(sealed.clone()));
+    in_virtual_time(async {
+        let node = simulated::node::start_with(1, &disk, "Start", "", app).await.unwrap();
+        let first = put_committed(&node, "a", "1").await.seqno.0;
+        let second = put_committed(&node, "b", "2").await.seqno.0;
+        // Each batch: the transaction, the record, the signature.
+        assert_eq!(second, first + 3);
+        assert_eq!(*sealed.lock(), [(1, 1), (2, first), (first + 1, second)]);
+        let record = TxId::new(2, second + 1);
+        let state = node.pipeline().historical_state(record).await.unwrap();
+        let blocks = state.state.map(&MapName::new("public:blocks")).unwrap();
+        assert_eq!(&*blocks.get(b"last").unwrap().value, format!("2.{second}").as_bytes());
+        node.shutdown().await;
+        audited(&disk, service_key(&node));
+    });
+}

@@ -178,6 +178,43 @@ fn a_power_failure_while_restarting_loses_nothing() {
     }
 }
 
+/// Without syncs a power failure may lose anything, but a killed process loses nothing.
+#[test]
+fn a_killed_process_loses_nothing_however_seldom_the_disk_is_synced() {
+    let mut syncs = Vec::new();
+    for mode in ["never", "interval"] {
+        let additions = format!(r#", "ledger": {{"sync": "{mode}", "chunk_size": "9KB"}}"#);
+        let disk = SimulatedDisk::new();
+        let reported = Reported::default();
+        let mut service = None;
+        for round in 0..4 {
+            let key = in_virtual_time(async {
+                let command = if round == 0 { "Start" } else { "Restart" };
+                let node = start(round, &disk, command, &additions).await.unwrap();
+                let key = node.identity().service_certificate.public_key().unwrap();
+                check_nothing_is_lost(&node, &reported, &key).await;
+                let [records, _] = maps();
+                let number = number_of(&node, &records, 1);
+                tokio::spawn(write_numbers(node.clone(), 1, number, reported.clone()));
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                key
+            });
+            service = Some(key);
+            disk.process_restarted();
+        }
+        let service = service.unwrap();
+        in_virtual_time(async {
+            let node = start(9, &disk, "Restart", &additions).await.unwrap();
+            check_nothing_is_lost(&node, &reported, &service).await;
+            node.shutdown().await;
+        });
+        audited(&disk, service);
+        syncs.push(disk.syncs());
+    }
+    // Starting and stopping sync whatever the mode; the interval adds three in each round.
+    assert!(syncs[1] >= syncs[0] + 8, "{syncs:?}");
+}
+
 #[test]
 fn a_restarted_node_goes_on_where_the_last_one_stopped() {
     let disk = SimulatedDisk::new();

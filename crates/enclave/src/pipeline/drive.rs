@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coco_adapter::{Adapter, Batch};
 use coco_consensus::{Consensus, Effect, Role};
-use coco_kv::{Committed, Seqno, Store, TxId};
+use coco_kv::{Seqno, Store, TxId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -60,8 +60,8 @@ pub(super) struct Inner {
     pub counters: Counters,
     /// The last signature.
     pub cut_to: AtomicU64,
-    /// The last position that adapters have sealed.
-    pub sealed_to: AtomicU64,
+    /// The last position that each adapter has sealed.
+    pub sealed_to: Vec<AtomicU64>,
     pub in_flight: AtomicUsize,
     /// Calls to carry out effects; the first caller works for all.
     pub pump_requests: AtomicUsize,
@@ -209,37 +209,35 @@ impl Inner {
         Ok(())
     }
 
-    /// Lets each adapter write its record of the transactions since its last one.
+    /// Lets each adapter write its record of the transactions since its last one. What executes
+    /// while it does so is for the next.
     fn seal(&self) {
-        for adapter in &self.adapters {
-            let mut last = self.store.head();
+        for (adapter, sealed_to) in self.adapters.iter().zip(&self.sealed_to) {
+            let first = Seqno(sealed_to.load(Ordering::SeqCst)).next();
             for _ in 0..MAX_SEAL_TRIES {
                 let mut tx = self.store.begin();
-                last = tx.read_tx_id();
-                let first = Seqno(self.sealed_to.load(Ordering::SeqCst)).next();
+                let last = tx.read_tx_id();
                 let view = self.progress.view_of(first).unwrap_or(last.view);
                 adapter.seal(&mut tx, Batch { first: TxId { view, seqno: first }, last });
                 let bytes = estimated_bytes(tx.writes());
                 let committed = self.store.commit(tx, |tx_id, writes| {
-                    self.enqueue(Pending {
-                        tx_id,
-                        writes,
-                        claims: coco_crypto::Digest::ZERO,
-                        force_chunk: false,
-                        force_snapshot: false,
-                        bytes,
-                    })
+                    let claims = coco_crypto::Digest::ZERO;
+                    let (force_chunk, force_snapshot) = (false, false);
+                    let record =
+                        Pending { tx_id, writes, claims, force_chunk, force_snapshot, bytes };
+                    self.enqueue(record)
                 });
                 match committed {
-                    Ok(Committed::ReadOnly(_) | Committed::Written(..)) => break,
+                    Ok(_) => {
+                        sealed_to.store(last.seqno.0, Ordering::SeqCst);
+                        break;
+                    }
                     Err(conflict) => {
                         tracing::debug!(%conflict, name = adapter.name(), "seal again")
                     }
                 }
             }
-            tracing::trace!(name = adapter.name(), %last, "sealed");
         }
-        self.sealed_to.store(self.store.head().seqno.0, Ordering::SeqCst);
     }
 
     /// Adds an executed transaction, under the store's lock; returns how many wait.

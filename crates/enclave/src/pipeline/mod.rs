@@ -163,6 +163,7 @@ impl Pipeline {
             Arc::clone(&parts.keys),
             parts.historical_cache_bytes,
         );
+        let sealed_to = parts.adapters.iter().map(|_| AtomicU64::new(last.0)).collect();
         let inner = Inner {
             host: parts.host,
             store: parts.store,
@@ -184,7 +185,7 @@ impl Pipeline {
             drained: Notify::new(),
             counters: Counters::default(),
             cut_to: AtomicU64::new(last.0),
-            sealed_to: AtomicU64::new(last.0),
+            sealed_to,
             in_flight: AtomicUsize::new(0),
             pump_requests: AtomicUsize::new(0),
             unsynced: AtomicBool::new(false),

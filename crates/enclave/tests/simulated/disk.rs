@@ -53,6 +53,7 @@ struct State {
     next_inode: Inode,
     queue: VecDeque<Submission>,
     submissions: u64,
+    syncs: u64,
     /// The power fails when this submission is carried out.
     crash_at: Option<u64>,
     crashed: bool,
@@ -139,6 +140,11 @@ impl SimulatedDisk {
     /// The number of submissions carried out so far.
     pub fn submissions(&self) -> u64 {
         self.state.lock().submissions
+    }
+
+    /// The number of syncs so far.
+    pub fn syncs(&self) -> u64 {
+        self.state.lock().syncs
     }
 
     /// Lets the power fail at a later submission.
@@ -261,6 +267,7 @@ impl State {
     }
 
     fn sync(&mut self) {
+        self.syncs += 1;
         for change in self.changes.drain(..) {
             self.durable.apply(&change);
         }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use coco_adapter::Registry;
+use coco_adapter::{Adapter, Registry};
 use coco_crypto::x509::{DistinguishedName, Validity};
 use coco_crypto::{Certificate, Curve, KeyPair, PublicKey};
 use coco_enclave::config::{Config, Files, StartMemberFiles};
@@ -27,7 +27,7 @@ pub fn config(command: &str, additions: &str) -> Config {
     Config::parse(&text).unwrap()
 }
 
-fn files() -> Files {
+pub fn files() -> Files {
     let entropy = SeededEntropy::new(77);
     let key = KeyPair::generate(Curve::P256, &entropy).unwrap();
     let name = DistinguishedName::common_name("member");
@@ -49,8 +49,19 @@ pub async fn start(
     command: &str,
     additions: &str,
 ) -> Result<Node, StartError> {
-    let host = Arc::new(SimulatedHost::new(seed, Arc::clone(disk)));
     let app = Arc::new(Registry::new("test", "Test", ""));
+    start_with(seed, disk, command, additions, app).await
+}
+
+/// The same with this application.
+pub async fn start_with(
+    seed: u64,
+    disk: &Arc<SimulatedDisk>,
+    command: &str,
+    additions: &str,
+    app: Arc<dyn Adapter>,
+) -> Result<Node, StartError> {
+    let host = Arc::new(SimulatedHost::new(seed, Arc::clone(disk)));
     Node::start(host, config(command, additions), files(), app).await
 }
 
