@@ -180,7 +180,8 @@ fn withdraw(arguments: &ProposalArgs, output: Output) -> Result<()> {
 
 fn list(service: &ServiceArgs, output: Output) -> Result<()> {
     let client = service.connect()?;
-    let (members, proposals) = (client.members()?, client.proposals()?);
+    let (members, mut proposals) = (client.members()?, client.proposals()?);
+    proposals.sort_by_key(|proposal| !proposal.is_open());
     output.print(&json!({ "members": members, "proposals": proposals }), || {
         let mut text = String::from("members");
         for member in &members {
@@ -213,9 +214,29 @@ fn show(arguments: &ShowArgs, output: Output) -> Result<()> {
             true => String::new(),
             false => format!("\n{:#}", Value::Object(proposal.more.clone())),
         };
-        format!("{}{more}\n{actions:#}", summary(&proposal))
+        format!("{}{more}\n{:#}", summary(&proposal), abbreviated(actions))
     })?;
     Ok(())
+}
+
+/// The same value, with the middle of long texts (sources, certificates) left out.
+fn abbreviated(value: Value) -> Value {
+    const KEPT: usize = 60;
+    match value {
+        Value::String(text) => {
+            let length = text.chars().count();
+            if length <= KEPT.saturating_mul(2) {
+                return Value::String(text);
+            }
+            let start: String = text.chars().take(KEPT).collect();
+            Value::String(format!("{start}... ({length} characters; --json prints all)"))
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(abbreviated).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(key, it)| (key, abbreviated(it))).collect())
+        }
+        other => other,
+    }
 }
 
 fn ack(arguments: &SignedArgs, output: Output) -> Result<()> {
@@ -248,6 +269,14 @@ fn summary(proposal: &Proposal) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_abbreviated() {
+        let short = json!({ "a": ["b", 1, null] });
+        assert_eq!(abbreviated(short.clone()), short);
+        let text = abbreviated(json!(["ü".repeat(500)])).to_string();
+        assert!(text.contains("500 characters") && text.len() < 300, "{text}");
+    }
 
     #[test]
     fn a_proposal_file_is_checked_before_it_is_sent() {

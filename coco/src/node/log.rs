@@ -7,11 +7,14 @@ use std::sync::Mutex;
 use clap::ValueEnum;
 use coco_enclave::config::LogFormat;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is logged, in CCF's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,16 +59,20 @@ fn install<W>(level: LogLevel, format: LogFormat, writer: W)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt()
-        .with_max_level(level.filter())
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .log_internal_errors(false)
         .with_writer(writer);
-    // A second call, in tests, keeps the first subscriber.
-    let _already_installed = match format {
-        LogFormat::Text => lines.event_format(CcfText).try_init(),
-        LogFormat::Json => lines.json().try_init(),
+    let lines = match format {
+        LogFormat::Text => lines.event_format(CcfText).boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
+    // Whatever else is compiled in speaks up only when something is wrong with it.
+    let ours = level.filter();
+    let wanted = Targets::new().with_target("coco", ours).with_default(ours.min(LevelFilter::WARN));
+    // A second call, in tests, keeps the first subscriber.
+    let _already_installed =
+        tracing_subscriber::registry().with(lines.with_filter(wanted)).try_init();
 }
 
 /// `2026-05-04T03:02:01.000001Z [info ] target | message key=value`

@@ -24,16 +24,16 @@ pub(crate) struct StatsArgs {
 /// What a ledger holds, by count.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Stats {
-    chunks: u64,
+    files: u64,
     bytes: u64,
-    entries: u64,
+    transactions: u64,
     signatures: u64,
-    /// Entries with writes to private maps.
+    /// Transactions with writes to private maps.
     with_private_writes: u64,
     first_transaction: Option<String>,
     last_transaction: Option<String>,
     views: u64,
-    largest_entry_bytes: u64,
+    largest_transaction_bytes: u64,
     maps: BTreeMap<String, MapStats>,
 }
 
@@ -45,6 +45,12 @@ struct MapStats {
 }
 
 pub(super) fn run(arguments: &StatsArgs, output: Output) -> Result<()> {
+    let stats = count(arguments, output)?;
+    output.print(&stats, || stats.text())?;
+    Ok(())
+}
+
+fn count(arguments: &StatsArgs, output: Output) -> Result<Stats> {
     let chunks = arguments.ledger.chunks()?;
     let progress = output.progress(chunks.iter().map(|chunk| chunk.len_bytes).sum());
     let mut stats = Stats::default();
@@ -57,13 +63,12 @@ pub(super) fn run(arguments: &StatsArgs, output: Output) -> Result<()> {
             view = its_view;
             Ok(Go::On)
         })?;
-        stats.chunks += 1;
+        stats.files += 1;
         stats.bytes += chunk.len_bytes;
         progress.inc(chunk.len_bytes);
     }
     progress.finish_and_clear();
-    output.print(&stats, || stats.text())?;
-    Ok(())
+    Ok(stats)
 }
 
 impl Stats {
@@ -71,8 +76,8 @@ impl Stats {
         let tx_id = entry.tx_id().to_string();
         self.first_transaction.get_or_insert_with(|| tx_id.clone());
         self.last_transaction = Some(tx_id);
-        self.entries += 1;
-        self.largest_entry_bytes = self.largest_entry_bytes.max(len_bytes);
+        self.transactions += 1;
+        self.largest_transaction_bytes = self.largest_transaction_bytes.max(len_bytes);
         self.with_private_writes += u64::from(entry.has_private_writes());
         let mut is_signature = false;
         for block in entry.public_blocks() {
@@ -101,12 +106,12 @@ impl Stats {
              private writes in {} transactions\n\
              largest entry  {} bytes\n\
              \n{:>9} {:>9} {:>12}  public map",
-            self.chunks,
+            self.files,
             self.bytes,
-            self.entries,
+            self.transactions,
             self.signatures,
             self.with_private_writes,
-            self.largest_entry_bytes,
+            self.largest_transaction_bytes,
             "puts",
             "removals",
             "bytes",

@@ -33,6 +33,24 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(super) fn run(arguments: &VerifyArgs, output: Output) -> Result<()> {
+    let trusted = arguments.service_cert.is_some();
+    match verify(arguments, output)? {
+        Ok(report) => {
+            output.print(&as_json(&report, trusted), || as_text(&report, trusted))?;
+            Ok(())
+        }
+        Err(fault) => {
+            if output.is_json() {
+                output.print(&fault_as_json(&fault), String::new)?;
+            }
+            let what = anyhow!("{fault}").context("the ledger is faulty");
+            Err(advised(what, "take this file from another node's ledger, or from a backup"))
+        }
+    }
+}
+
+/// The verdict; an error when there is none.
+fn verify(arguments: &VerifyArgs, output: Output) -> Result<Result<AuditReport, Box<Fault>>> {
     let chunks = arguments.ledger.chunks()?;
     let certificate = match &arguments.service_cert {
         Some(file) => read(file)?,
@@ -47,18 +65,8 @@ pub(super) fn run(arguments: &VerifyArgs, output: Output) -> Result<()> {
     let verdict = audit(&mut source, Auditor::new(options), &mut |_| {});
     progress.finish_and_clear();
     match verdict {
-        Ok(report) => {
-            let value = as_json(&report, arguments.service_cert.is_some());
-            output.print(&value, || as_text(&report, arguments.service_cert.is_some()))?;
-            Ok(())
-        }
-        Err(AuditError::Fault(fault)) => {
-            if output.is_json() {
-                output.print(&fault_as_json(&fault), String::new)?;
-            }
-            let what = anyhow!("{fault}").context("the ledger is faulty");
-            Err(advised(what, "take this file from another node's ledger, or from a backup"))
-        }
+        Ok(report) => Ok(Ok(report)),
+        Err(AuditError::Fault(fault)) => Ok(Err(fault)),
         Err(AuditError::Source { name, error }) => {
             Err(error).with_context(|| format!("{name} cannot be read"))
         }
@@ -105,7 +113,7 @@ fn certificate_in(chunks: &[ChunkFile]) -> Result<String> {
     let map = MapName::new(tables::SERVICE_INFO);
     let mut certificate = None;
     for chunk in chunks {
-        chunk.visit_entries(&mut |_, entry| {
+        let visited = chunk.visit_entries(&mut |_, entry| {
             if entry.public_blocks().any(|it| it.is_ok_and(|it| it.name == map.as_str())) {
                 let writes = entry.public_writes()?;
                 let put = writes.map(&map).and_then(|map| map.puts().last());
@@ -114,7 +122,11 @@ fn certificate_in(chunks: &[ChunkFile]) -> Result<String> {
                 certificate = text.map(str::to_owned).or(certificate.take());
             }
             Ok(Go::On)
-        })?;
+        });
+        // The audit will name the fault.
+        if visited.is_err() {
+            break;
+        }
     }
     certificate
         .context("the ledger names no service certificate")

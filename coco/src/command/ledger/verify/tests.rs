@@ -7,7 +7,7 @@ use clap::Parser;
 
 use super::*;
 use crate::cli::{Cli, Command};
-use crate::command::ledger::{LedgerCommand, run as run_ledger};
+use crate::command::ledger::LedgerCommand;
 
 /// The recorded services, or nothing where the vectors are not at hand.
 fn recorded() -> Vec<PathBuf> {
@@ -24,18 +24,13 @@ fn recorded() -> Vec<PathBuf> {
     folders
 }
 
-fn coco(arguments: &[&str]) -> Result<()> {
-    let arguments = ["coco", "--json"].iter().chain(arguments);
-    let cli = Cli::try_parse_from(arguments).unwrap();
-    let Command::Ledger(command) = &cli.command else { panic!("not a ledger command") };
-    assert!(matches!(command, LedgerCommand::Verify(_) | LedgerCommand::Stats(_)));
-    run_ledger(command, Output::new(cli.json))
-}
-
-fn verify(ledger: &Path, more: &[&str]) -> Result<()> {
-    let mut arguments = vec!["ledger", "verify", ledger.to_str().unwrap()];
-    arguments.extend(more);
-    coco(&arguments)
+fn verdict(ledger: &Path, more: &[&str]) -> Result<Result<AuditReport, Box<Fault>>> {
+    let mut line = vec!["coco", "--json", "ledger", "verify", ledger.to_str().unwrap()];
+    line.extend(more);
+    let Command::Ledger(LedgerCommand::Verify(arguments)) = Cli::parse_from(line).command else {
+        panic!("another command")
+    };
+    verify(&arguments, Output::new(true))
 }
 
 #[test]
@@ -44,15 +39,17 @@ fn recorded_ledgers_pass() {
         let ledger = folder.join("ledger");
         let secrets = folder.join("decryption.json");
         let certificate = folder.join("common/service_cert.pem");
-        verify(&ledger, &[]).unwrap_or_else(|error| panic!("{}: {error:#}", folder.display()));
+        let report = verdict(&ledger, &[]).unwrap().unwrap();
+        assert_eq!((report.unsigned(), &report.torn_tail), (0, &None));
         let with_secrets = ["--secrets", secrets.to_str().unwrap()];
         if secrets.is_file() {
-            verify(&ledger, &with_secrets).unwrap();
+            let report = verdict(&ledger, &with_secrets).unwrap().unwrap();
+            assert_eq!(report.stats.decrypted, report.stats.entries);
         }
         if certificate.is_file() {
-            verify(&ledger, &["--service-cert", certificate.to_str().unwrap()]).unwrap();
+            let trusted = ["--service-cert", certificate.to_str().unwrap()];
+            verdict(&ledger, &trusted).unwrap().unwrap();
         }
-        coco(&["ledger", "stats", ledger.to_str().unwrap()]).unwrap();
     }
 }
 
@@ -74,13 +71,14 @@ fn a_flipped_bit_is_named() {
     bytes[middle] ^= 4;
     fs::remove_file(&file).unwrap();
     fs::write(&file, bytes).unwrap();
-    let error = format!("{:#}", verify(copy.path(), &[]).unwrap_err());
-    assert!(error.contains(&victim), "{error}");
+    let fault = verdict(copy.path(), &[]).unwrap().unwrap_err();
+    assert_eq!(fault.file, victim);
+    assert!(fault.offset > 0);
 }
 
 #[test]
 fn an_empty_folder_is_no_ledger() {
     let folder = tempfile::TempDir::new().unwrap();
-    let error = verify(folder.path(), &[]).unwrap_err();
+    let error = verdict(folder.path(), &[]).unwrap_err();
     assert!(format!("{error:#}").contains("there is no ledger"));
 }

@@ -1,0 +1,131 @@
+//! The whole system as its first user meets it: `coco dev`, governance, receipts, audit.
+
+use crate::support::{Dev, coco, coco_json};
+use serde_json::Value;
+
+const VERIFY: [&str; 5] =
+    ["ledger", "verify", "coco-dev/ledger", "--service-cert", "coco-dev/service_cert.pem"];
+
+#[test]
+fn a_service_from_nothing_to_an_audited_ledger() {
+    let dev = Dev::start(&[]);
+    let user = dev.client("user0");
+    let transaction = dev.put(&user, "/app/records/one", "first");
+    assert_eq!(dev.get(&user, "/app/records/one"), (200, "first".to_owned()));
+    assert_eq!(dev.get(&user, "/records"), (200, r#"["one"]"#.to_owned()));
+    assert_eq!(dev.get(&user, "/app/records/two").0, 404);
+
+    // Receipts of both kinds convince the offline verifier.
+    for (path, file) in [("/node/receipt", "r.json"), ("/node/receipt/cose", "r.cose")] {
+        let url = format!("{}{path}?transaction_id={transaction}", dev.url());
+        let bytes = user.get(&url).call().unwrap().body_mut().read_to_vec().unwrap();
+        std::fs::write(dev.path().join(file), bytes).unwrap();
+        let arguments = ["receipt", "verify", file, "--service-cert", "coco-dev/service_cert.pem"];
+        let proven = coco_json(dev.path(), &arguments);
+        assert_eq!(proven["transaction_id"], transaction.as_str());
+        let claims = "ab".repeat(32);
+        let wrong_claims = [&arguments[..], &["--claims-digest", &claims]].concat();
+        assert!(!coco(dev.path(), &wrong_claims).status.success());
+    }
+
+    let directory = dev.stop();
+    let verdict = coco_json(directory.path(), &VERIFY);
+    assert_eq!((&verdict["valid"], &verdict["unsigned"]), (&Value::Bool(true), &Value::from(0)));
+    let stats = coco_json(directory.path(), &["ledger", "stats", "coco-dev/ledger"]);
+    assert_eq!(stats["transactions"], verdict["transactions"]);
+    assert!(stats["maps"].get("records").is_none(), "private maps are not to be seen");
+}
+
+#[test]
+fn members_govern_from_the_command_line() {
+    let dev = Dev::start(&[]);
+    let run = |arguments: &[&str]| coco_json(dev.path(), arguments);
+    let action = ["member", "propose", "--action", "set_recovery_threshold", "--args"];
+    let proposal = run(&[&action[..], &[r#"{"recovery_threshold": 3}"#]].concat());
+    assert_eq!(proposal["proposalState"], "Open");
+    let id = proposal["proposalId"].as_str().unwrap();
+    let short = &id[..12];
+    let shown = run(&["member", "show", short]);
+    assert_eq!(shown["actions"][0]["name"], "set_recovery_threshold");
+    assert_eq!(run(&["member", "vote", short, "--as", "member1"])["proposalState"], "Open");
+    assert_eq!(run(&["member", "vote", short, "--as", "member2"])["proposalState"], "Accepted");
+    let listed = run(&["member", "list"]);
+    assert_eq!(listed["members"].as_array().unwrap().len(), 3);
+
+    // A refusal names the service's reason and the next step, and is not a success.
+    let refused = coco(dev.path(), &["member", "vote", id, "--as", "member0"]);
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success());
+    assert!(text.contains("ProposalNotOpen") && text.contains("what to do:"), "{text}");
+    let bad = [&action[..], &[r#"{"recovery_threshold": 0}"#]].concat();
+    let text = String::from_utf8(coco(dev.path(), &bad).stderr).unwrap();
+    assert!(text.contains("ProposalFailedToValidate"), "{text}");
+
+    let proposal = run(&[&action[..], &[r#"{"recovery_threshold": 1}"#]].concat());
+    let id = proposal["proposalId"].as_str().unwrap();
+    assert_eq!(run(&["member", "withdraw", id])["proposalState"], "Withdrawn");
+
+    // A new member is made, added, and becomes active by an acknowledgement.
+    run(&["keys", "new", "alice", "--dir", "keys", "--curve", "p384"]);
+    let certificate = std::fs::read_to_string(dev.path().join("keys/alice_cert.pem")).unwrap();
+    let args = serde_json::json!({ "cert": certificate }).to_string();
+    let proposal = run(&["member", "propose", "--action", "set_member", "--args", &args]);
+    let id = proposal["proposalId"].as_str().unwrap();
+    for member in ["member0", "member1"] {
+        run(&["member", "vote", id, "--as", member]);
+    }
+    let alice = ["--cert", "keys/alice_cert.pem", "--key", "keys/alice_privk.pem"];
+    assert_eq!(run(&[&["member", "ack"], &alice[..]].concat())["status"], "Active");
+    let members = run(&["member", "list"])["members"].clone();
+    assert!(members.as_array().unwrap().iter().all(|member| member["status"] == "Active"));
+    dev.stop();
+}
+
+#[test]
+fn an_application_is_deployed_and_survives_restarts_and_kills() {
+    let dev = Dev::start(&[]);
+    let app = dev.path().join("app/src");
+    std::fs::create_dir_all(&app).unwrap();
+    let source = r#"
+        export function put(request) {
+          ccf.kv["m"].set(ccf.strToBuf(request.params.key), request.body.arrayBuffer());
+          return { statusCode: 204 };
+        }
+        export function get(request) {
+          return { body: ccf.bufToStr(ccf.kv["m"].get(ccf.strToBuf(request.params.key))) };
+        }"#;
+    std::fs::write(app.join("app.js"), source).unwrap();
+    let endpoint = |function: &str, mode: &str| {
+        serde_json::json!({
+            "js_module": "app.js", "js_function": function, "forwarding_required": "always",
+            "redirection_strategy": "to_primary", "authn_policies": ["user_cert"],
+            "mode": mode, "openapi": {},
+        })
+    };
+    let metadata = serde_json::json!({ "endpoints": { "/m/{key}": {
+        "put": endpoint("put", "readwrite"), "get": endpoint("get", "readonly"),
+    } } });
+    std::fs::write(dev.path().join("app/app.json"), metadata.to_string()).unwrap();
+    let deployed = coco_json(dev.path(), &["app", "deploy", "app"]);
+    assert_eq!(deployed["proposal"]["proposalState"], "Accepted");
+    let user = dev.client("user1");
+    dev.put(&user, "/app/m/a", "before the stop");
+
+    let dev = Dev::start_in(dev.stop(), &["--keep"]);
+    let user = dev.client("user1");
+    assert_eq!(dev.get(&user, "/app/m/a").1, "before the stop");
+    dev.put(&user, "/app/m/b", "before the kill");
+
+    let directory = dev.kill();
+    assert!(coco(directory.path(), &VERIFY).status.success());
+    let dev = Dev::start_in(directory, &["--keep"]);
+    let user = dev.client("user1");
+    assert_eq!(dev.get(&user, "/app/m/b").1, "before the kill");
+
+    // The folder is in use: a second node is refused, and told so.
+    let second = coco(dev.path(), &["dev", "--keep", "--port", "0"]);
+    assert!(!second.status.success());
+    assert!(String::from_utf8(second.stderr).unwrap().contains("a node is running"));
+    let directory = dev.stop();
+    assert!(coco(directory.path(), &VERIFY).status.success());
+}

@@ -1,0 +1,112 @@
+//! `coco node` as an operator, or CCF's test infrastructure, runs it.
+
+use std::path::Path;
+
+use crate::support::{Process, coco, coco_json};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A directory with a member and a configuration for a new service.
+fn prepared() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    coco_json(directory.path(), &["keys", "new", "member0", "--encryption-key"]);
+    let config = json!({
+        "network": { "rpc_interfaces": {
+            "clients": { "bind_address": "127.0.0.1:0" },
+            "operators": {
+                "bind_address": "127.0.0.1:0",
+                "endorsement": { "authority": "Node" },
+            },
+        } },
+        "command": {
+            "type": "Start",
+            "service_certificate_file": "service_cert.pem",
+            "start": {
+                "members": [{
+                    "certificate_file": "member0_cert.pem",
+                    "encryption_public_key_file": "member0_enc_pubk.pem",
+                }],
+            },
+        },
+        "output_files": { "rpc_addresses_file": "addresses.json" },
+        "logging": { "format": "Text" },
+    });
+    std::fs::write(directory.path().join("node.json"), config.to_string()).unwrap();
+    directory
+}
+
+/// Reads the log until a line contains `text`.
+fn wait_for(process: &mut Process, text: &str) {
+    while !process.line().contains(text) {}
+}
+
+#[test]
+fn a_node_leaves_its_operators_files_and_keeps_stderr_silent() {
+    let directory = prepared();
+    let path = directory.path();
+    let mut node = Process::spawn(path, &["--config", "node.json", "--log-level", "info"]);
+    wait_for(&mut node, "Interface operators listens on");
+    let addresses: Value =
+        serde_json::from_slice(&std::fs::read(path.join("addresses.json")).unwrap()).unwrap();
+    for name in ["clients", "operators"] {
+        let (host, port) = addresses[name].as_str().unwrap().split_once(':').unwrap();
+        assert_eq!(host, "127.0.0.1");
+        assert_ne!(port, "0");
+    }
+    let pid: u32 = std::fs::read_to_string(path.join("node.pid")).unwrap().parse().unwrap();
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
+    for certificate in ["service_cert.pem", "nodecert.pem"] {
+        let text = std::fs::read_to_string(path.join(certificate)).unwrap();
+        assert!(text.starts_with("-----BEGIN CERTIFICATE-----"), "{certificate}");
+    }
+    let url = format!("https://{}", addresses["clients"].as_str().unwrap());
+    let listed =
+        coco_json(path, &["member", "list", "--url", &url, "--service-cert", "service_cert.pem"]);
+    assert_eq!(listed["members"][0]["status"], "Accepted");
+
+    // A second node: the pid file is in its way, then the ledger.
+    let second = coco(path, &["node", "start", "-c", "node.json"]);
+    let text = String::from_utf8(second.stdout).unwrap();
+    assert!(!second.status.success());
+    assert!(text.contains("PID file node.pid already exists. Exiting."), "{text}");
+    assert_eq!(String::from_utf8(second.stderr).unwrap(), "");
+
+    node.signal("HUP");
+    wait_for(&mut node, "Hangup: ");
+    assert!(node.wait().success());
+    assert_eq!(node.error_text(), "");
+    assert!(!path.join("node.pid").exists());
+
+    let again = coco(path, &["node", "start", "-c", "node.json"]);
+    let text = String::from_utf8(again.stdout).unwrap();
+    assert!(!again.status.success());
+    assert!(
+        text.contains("On start, ledger directory should not exist or be empty (ledger)"),
+        "{text}"
+    );
+    let certificate = ["--service-cert", "service_cert.pem"];
+    let verdict = coco_json(path, &[&["ledger", "verify", "ledger"], &certificate[..]].concat());
+    assert_eq!(verdict["valid"], true);
+}
+
+#[test]
+fn configurations_are_checked() {
+    let directory = prepared();
+    let path = directory.path();
+    assert_eq!(coco_json(path, &["node", "check", "-c", "node.json"])["members"], 1);
+    assert!(coco(path, &["--config", "node.json", "--check"]).status.success());
+    let text = std::fs::read_to_string(path.join("node.json")).unwrap();
+    let table = [
+        (text.replace("\"network\"", "\"netwrok\""), "netwrok"),
+        (text.replace("member0_cert.pem", "missing.pem"), "missing.pem"),
+        (text.replace("\"Start\"", "\"Begin\""), "Begin"),
+        ("{".to_owned(), "not valid"),
+    ];
+    for (config, named) in table {
+        std::fs::write(path.join("bad.json"), config).unwrap();
+        let output = coco(path, &["node", "check", "--config", "bad.json"]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        assert!(error.contains(named), "{error}");
+    }
+}
