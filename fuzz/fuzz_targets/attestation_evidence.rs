@@ -1,0 +1,15 @@
+//! A node's evidence, and a blob that it sealed.
+#![no_main]
+
+use coco_attestation::insecure::{InsecureSeed, SoftwareTee, SoftwareVerifier};
+use coco_attestation::{Tee, verify};
+use coco_crypto::Digest;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(evidence) = serde_json::from_slice(bytes) {
+        let _ = verify(&evidence, &[&SoftwareVerifier]);
+    }
+    let tee = SoftwareTee::new(Digest::ZERO, &InsecureSeed::new([7; 32]));
+    assert!(tee.unseal("fuzz", bytes).is_err(), "nobody sealed this");
+});
