@@ -50,7 +50,7 @@ pub fn view_bytes(value: &Value<'_>) -> Option<Vec<u8>> {
 /// A non-negative whole number that JavaScript can represent exactly.
 fn to_index(number: f64) -> Option<usize> {
     const LARGEST_EXACT: f64 = 9_007_199_254_740_991.0;
-    let exact = number >= 0.0 && number <= LARGEST_EXACT && number.fract() == 0.0;
+    let exact = (0.0..=LARGEST_EXACT).contains(&number) && number.fract() == 0.0;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
     exact.then_some(number as usize)
 }

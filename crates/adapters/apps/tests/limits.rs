@@ -248,7 +248,6 @@ fn requests_run_in_parallel() {
     let service = Service::run(
         "let sum = 0; for (let i = 0; i < 20000; i++) sum += i; return { body: [sum, ++globalThis.n || (globalThis.n = 1)] };",
     );
-    #[expect(clippy::disallowed_methods, reason = "the test is about threads")]
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {

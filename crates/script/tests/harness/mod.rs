@@ -1,7 +1,7 @@
 //! A small node around scripts: a clock that moves when it is looked at, seeded entropy, states of
 //! the past that were put there.
 
-#![allow(clippy::unwrap_used, clippy::panic, dead_code, reason = "a test double")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code, reason = "a test double")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
