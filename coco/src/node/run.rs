@@ -11,11 +11,11 @@ use coco_adapter::Adapter;
 use coco_enclave::config::{Config, Files};
 use coco_enclave::node::Node;
 use coco_enclave::server::Server;
-use coco_host::{DiskLayout, HostSettings, InProcessHost, Interface, Signal, Signals};
+use coco_host::{DiskLayout, HostError, HostSettings, InProcessHost, Interface, Signal, Signals};
 use tokio::runtime::Runtime;
 
 use super::output_files::Started;
-use crate::advice::Advise;
+use crate::advice::{Advise, advised};
 
 /// How long a stop may take before the process leaves what is left undone.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
@@ -46,7 +46,11 @@ impl RunningNode {
         application: Arc<dyn Adapter>,
     ) -> Result<Self> {
         let signals = Signals::install()?;
-        let host = Arc::new(InProcessHost::start(host_settings(&config))?);
+        let host = InProcessHost::start(host_settings(&config)).map_err(|error| {
+            let advice = what_to_change(&error);
+            advised(error, advice)
+        })?;
+        let host = Arc::new(host);
         let addresses = host.bound_addresses();
         publish(&mut config, &addresses);
         let node = Node::start(host.clone(), config.clone(), files, application)
@@ -106,6 +110,18 @@ impl RunningNode {
         if tokio::time::timeout(STOP_LIMIT, stopped).await.is_err() {
             tracing::error!("The node did not stop in time; what was not committed is lost");
         }
+    }
+}
+
+fn what_to_change(error: &HostError) -> &'static str {
+    match error {
+        HostError::Listen { .. } | HostError::DuplicateInterface(_) => {
+            "if another process listens there, stop it, or choose another bind_address \
+             (`coco dev --port`)"
+        }
+        HostError::LedgerInUse(_) => "stop the other node, or choose another ledger.directory",
+        HostError::Directory { .. } => "check the directory's owner and the space on its disk",
+        HostError::System { .. } => "check the limits of processes and open files (ulimit -a)",
     }
 }
 

@@ -116,8 +116,8 @@ pub enum DiskOp {
 /// Called once when a submission is done.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-/// The node's files. Submissions are carried out one after the other, in order; reads see every
-/// submission made before them.
+/// The node's files. Submissions to an area are carried out one after the other, in order; reads of
+/// it see every submission made to it before them. Nothing is promised between areas.
 pub trait Disk: Send + Sync {
     /// Carries out `ops` in order. With `sync`, `done` is called only after what they wrote (and
     /// renames) survives a power cut; one sync may serve several submissions. `done` runs on the
