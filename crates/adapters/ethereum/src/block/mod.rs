@@ -1,0 +1,15 @@
+//! Blocks: how one is opened, sealed, kept and read.
+
+mod open;
+mod read;
+mod seal;
+mod system;
+
+pub use open::{Executed, Opening};
+pub use read::{Head, IncludedTransaction, block, block_hash, block_number, transaction};
+pub use seal::Sealed;
+pub(crate) use seal::{BlockDraft, Included, keep_transaction, merged, record_block};
+pub(crate) use system::{begin_block, end_block, pay, requests_hash};
+
+/// The requests that the system contracts and the deposit contract made in a block (EIP-7685).
+pub(crate) type Requests = alloy_eips::eip7685::Requests;

@@ -1,0 +1,157 @@
+//! The block being filled, and execution in it.
+
+use alloy_primitives::{Address, B256, U256};
+use coco_kv::Tx;
+use revm::context::result::ExecutionResult;
+use revm::context::{BlockEnv, TxEnv};
+use revm::context_interface::block::BlobExcessGasAndPrice;
+use revm::primitives::hardfork::SpecId;
+
+use super::{Head, begin_block, keep_transaction};
+use crate::maps::{EXECUTED, OPEN, TRANSACTIONS, hash_key};
+use crate::record::{self, Change, OpenBlock, TransactionRecord};
+use crate::{Chain, FeePolicy, Refusal, SignedTransaction, StateError, Surroundings, World};
+
+/// What the transaction that opens a block takes from outside the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// What `PREVRANDAO` gives in the block.
+    pub randomness: B256,
+}
+
+/// An execution that is part of the open block.
+#[derive(Clone, Debug)]
+pub struct Executed {
+    /// The transaction.
+    pub hash: B256,
+    /// The result of the EVM: a revert is one, too.
+    pub result: ExecutionResult,
+}
+
+impl Chain {
+    /// Executes a transaction in the open block, and opens one if there is none. Everything it
+    /// does is in `tx`; a refused transaction must not be committed.
+    ///
+    /// Executions in one block run in parallel: beyond the accounts and slots that they share they
+    /// read the open block only, which changes when it is opened and when it is sealed.
+    pub fn execute(
+        &self,
+        tx: &mut Tx,
+        transaction: &SignedTransaction,
+        opening: &Opening,
+    ) -> Result<Executed, Refusal> {
+        let hash = transaction.hash();
+        if tx.has(&TRANSACTIONS, hash.as_slice()) {
+            return Err(Refusal::AlreadyKnown);
+        }
+        self.check_chain_id(transaction)?;
+        let mut changes = Vec::new();
+        let open = match OpenBlock::read(tx)? {
+            Some(open) => open,
+            None => {
+                let open = self.next_block(tx, opening)?;
+                tx.put(&OPEN, [], record::encode(&open));
+                let surroundings = self.surroundings(&open);
+                let mut world = World::in_block(tx, self.codes(), open.number);
+                let parent = open.parent_hash;
+                changes = begin_block(&surroundings, &mut world, parent, Some(B256::ZERO))?;
+                open
+            }
+        };
+        let surroundings = self.surroundings(&open);
+        let mut world = World::in_block(tx, self.codes(), open.number);
+        let evm = self.priced(transaction.to_evm());
+        let executed = surroundings
+            .execute(&mut world, evm.clone())
+            .map_err(|error| Refusal::of(error, &evm, open.base_fee))?;
+        changes.extend(world.apply(executed.state, surroundings.spec())?);
+
+        let result = executed.result;
+        keep_transaction(tx, hash, &TransactionRecord::of(transaction, &result));
+        tx.put(&EXECUTED, hash_key(&hash), record::encode(&changes));
+        Ok(Executed { hash, result })
+    }
+
+    /// The block that comes after the head, as it would be opened now.
+    pub fn next_block(&self, tx: &mut Tx, opening: &Opening) -> Result<OpenBlock, StateError> {
+        let head = Head::read(tx)?.ok_or(StateError::NoGenesis)?;
+        // Blocks are closer than a second, so two of them may have one time, but none goes back.
+        let timestamp = head.timestamp.max(opening.now_ms / 1000);
+        let number = head.number.saturating_add(1);
+        let spec = self.rules().spec_at(number, timestamp, U256::ZERO);
+        let base_fee = match self.rules().fees {
+            FeePolicy::Free => 0,
+            FeePolicy::Fixed(fee) if spec.is_enabled_in(SpecId::LONDON) => fee,
+            FeePolicy::Fixed(_) => 0,
+            FeePolicy::Market => head.next_base_fee,
+        };
+        Ok(OpenBlock {
+            number,
+            parent_hash: head.hash,
+            timestamp,
+            prevrandao: opening.randomness,
+            base_fee,
+            gas_limit: head.gas_limit,
+            beneficiary: Address::ZERO,
+            excess_blob_gas: 0,
+        })
+    }
+
+    /// The rules and environment of executions in a block.
+    pub fn surroundings(&self, block: &OpenBlock) -> Surroundings {
+        let spec = self.rules().spec_at(block.number, block.timestamp, U256::ZERO);
+        let rules = self.rules().evm_rules(spec, block.timestamp);
+        let blobs = spec.is_enabled_in(SpecId::CANCUN).then(|| {
+            let fraction = rules.blob_base_fee_update_fraction();
+            BlobExcessGasAndPrice::new(block.excess_blob_gas, fraction)
+        });
+        let block = BlockEnv {
+            number: U256::from(block.number),
+            beneficiary: block.beneficiary,
+            timestamp: U256::from(block.timestamp),
+            gas_limit: block.gas_limit,
+            basefee: block.base_fee,
+            difficulty: U256::ZERO,
+            prevrandao: spec.is_enabled_in(SpecId::MERGE).then_some(block.prevrandao),
+            blob_excess_gas_and_price: blobs,
+            ..BlockEnv::default()
+        };
+        Surroundings { rules, block }
+    }
+
+    /// The transaction with the price it pays under the chain's policy.
+    pub fn priced(&self, transaction: TxEnv) -> TxEnv {
+        match self.rules().fees {
+            FeePolicy::Free => TxEnv {
+                gas_price: 0,
+                gas_priority_fee: transaction.gas_priority_fee.map(|_| 0),
+                ..transaction
+            },
+            FeePolicy::Fixed(_) | FeePolicy::Market => transaction,
+        }
+    }
+
+    fn check_chain_id(&self, transaction: &SignedTransaction) -> Result<(), Refusal> {
+        use alloy_consensus::Transaction as _;
+        let want = self.rules().chain_id();
+        match transaction.envelope().chain_id() {
+            Some(have) if have != want => Err(Refusal::WrongChain { have, want }),
+            Some(_) => Ok(()),
+            None => Err(Refusal::Unprotected),
+        }
+    }
+}
+
+impl OpenBlock {
+    /// The block being filled, if one is.
+    pub fn read(tx: &mut Tx) -> Result<Option<Self>, StateError> {
+        record::read(tx, &OPEN, &[])
+    }
+}
+
+/// What the transactions of the open block have changed, unordered.
+pub(super) fn changes_of(value: &[u8]) -> Result<Vec<Change>, StateError> {
+    record::decode(&EXECUTED, value)
+}

@@ -1,0 +1,93 @@
+//! What is kept of sealed blocks.
+
+use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom, TxEnvelope};
+use alloy_primitives::{Address, B256};
+use alloy_rlp::{RlpDecodable, RlpEncodable};
+use coco_kv::Tx;
+
+use crate::StateError;
+use crate::maps::{BLOCKS, CHAIN, HASHES, NUMBERS, POSITIONS, TRANSACTIONS};
+use crate::record::{self, BlockRecord, Position, TransactionRecord};
+
+/// The last sealed block, as much as the next one needs of it.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct Head {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: B256,
+    /// Seconds since 1970.
+    pub timestamp: u64,
+    /// What the next block's is.
+    pub gas_limit: u64,
+    /// What the next block's is under EIP-1559.
+    pub next_base_fee: u64,
+}
+
+impl Head {
+    /// The head; `None` before the genesis.
+    pub fn read(tx: &mut Tx) -> Result<Option<Self>, StateError> {
+        record::read(tx, &CHAIN, b"head")
+    }
+}
+
+/// The hash of a block.
+pub fn block_hash(tx: &mut Tx, number: u64) -> Option<B256> {
+    B256::try_from(&*tx.get(&HASHES, &number.to_be_bytes())?).ok()
+}
+
+/// The number of a block.
+pub fn block_number(tx: &mut Tx, hash: B256) -> Option<u64> {
+    let number = tx.get(&NUMBERS, hash.as_slice())?;
+    Some(u64::from_be_bytes((*number).try_into().ok()?))
+}
+
+/// A block by its number.
+pub fn block(tx: &mut Tx, number: u64) -> Result<Option<BlockRecord>, StateError> {
+    record::read(tx, &BLOCKS, &number.to_be_bytes())
+}
+
+/// A transaction in a block.
+#[derive(Clone, Debug)]
+pub struct IncludedTransaction {
+    /// The signed envelope.
+    pub envelope: TxEnvelope,
+    /// Who signed it.
+    pub sender: Address,
+    /// Where it is.
+    pub position: Position,
+    /// What it did.
+    pub record: TransactionRecord,
+}
+
+impl IncludedTransaction {
+    /// The receipt as it is hashed into the receipts root.
+    pub fn receipt(&self) -> ReceiptEnvelope {
+        receipt(&self.envelope, &self.record, self.position.cumulative_gas_used)
+    }
+}
+
+/// A transaction of a sealed block.
+pub fn transaction(tx: &mut Tx, hash: B256) -> Result<Option<IncludedTransaction>, StateError> {
+    let Some(position) = record::read::<Position>(tx, &POSITIONS, hash.as_slice())? else {
+        return Ok(None);
+    };
+    let record = record::read::<TransactionRecord>(tx, &TRANSACTIONS, hash.as_slice())?
+        .ok_or(StateError::NoTransaction(hash))?;
+    let (envelope, sender) = (record.transaction()?, record.sender);
+    Ok(Some(IncludedTransaction { envelope, sender, position, record }))
+}
+
+/// The receipt of a transaction whose place in its block is known.
+pub(super) fn receipt(
+    envelope: &TxEnvelope,
+    record: &TransactionRecord,
+    cumulative_gas_used: u64,
+) -> ReceiptEnvelope {
+    let status = match <[u8; 32]>::try_from(record.outcome.as_ref()) {
+        Ok(root) => Eip658Value::PostState(root.into()),
+        Err(_) => Eip658Value::Eip658(record.outcome.first() == Some(&1)),
+    };
+    let receipt = Receipt { status, cumulative_gas_used, logs: record.logs.clone() };
+    ReceiptEnvelope::from_typed(envelope.tx_type(), ReceiptWithBloom::from(receipt))
+}

@@ -1,0 +1,226 @@
+//! The end of a block: roots, header, indexes.
+
+use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header, TxReceipt};
+use alloy_eips::eip1559::BaseFeeParams;
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, B256, Bloom, Bytes, U256};
+use alloy_trie::root::ordered_trie_root_with_encoder;
+use coco_kv::{Seqno, Tx, TxId};
+use revm::primitives::hardfork::SpecId;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::end_block;
+use super::open::changes_of;
+use super::read::{Head, receipt};
+use super::system::requests_hash;
+use crate::maps::{
+    BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, LOGS, NUMBERS, OPEN, POSITIONS, TRANSACTIONS,
+    hash_key,
+};
+use crate::record::{self, BlockRecord, Change, OpenBlock, Position, TransactionRecord};
+use crate::{Chain, Refusal, StateError, World, roots};
+
+/// A block that was sealed.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// Its hash.
+    pub hash: B256,
+    /// Its header.
+    pub header: Header,
+}
+
+/// The transactions of a block in their order, and what the block changed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Included {
+    pub transactions: Vec<(B256, TransactionRecord)>,
+    pub changes: Vec<Change>,
+}
+
+/// What a block's header says of its transactions.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockDraft {
+    pub transactions_root: B256,
+    pub receipts_root: B256,
+    pub bloom: Bloom,
+    pub gas_used: u64,
+}
+
+impl Chain {
+    /// Seals the open block, if there is one: called once when a batch is cut, with the last
+    /// transaction before the cut, which the block's extra data names. Fails only if the stored
+    /// state is broken.
+    pub fn seal(&self, tx: &mut Tx, last: TxId) -> Result<Option<Sealed>, Refusal> {
+        let Some(open) = OpenBlock::read(tx)? else { return Ok(None) };
+        let mut included = executed(tx)?;
+        let surroundings = self.surroundings(&open);
+        let logs: Vec<_> =
+            included.transactions.iter().flat_map(|(_, record)| record.logs.clone()).collect();
+        let mut world = World::in_block(tx, self.codes(), open.number);
+        let deposits = self.rules().config().deposit_contract_address;
+        let (changes, requests) = end_block(&surroundings, &mut world, deposits, &logs, &[])?;
+        included.changes = merged(included.changes.into_iter().chain(changes));
+
+        let parent = open.number.saturating_sub(1);
+        let before = self.tries().after(parent, open.parent_hash);
+        let trie = roots::present(tx, self.codes(), before, &included.changes)?;
+        let draft = BlockDraft::of(&included)?;
+        let since = |fork: SpecId| surroundings.spec().is_enabled_in(fork);
+        let header = Header {
+            parent_hash: open.parent_hash,
+            ommers_hash: EMPTY_OMMER_ROOT_HASH,
+            beneficiary: open.beneficiary,
+            state_root: trie.root(),
+            transactions_root: draft.transactions_root,
+            receipts_root: draft.receipts_root,
+            logs_bloom: draft.bloom,
+            difficulty: U256::ZERO,
+            number: open.number,
+            // Transactions of a block run in parallel, so none knows what the others use. What is
+            // declared is what it took, if that is more.
+            gas_limit: open.gas_limit.max(draft.gas_used),
+            gas_used: draft.gas_used,
+            timestamp: open.timestamp,
+            extra_data: extra_data(last),
+            mix_hash: open.prevrandao,
+            base_fee_per_gas: since(SpecId::LONDON).then_some(open.base_fee),
+            withdrawals_root: since(SpecId::SHANGHAI).then_some(EMPTY_ROOT_HASH),
+            blob_gas_used: since(SpecId::CANCUN).then_some(0),
+            excess_blob_gas: since(SpecId::CANCUN).then_some(open.excess_blob_gas),
+            parent_beacon_block_root: since(SpecId::CANCUN).then_some(B256::ZERO),
+            requests_hash: since(SpecId::PRAGUE).then(|| requests_hash(&requests)),
+            ..Header::default()
+        };
+        let hash = header.hash_slow();
+        tx.remove(&OPEN, []);
+        tx.clear(&EXECUTED);
+        let block = BlockRecord {
+            header: header.clone(),
+            ommers: Vec::new(),
+            withdrawals: Vec::new(),
+            transactions: included.transactions.iter().map(|(hash, _)| *hash).collect(),
+        };
+        record_block(tx, &block, hash, &included)?;
+        self.tries().remember(open.number, hash, trie);
+        Ok(Some(Sealed { hash, header }))
+    }
+}
+
+impl BlockDraft {
+    /// Computes the roots over the transactions and their receipts.
+    pub(crate) fn of(included: &Included) -> Result<Self, StateError> {
+        let mut receipts = Vec::with_capacity(included.transactions.len());
+        let (mut gas_used, mut bloom) = (0_u64, Bloom::ZERO);
+        for (_, record) in &included.transactions {
+            gas_used = gas_used.saturating_add(record.gas_used);
+            let receipt = receipt(&record.transaction()?, record, gas_used);
+            bloom |= receipt.bloom();
+            receipts.push(receipt);
+        }
+        let envelopes: Vec<&Bytes> =
+            included.transactions.iter().map(|(_, record)| &record.envelope).collect();
+        Ok(Self {
+            transactions_root: ordered_trie_root_with_encoder(&envelopes, |envelope, out| {
+                out.extend_from_slice(envelope);
+            }),
+            receipts_root: ordered_trie_root_with_encoder(&receipts, |receipt, out| {
+                receipt.encode_2718(out);
+            }),
+            bloom,
+            gas_used,
+        })
+    }
+}
+
+/// The transactions of the open block in the order of the ledger, and all that they changed.
+fn executed(tx: &mut Tx) -> Result<Included, StateError> {
+    let mut found = Vec::new();
+    tx.for_each(&EXECUTED, |key, value| {
+        found.push((B256::try_from(key), changes_of(value)));
+        ControlFlow::Continue(())
+    });
+    let bad = StateError::BadRecord { map: EXECUTED.as_str() };
+    let mut order: Vec<(Option<Seqno>, B256, Vec<Change>)> = Vec::with_capacity(found.len());
+    for (hash, changes) in found {
+        let hash = hash.map_err(|_| bad.clone())?;
+        order.push((tx.version_of_previous_write(&EXECUTED, hash.as_slice()), hash, changes?));
+    }
+    order.sort_by_key(|(version, ..)| *version);
+    let mut included = Included::default();
+    for (_, hash, changes) in order {
+        let record = record::read::<TransactionRecord>(tx, &TRANSACTIONS, hash.as_slice())?
+            .ok_or(StateError::NoTransaction(hash))?;
+        included.transactions.push((hash, record));
+        included.changes.extend(changes);
+    }
+    Ok(included)
+}
+
+/// One change for each account, with all its slots.
+pub(crate) fn merged(changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
+    let mut by_address: BTreeMap<Address, Vec<U256>> = BTreeMap::new();
+    for change in changes {
+        by_address.entry(change.address).or_default().extend(change.slots);
+    }
+    let merge = |(address, mut slots): (Address, Vec<U256>)| {
+        slots.sort_unstable();
+        slots.dedup();
+        Change { address, slots }
+    };
+    by_address.into_iter().map(merge).collect()
+}
+
+/// Writes a transaction that was executed.
+pub(crate) fn keep_transaction(tx: &mut Tx, hash: B256, record: &TransactionRecord) {
+    tx.put(&TRANSACTIONS, hash_key(&hash), record::encode(record));
+}
+
+/// Writes everything by which a block is found again, and makes it the head.
+pub(crate) fn record_block(
+    tx: &mut Tx,
+    block: &BlockRecord,
+    hash: B256,
+    included: &Included,
+) -> Result<(), StateError> {
+    let header = &block.header;
+    let number = header.number.to_be_bytes();
+    tx.put(&BLOCKS, number, record::encode(block));
+    tx.put(&HASHES, number, hash.0);
+    tx.put(&NUMBERS, hash_key(&hash), number);
+    tx.put(&CHANGES, number, record::encode(&included.changes));
+    let (mut cumulative_gas_used, mut first_log) = (0_u64, 0);
+    for (index, (transaction, record)) in (0..).zip(&included.transactions) {
+        cumulative_gas_used = cumulative_gas_used.saturating_add(record.gas_used);
+        let position = Position { block: header.number, index, cumulative_gas_used, first_log };
+        tx.put(&POSITIONS, hash_key(transaction), record::encode(&position));
+        first_log += record.logs.len() as u64;
+        for log in &record.logs {
+            tx.put(&LOGS, log_key(0, log.address.as_slice(), header.number), []);
+            for (kind, topic) in (1..).zip(log.topics()) {
+                tx.put(&LOGS, log_key(kind, topic.as_slice(), header.number), []);
+            }
+        }
+    }
+    let head = Head {
+        number: header.number,
+        hash,
+        timestamp: header.timestamp,
+        gas_limit: header.gas_limit,
+        next_base_fee: header.next_block_base_fee(BaseFeeParams::ethereum()).unwrap_or_default(),
+    };
+    tx.put(&CHAIN, "head", record::encode(&head));
+    Ok(())
+}
+
+/// The key under which a block is found by an address (kind 0) or topic (kinds 1 to 4) in its logs.
+fn log_key(kind: u8, what: &[u8], block: u64) -> Vec<u8> {
+    [&[kind], what, &block.to_be_bytes()].concat()
+}
+
+/// The ledger's TxID as text, which explorers show: `2.17`. It has at most 32 bytes, the limit of
+/// an Ethereum header, as long as there are less than 10^11 views.
+fn extra_data(last: TxId) -> Bytes {
+    let mut text = last.to_string().into_bytes();
+    text.truncate(32);
+    text.into()
+}

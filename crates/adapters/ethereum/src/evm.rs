@@ -1,0 +1,88 @@
+//! The EVM over a [`World`].
+
+use alloy_primitives::{Address, Bytes};
+use revm::context::result::{EVMError, ResultAndState};
+use revm::context::{BlockEnv, CfgEnv, TxEnv};
+use revm::primitives::hardfork::SpecId;
+use revm::{Context, ExecuteEvm, InspectEvm, Inspector, MainBuilder, MainContext, SystemCallEvm};
+
+use crate::{StateError, World};
+
+/// Why an execution has no result. A revert or running out of gas is a result.
+pub type ExecutionError = EVMError<StateError>;
+
+/// What the EVM calls while it runs, over a world: the type that inspectors see.
+pub type EvmContext<'a, 'b> =
+    Context<BlockEnv, TxEnv, CfgEnv, &'a mut World<'b>, revm::Journal<&'a mut World<'b>>, ()>;
+
+/// The rules and the block that an execution runs under.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Fork, chain id, what is checked.
+    pub rules: CfgEnv,
+    /// Number, time, fees.
+    pub block: BlockEnv,
+}
+
+impl Surroundings {
+    /// The fork.
+    pub fn spec(&self) -> SpecId {
+        self.rules.spec
+    }
+
+    /// Executes a transaction; nothing is written.
+    pub fn execute(
+        &self,
+        world: &mut World<'_>,
+        transaction: TxEnv,
+    ) -> Result<ResultAndState, ExecutionError> {
+        world.set_sender(transaction.caller);
+        self.context(world).build_mainnet().transact(transaction)
+    }
+
+    /// Executes a transaction under the eyes of an inspector; nothing is written.
+    pub fn inspect<'a, 'b, I>(
+        &self,
+        world: &'a mut World<'b>,
+        transaction: TxEnv,
+        inspector: I,
+    ) -> Result<ResultAndState, ExecutionError>
+    where
+        I: Inspector<EvmContext<'a, 'b>>,
+    {
+        world.set_sender(transaction.caller);
+        self.context(world).build_mainnet_with_inspector(inspector).inspect_tx(transaction)
+    }
+
+    /// Calls a system contract as the system; nothing is written.
+    pub fn call_as_system(
+        &self,
+        world: &mut World<'_>,
+        contract: Address,
+        data: Bytes,
+    ) -> Result<ResultAndState, ExecutionError> {
+        let mut call = self.clone();
+        call.block.beneficiary = Address::ZERO;
+        call.block.basefee = 0;
+        call.block.gas_limit = u64::MAX;
+        call.rules.tx_gas_limit_cap = Some(u64::MAX);
+        call.context(world).build_mainnet().system_call(contract, data)
+    }
+
+    /// The number of the block.
+    pub fn number(&self) -> u64 {
+        self.block.number.saturating_to()
+    }
+
+    /// The time of the block, seconds since 1970.
+    pub fn timestamp(&self) -> u64 {
+        self.block.timestamp.saturating_to()
+    }
+
+    fn context<'a, 'b>(&self, world: &'a mut World<'b>) -> EvmContext<'a, 'b> {
+        Context::mainnet()
+            .with_db(world)
+            .with_cfg(self.rules.clone())
+            .with_block(self.block.clone())
+    }
+}

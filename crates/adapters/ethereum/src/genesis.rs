@@ -1,0 +1,170 @@
+//! The first block: geth's `genesis.json`, or a consortium chain of our own.
+
+use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header};
+use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
+use alloy_genesis::{ChainConfig, Genesis, GenesisAccount};
+use alloy_primitives::{Address, B256, Bytes, U256, b256};
+use coco_kv::Tx;
+use revm::primitives::hardfork::SpecId;
+
+use crate::block::{Head, Included, record_block};
+use crate::maps::CHAIN;
+use crate::record::BlockRecord;
+use crate::{Chain, ChainRules, FeePolicy, StateError, StateTrie, World};
+
+/// SHA-256 of nothing: the hash of a block's requests if there are none (EIP-7685).
+pub(crate) const NO_REQUESTS: B256 =
+    b256!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+
+/// What geth starts with if the genesis does not say, in wei.
+const INITIAL_BASE_FEE: u64 = 1_000_000_000;
+
+/// A chain cannot be begun or continued.
+#[derive(Debug, thiserror::Error)]
+pub enum GenesisError {
+    /// The file is not a genesis of geth's form.
+    #[error("genesis: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// There is a chain already.
+    #[error("the chain has been begun before, with block {0}")]
+    Exists(B256),
+    /// What is stored cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A consortium chain with every fork up to Osaka from the start, the system contracts of those
+/// forks, and the given balances in wei. Its block gas limit is so high that the gas limit of a
+/// transaction is what bounds an execution.
+pub fn consortium_genesis(
+    chain_id: u64,
+    balances: impl IntoIterator<Item = (Address, U256)>,
+) -> Genesis {
+    let start = Some(0);
+    let config = ChainConfig {
+        chain_id,
+        homestead_block: start,
+        eip150_block: start,
+        eip155_block: start,
+        eip158_block: start,
+        byzantium_block: start,
+        constantinople_block: start,
+        petersburg_block: start,
+        istanbul_block: start,
+        muir_glacier_block: start,
+        berlin_block: start,
+        london_block: start,
+        arrow_glacier_block: start,
+        gray_glacier_block: start,
+        merge_netsplit_block: start,
+        terminal_total_difficulty: Some(U256::ZERO),
+        terminal_total_difficulty_passed: true,
+        shanghai_time: start,
+        cancun_time: start,
+        prague_time: start,
+        osaka_time: start,
+        ..ChainConfig::default()
+    };
+    let system = [
+        (eip2935::HISTORY_STORAGE_ADDRESS, eip2935::HISTORY_STORAGE_CODE.clone()),
+        (eip4788::BEACON_ROOTS_ADDRESS, eip4788::BEACON_ROOTS_CODE.clone()),
+        (
+            eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
+            eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE.clone(),
+        ),
+        (
+            eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS,
+            eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE.clone(),
+        ),
+    ];
+    let system = system.map(|(address, code): (Address, Bytes)| {
+        (address, GenesisAccount { nonce: Some(1), code: Some(code), ..GenesisAccount::default() })
+    });
+    let funded = balances.into_iter().map(|(address, balance)| {
+        (address, GenesisAccount { balance, ..GenesisAccount::default() })
+    });
+    Genesis {
+        config,
+        gas_limit: 1_000_000_000_000,
+        base_fee_per_gas: Some(0),
+        alloc: system.into_iter().chain(funded).collect(),
+        ..Genesis::default()
+    }
+}
+
+impl Chain {
+    /// Begins a chain: writes the accounts and the first block of a genesis. Returns the chain
+    /// and the block's hash.
+    pub fn begin(
+        tx: &mut Tx,
+        genesis: &Genesis,
+        fees: FeePolicy,
+    ) -> Result<(Self, B256), GenesisError> {
+        if let Some(head) = Head::read(tx)? {
+            return Err(GenesisError::Exists(head.hash));
+        }
+        let chain = Self::with_rules(ChainRules::new(genesis, fees));
+        let mut world = World::scratch(tx, chain.codes());
+        for (address, account) in &genesis.alloc {
+            let code = account.code.as_ref().map_or(&[][..], |code| code.as_ref());
+            let fields = (account.nonce.unwrap_or_default(), account.balance, code);
+            let storage = account.storage_slots().map(|(slot, value)| (slot.into(), value));
+            world.put_whole_account(*address, fields, storage);
+        }
+        let trie = StateTrie::build(tx)?;
+        let header = genesis_header(genesis, chain.rules(), trie.root());
+        let hash = header.hash_slow();
+        tx.put(&CHAIN, "genesis", serde_json::to_vec(genesis)?);
+        tx.put(&CHAIN, "fees", serde_json::to_vec(&fees)?);
+        let block = BlockRecord {
+            header,
+            ommers: Vec::new(),
+            withdrawals: Vec::new(),
+            transactions: Vec::new(),
+        };
+        record_block(tx, &block, hash, &Included::default())?;
+        chain.tries().remember(block.header.number, hash, trie);
+        Ok((chain, hash))
+    }
+
+    /// The chain that was begun in the store, if any was.
+    pub fn load(tx: &mut Tx) -> Result<Option<Self>, GenesisError> {
+        let (Some(genesis), Some(fees)) = (tx.get(&CHAIN, b"genesis"), tx.get(&CHAIN, b"fees"))
+        else {
+            return Ok(None);
+        };
+        let genesis: Genesis = serde_json::from_slice(&genesis)?;
+        let fees = serde_json::from_slice(&fees)?;
+        Ok(Some(Self::with_rules(ChainRules::new(&genesis, fees))))
+    }
+}
+
+/// The header as geth makes it.
+fn genesis_header(genesis: &Genesis, rules: &ChainRules, state_root: B256) -> Header {
+    let number = genesis.number.unwrap_or_default();
+    let spec = rules.spec_at(number, genesis.timestamp, genesis.difficulty);
+    let since = |fork: SpecId| spec.is_enabled_in(fork);
+    let base_fee = genesis.base_fee_per_gas.and_then(|fee| u64::try_from(fee).ok());
+    Header {
+        parent_hash: genesis.parent_hash.unwrap_or_default(),
+        ommers_hash: EMPTY_OMMER_ROOT_HASH,
+        beneficiary: genesis.coinbase,
+        state_root,
+        transactions_root: EMPTY_ROOT_HASH,
+        receipts_root: EMPTY_ROOT_HASH,
+        difficulty: genesis.difficulty,
+        number,
+        gas_limit: genesis.gas_limit,
+        timestamp: genesis.timestamp,
+        extra_data: genesis.extra_data.clone(),
+        mix_hash: genesis.mix_hash,
+        nonce: genesis.nonce.into(),
+        base_fee_per_gas: since(SpecId::LONDON).then(|| base_fee.unwrap_or(INITIAL_BASE_FEE)),
+        withdrawals_root: since(SpecId::SHANGHAI).then_some(EMPTY_ROOT_HASH),
+        blob_gas_used: since(SpecId::CANCUN).then(|| genesis.blob_gas_used.unwrap_or_default()),
+        excess_blob_gas: since(SpecId::CANCUN).then(|| genesis.excess_blob_gas.unwrap_or_default()),
+        parent_beacon_block_root: since(SpecId::CANCUN).then_some(B256::ZERO),
+        requests_hash: since(SpecId::PRAGUE).then_some(NO_REQUESTS),
+        ..Header::default()
+    }
+}

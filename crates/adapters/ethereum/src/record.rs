@@ -1,0 +1,168 @@
+//! What is kept in the maps, as RLP lists. An account is `[nonce, balance, code hash or ""]`.
+
+use alloy_consensus::{Header, TxEnvelope};
+use alloy_eips::eip2718::Decodable2718;
+use alloy_eips::eip4895::Withdrawal;
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, Log, U256};
+use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
+use coco_kv::{MapName, Tx, Value};
+use revm::context::result::ExecutionResult;
+
+use crate::{SignedTransaction, StateError};
+
+/// An account without its storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Transactions sent, or contracts created.
+    pub nonce: u64,
+    /// In wei.
+    pub balance: U256,
+    /// Keccak-256 of the code.
+    pub code_hash: B256,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self { nonce: 0, balance: U256::ZERO, code_hash: KECCAK256_EMPTY }
+    }
+}
+
+#[derive(RlpEncodable, RlpDecodable)]
+struct AccountFields {
+    nonce: u64,
+    balance: U256,
+    code_hash: Bytes,
+}
+
+impl Encodable for Account {
+    fn encode(&self, out: &mut dyn alloy_rlp::BufMut) {
+        let has_code = self.code_hash != KECCAK256_EMPTY;
+        let code_hash = if has_code { self.code_hash.0.to_vec().into() } else { Bytes::new() };
+        AccountFields { nonce: self.nonce, balance: self.balance, code_hash }.encode(out);
+    }
+}
+
+impl Decodable for Account {
+    fn decode(bytes: &mut &[u8]) -> alloy_rlp::Result<Self> {
+        let AccountFields { nonce, balance, code_hash } = AccountFields::decode(bytes)?;
+        let code_hash = match code_hash.len() {
+            0 => KECCAK256_EMPTY,
+            32 => B256::from_slice(&code_hash),
+            _ => return Err(alloy_rlp::Error::UnexpectedLength),
+        };
+        Ok(Self { nonce, balance, code_hash })
+    }
+}
+
+/// The block that is being filled: what every transaction in it sees of it.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct OpenBlock {
+    /// One more than the last sealed block's.
+    pub number: u64,
+    /// Of the last sealed block.
+    pub parent_hash: B256,
+    /// Seconds since 1970.
+    pub timestamp: u64,
+    /// Randomness that the host could not see.
+    pub prevrandao: B256,
+    /// In wei.
+    pub base_fee: u64,
+    /// Of one block.
+    pub gas_limit: u64,
+    /// Who gets the fees.
+    pub beneficiary: Address,
+    /// What drives the price of blobs.
+    pub excess_blob_gas: u64,
+}
+
+/// An account and the slots of it that changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct Change {
+    /// Whose.
+    pub address: Address,
+    /// Slots whose value was written.
+    pub slots: Vec<U256>,
+}
+
+/// An executed transaction.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct TransactionRecord {
+    /// The envelope as it was signed (EIP-2718).
+    pub envelope: Bytes,
+    /// Who signed it.
+    pub sender: Address,
+    /// One byte, 0 or 1; before Byzantium the 32 bytes of the state root after it.
+    pub outcome: Bytes,
+    /// By this transaction alone.
+    pub gas_used: u64,
+    /// In order.
+    pub logs: Vec<Log>,
+}
+
+impl TransactionRecord {
+    /// The envelope, parsed.
+    pub fn transaction(&self) -> Result<TxEnvelope, StateError> {
+        TxEnvelope::decode_2718_exact(&self.envelope)
+            .map_err(|_| StateError::BadRecord { map: "ethereum.transactions" })
+    }
+
+    /// What an execution under the rules from Byzantium on leaves.
+    pub fn of(transaction: &SignedTransaction, result: &ExecutionResult) -> Self {
+        Self {
+            envelope: transaction.to_bytes(),
+            sender: transaction.sender(),
+            outcome: Bytes::from(vec![u8::from(result.is_success())]),
+            gas_used: result.tx_gas_used(),
+            // What reverted has logged nothing.
+            logs: if result.is_success() { result.logs().to_vec() } else { Vec::new() },
+        }
+    }
+}
+
+/// Where a transaction is in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct Position {
+    /// The block's number.
+    pub block: u64,
+    /// Counted from 0.
+    pub index: u64,
+    /// Gas used in the block up to and including this transaction.
+    pub cumulative_gas_used: u64,
+    /// Logs in the block before this transaction's.
+    pub first_log: u64,
+}
+
+/// A sealed block.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub struct BlockRecord {
+    /// The header.
+    pub header: Header,
+    /// Headers of ommers; only in imported chains.
+    pub ommers: Vec<Header>,
+    /// Empty also where the fork has none; the header tells.
+    pub withdrawals: Vec<Withdrawal>,
+    /// Hashes of the transactions, in order.
+    pub transactions: Vec<B256>,
+}
+
+/// Reads a record; a stored value that cannot be read is a [`StateError::BadRecord`].
+pub(crate) fn read<T: Decodable>(
+    tx: &mut Tx,
+    map: &'static MapName,
+    key: &[u8],
+) -> Result<Option<T>, StateError> {
+    tx.get(map, key).map(|value| decode(map, &value)).transpose()
+}
+
+/// Decodes a stored value.
+pub(crate) fn decode<T: Decodable>(map: &'static MapName, value: &[u8]) -> Result<T, StateError> {
+    let bad = || StateError::BadRecord { map: map.as_str() };
+    let mut rest = value;
+    let record = T::decode(&mut rest).map_err(|_| bad())?;
+    if rest.is_empty() { Ok(record) } else { Err(bad()) }
+}
+
+/// A record as it is stored.
+pub(crate) fn encode(record: &impl Encodable) -> Value {
+    Value::from(alloy_rlp::encode(record))
+}

@@ -1,0 +1,158 @@
+//! The state root of every recent block.
+//!
+//! The tries are not in the store: they follow from it. A node keeps the versions of the last
+//! blocks, makes the next one from its parent's and the block's changes, and builds one from the
+//! whole state when it has no parent's: after a start, or when it becomes primary.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use alloy_consensus::TrieAccount;
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use coco_kv::Tx;
+use parking_lot::Mutex;
+
+use crate::maps::{ACCOUNTS, STORAGE, slot_of};
+use crate::record::{self, Account, Change};
+use crate::trie::Trie;
+use crate::{Codes, StateError, World};
+
+/// The tries of one state.
+#[derive(Clone, Debug, Default)]
+pub struct StateTrie {
+    accounts: Trie,
+    storages: imbl::HashMap<B256, Trie>,
+}
+
+impl StateTrie {
+    /// The tries of the present state of a store transaction, from nothing.
+    pub fn build(tx: &Tx) -> Result<Self, StateError> {
+        let mut trie = Self::default();
+        // On a state of its own, so that the whole world does not enter the read set.
+        let seen = tx.snapshot().with_writes(tx.writes(), tx.read_tx_id());
+        let mut tx = Tx::on(seen);
+        let mut bad = None;
+        tx.for_each(&STORAGE, |key, value| {
+            let entry = (|| {
+                let address = Address::try_from(key.get(..20)?).ok()?;
+                Some((keccak256(address), slot_of(key)?, U256::try_from_be_slice(value)?))
+            })();
+            let Some((address, slot, value)) = entry else {
+                bad = Some(StateError::BadRecord { map: STORAGE.as_str() });
+                return ControlFlow::Break(());
+            };
+            trie.put_slot(address, slot, value);
+            ControlFlow::Continue(())
+        });
+        tx.for_each(&ACCOUNTS, |key, value| {
+            let account = record::decode::<Account>(&ACCOUNTS, value);
+            match (Address::try_from(key), account) {
+                (Ok(address), Ok(account)) => trie.put_account(address, Some(account)),
+                _ => bad = Some(StateError::BadRecord { map: ACCOUNTS.as_str() }),
+            }
+            if bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        bad.map_or(Ok(trie), Err)
+    }
+
+    /// Takes over the values that changed accounts and slots have in `world`.
+    pub fn update(&mut self, world: &mut World<'_>, changes: &[Change]) -> Result<(), StateError> {
+        for Change { address, slots } in changes {
+            let hashed = keccak256(address);
+            for slot in slots {
+                let value = world.slot(*address, *slot)?;
+                self.put_slot(hashed, *slot, value);
+            }
+            let account = world.account(*address)?;
+            self.put_account(*address, account);
+        }
+        Ok(())
+    }
+
+    /// The state root.
+    pub fn root(&self) -> B256 {
+        self.accounts.root()
+    }
+
+    /// The storage root of an account.
+    pub fn storage_root(&self, address: Address) -> B256 {
+        self.storages.get(&keccak256(address)).map_or_else(|| Trie::default().root(), Trie::root)
+    }
+
+    /// The proof of an account, or of its absence.
+    pub fn account_proof(&self, address: Address) -> Vec<Bytes> {
+        self.accounts.proof(keccak256(address))
+    }
+
+    /// The proof of a slot, or of its being zero.
+    pub fn storage_proof(&self, address: Address, slot: U256) -> Vec<Bytes> {
+        let trie = self.storages.get(&keccak256(address));
+        trie.map_or_else(Vec::new, |trie| trie.proof(keccak256(slot.to_be_bytes::<32>())))
+    }
+
+    fn put_slot(&mut self, address: B256, slot: U256, value: U256) {
+        let slot = keccak256(slot.to_be_bytes::<32>());
+        if !value.is_zero() {
+            self.storages.entry(address).or_default().insert(slot, alloy_rlp::encode(value));
+        } else if let Some(trie) = self.storages.get_mut(&address) {
+            trie.remove(slot);
+            if trie.is_empty() {
+                self.storages.remove(&address);
+            }
+        }
+    }
+
+    fn put_account(&mut self, address: Address, account: Option<Account>) {
+        let hashed = keccak256(address);
+        let Some(Account { nonce, balance, code_hash }) = account else {
+            self.storages.remove(&hashed);
+            return self.accounts.remove(hashed);
+        };
+        let storage_root = self.storage_root(address);
+        let account = TrieAccount { nonce, balance, storage_root, code_hash };
+        self.accounts.insert(hashed, alloy_rlp::encode(account));
+    }
+}
+
+/// The tries after each of the last blocks.
+#[derive(Debug, Default)]
+pub struct RecentTries {
+    by_block: Mutex<BTreeMap<u64, (B256, StateTrie)>>,
+}
+
+impl RecentTries {
+    /// Blocks whose tries are kept. They share what did not change between them.
+    pub const KEPT: usize = 256;
+
+    /// The tries after a block, if they are still known.
+    pub fn after(&self, number: u64, hash: B256) -> Option<StateTrie> {
+        let by_block = self.by_block.lock();
+        by_block.get(&number).filter(|(known, _)| *known == hash).map(|(_, trie)| trie.clone())
+    }
+
+    /// Remembers the tries after a block. A block of the same number, rolled back since, is
+    /// forgotten.
+    pub fn remember(&self, number: u64, hash: B256, trie: StateTrie) {
+        let mut by_block = self.by_block.lock();
+        by_block.insert(number, (hash, trie));
+        while by_block.len() > Self::KEPT {
+            by_block.pop_first();
+        }
+    }
+}
+
+/// The tries of the present, made from those after the last sealed block and what changed since.
+pub(crate) fn present(
+    tx: &mut Tx,
+    codes: &Codes,
+    before: Option<StateTrie>,
+    changes: &[Change],
+) -> Result<StateTrie, StateError> {
+    match before {
+        Some(mut trie) => {
+            trie.update(&mut World::scratch(tx, codes), changes)?;
+            Ok(trie)
+        }
+        None => StateTrie::build(tx),
+    }
+}

@@ -1,0 +1,310 @@
+//! Accounts, code and storage in the store, as the EVM sees and changes them.
+
+use std::collections::HashMap;
+use std::ops::{Bound, ControlFlow};
+
+use alloy_primitives::map::HashSet;
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
+use coco_kv::{MapName, Tx, Value};
+use parking_lot::Mutex;
+use revm::Database;
+use revm::primitives::hardfork::SpecId;
+use revm::state::{AccountInfo, Bytecode, EvmState};
+
+use crate::StateError;
+use crate::maps::{
+    ACCOUNTS, ACCOUNTS_WAS, CODE, HASHES, STORAGE, STORAGE_ONLY, STORAGE_WAS, at_block, hash_key,
+    last_with_prefix, slot_key, slot_of, slot_value,
+};
+use crate::record::{self, Account, Change};
+
+/// The world state inside one store transaction: of now, or of the end of a past block.
+///
+/// Reads enter the transaction's read set key by key; writes go to its write set. A world of the
+/// past is for reading and for trying things out: what is written to it lies over the past state
+/// and must never be committed.
+pub struct World<'a> {
+    tx: &'a mut Tx,
+    codes: &'a Codes,
+    when: When,
+    // Accounts of the past whose storage was cleared; a present one has it removed.
+    cleared: HashSet<Address>,
+    // Accounts shown with a nonce of 1 instead of 0, see `basic`.
+    raised: HashSet<Address>,
+    sender: Option<Address>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// Now; what is overwritten is kept as the state before this block.
+    Block(u64),
+    /// Now; nothing of what is overwritten is kept.
+    Scratch,
+    /// At the end of this block.
+    Past(u64),
+}
+
+impl<'a> World<'a> {
+    /// The present, inside `block`: values it had before the block stay readable.
+    pub fn in_block(tx: &'a mut Tx, codes: &'a Codes, block: u64) -> Self {
+        Self::new(tx, codes, When::Block(block))
+    }
+
+    /// The present, for trying things out, or before there is any history.
+    pub fn scratch(tx: &'a mut Tx, codes: &'a Codes) -> Self {
+        Self::new(tx, codes, When::Scratch)
+    }
+
+    /// The state at the end of `block`.
+    pub fn past(tx: &'a mut Tx, codes: &'a Codes, block: u64) -> Self {
+        Self::new(tx, codes, When::Past(block))
+    }
+
+    fn new(tx: &'a mut Tx, codes: &'a Codes, when: When) -> Self {
+        let (cleared, raised) = (HashSet::default(), HashSet::default());
+        Self { tx, codes, when, cleared, raised, sender: None }
+    }
+
+    /// Says who sends the transaction that is executed next.
+    pub(crate) fn set_sender(&mut self, sender: Address) {
+        self.sender = Some(sender);
+    }
+
+    /// The transaction beneath.
+    pub fn tx(&mut self) -> &mut Tx {
+        self.tx
+    }
+
+    /// An account, if it exists.
+    pub fn account(&mut self, address: Address) -> Result<Option<Account>, StateError> {
+        let value = self.value(&ACCOUNTS, &ACCOUNTS_WAS, address.as_slice());
+        value.map(|value| record::decode(&ACCOUNTS, &value)).transpose()
+    }
+
+    /// The value of a slot.
+    pub fn slot(&mut self, address: Address, slot: U256) -> Result<U256, StateError> {
+        let key = slot_key(address, slot);
+        if self.cleared.contains(&address) && own_write(self.tx, &STORAGE, &key).is_none() {
+            return Ok(U256::ZERO);
+        }
+        let value = self.value(&STORAGE, &STORAGE_WAS, &key).unwrap_or_default();
+        U256::try_from_be_slice(&value).ok_or(StateError::BadRecord { map: STORAGE.as_str() })
+    }
+
+    /// Code by its hash.
+    pub fn code(&mut self, hash: B256) -> Result<Bytes, StateError> {
+        Ok(self.bytecode(hash)?.original_bytes())
+    }
+
+    /// Writes an account; `None` removes it, its storage is cleared by
+    /// [`clear_storage`](Self::clear_storage).
+    pub fn put_account(&mut self, address: Address, account: Option<Account>) {
+        let value = account.map(|account| record::encode(&account));
+        self.write(&ACCOUNTS, &ACCOUNTS_WAS, address.as_slice(), value);
+    }
+
+    /// Writes a slot.
+    pub fn put_slot(&mut self, address: Address, slot: U256, value: U256) {
+        let key = slot_key(address, slot);
+        let value = (!value.is_zero()).then(|| Value::from(slot_value(value)));
+        self.write(&STORAGE, &STORAGE_WAS, &key, value);
+    }
+
+    /// Keeps code; returns its hash.
+    pub fn put_code(&mut self, code: &[u8]) -> B256 {
+        let hash = keccak256(code);
+        if !code.is_empty() && !self.tx.has(&CODE, hash.as_slice()) {
+            self.tx.put(&CODE, hash_key(&hash), code);
+        }
+        hash
+    }
+
+    /// Sets every slot of an account to zero; returns those that were not.
+    pub fn clear_storage(&mut self, address: Address) -> Vec<U256> {
+        let mut slots = Vec::new();
+        let last = last_with_prefix(address.as_slice(), 52);
+        let bounds = (Bound::Included(address.as_slice()), Bound::Included(last.as_slice()));
+        self.tx.range(&STORAGE, bounds, |key, _| {
+            slots.extend(slot_of(key));
+            ControlFlow::Continue(())
+        });
+        for slot in &slots {
+            self.write(&STORAGE, &STORAGE_WAS, &slot_key(address, *slot), None);
+        }
+        if matches!(self.when, When::Past(_)) {
+            self.cleared.insert(address);
+        }
+        slots
+    }
+
+    /// Writes an account as a genesis gives it.
+    pub fn put_whole_account(
+        &mut self,
+        address: Address,
+        (nonce, balance, code): (u64, U256, &[u8]),
+        storage: impl IntoIterator<Item = (U256, U256)>,
+    ) {
+        let code_hash = self.put_code(code);
+        let mut has_storage = false;
+        for (slot, value) in storage {
+            has_storage |= !value.is_zero();
+            self.put_slot(address, slot, value);
+        }
+        if nonce == 0 && code.is_empty() && has_storage {
+            self.tx.put(&STORAGE_ONLY, address.as_slice(), []);
+        }
+        self.put_account(address, Some(Account { nonce, balance, code_hash }));
+    }
+
+    /// Writes what an execution under the rules of `spec` has changed; returns what that is.
+    pub fn apply(&mut self, state: EvmState, spec: SpecId) -> Result<Vec<Change>, StateError> {
+        let mut changes = Vec::new();
+        for (address, after) in state {
+            if !after.is_touched() {
+                continue;
+            }
+            let mut change = Change { address, slots: Vec::new() };
+            let before = self.account(address)?;
+            if after.is_selfdestructed() || after.is_created() {
+                change.slots = self.clear_storage(address);
+            }
+            let cleared_empty = after.is_empty() && spec.is_enabled_in(SpecId::SPURIOUS_DRAGON);
+            let account = if after.is_selfdestructed() || cleared_empty {
+                None
+            } else {
+                for (slot, value) in &after.storage {
+                    if value.is_changed() {
+                        self.put_slot(address, *slot, value.present_value);
+                        change.slots.push(*slot);
+                    }
+                }
+                let code_hash = match &after.info.code {
+                    Some(code) if before.is_none_or(|b| b.code_hash != after.info.code_hash) => {
+                        self.put_code(code.original_byte_slice())
+                    }
+                    _ if after.info.code_hash.is_zero() => KECCAK256_EMPTY,
+                    _ => after.info.code_hash,
+                };
+                let raised = u64::from(self.raised.contains(&address));
+                let nonce = after.info.nonce.saturating_sub(raised);
+                if nonce == 0 && code_hash == KECCAK256_EMPTY && !change.slots.is_empty() {
+                    self.tx.put(&STORAGE_ONLY, address.as_slice(), []);
+                }
+                Some(Account { nonce, balance: after.info.balance, code_hash })
+            };
+            if account != before {
+                self.put_account(address, account);
+            } else if change.slots.is_empty() {
+                continue;
+            }
+            changes.push(change);
+        }
+        Ok(changes)
+    }
+
+    fn value(&mut self, now: &MapName, was: &MapName, key: &[u8]) -> Option<Value> {
+        let When::Past(block) = self.when else { return self.tx.get(now, key) };
+        if let Some(own) = own_write(self.tx, now, key) {
+            return own;
+        }
+        // The first value kept after the block is the one at its end; if there is none, nothing
+        // has changed since.
+        let (from, to) = (at_block(key, block.saturating_add(1)), at_block(key, u64::MAX));
+        let bounds = (Bound::Included(from.as_slice()), Bound::Included(to.as_slice()));
+        let mut kept = None;
+        self.tx.range(was, bounds, |_, value| {
+            kept = Some(value.clone());
+            ControlFlow::Break(())
+        });
+        match kept {
+            Some(value) => (!value.is_empty()).then_some(value),
+            None => self.tx.get(now, key),
+        }
+    }
+
+    fn write(&mut self, now: &MapName, was: &MapName, key: &[u8], value: Option<Value>) {
+        if let When::Block(block) = self.when {
+            let kept = at_block(key, block);
+            if !self.tx.has(was, &kept) {
+                let before = self.tx.get(now, key).unwrap_or_default();
+                self.tx.put(was, kept, before);
+            }
+        }
+        match value {
+            Some(value) => self.tx.put(now, key, value),
+            None => self.tx.remove(now, key),
+        }
+    }
+
+    fn bytecode(&mut self, hash: B256) -> Result<Bytecode, StateError> {
+        if hash == KECCAK256_EMPTY || hash.is_zero() {
+            return Ok(Bytecode::new());
+        }
+        if let Some(code) = self.codes.find(&hash) {
+            return Ok(code);
+        }
+        let code = self.tx.get(&CODE, hash.as_slice()).ok_or(StateError::NoCode(hash))?;
+        let code = Bytecode::new_raw_checked(Bytes::copy_from_slice(&code))
+            .unwrap_or_else(|_| Bytecode::new_legacy(Bytes::copy_from_slice(&code)));
+        self.codes.keep(hash, code.clone());
+        Ok(code)
+    }
+}
+
+fn own_write(tx: &Tx, map: &MapName, key: &[u8]) -> Option<Option<Value>> {
+    Some(tx.writes().map(map)?.get(key)?.cloned())
+}
+
+impl Database for World<'_> {
+    type Error = StateError;
+
+    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, StateError> {
+        let Some(Account { mut nonce, balance, code_hash }) = self.account(address)? else {
+            return Ok(None);
+        };
+        // No contract is created over storage (EIP-7610), which the EVM cannot ask for. A nonce
+        // prevents it, too, and nobody sees the nonce of an account that never sent anything.
+        let fresh = nonce == 0 && code_hash == KECCAK256_EMPTY && self.sender != Some(address);
+        if fresh && self.tx.has(&STORAGE_ONLY, address.as_slice()) {
+            nonce = 1;
+            self.raised.insert(address);
+        }
+        Ok(Some(AccountInfo { nonce, balance, code_hash, ..AccountInfo::default().without_code() }))
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, StateError> {
+        self.bytecode(code_hash)
+    }
+
+    fn storage(&mut self, address: Address, slot: U256) -> Result<U256, StateError> {
+        self.slot(address, slot)
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, StateError> {
+        let hash = self.tx.get(&HASHES, &number.to_be_bytes());
+        Ok(hash.and_then(|hash| B256::try_from(&*hash).ok()).unwrap_or_default())
+    }
+}
+
+/// Code that was analysed lately, by its hash. It never goes stale, for a hash has one code.
+#[derive(Debug, Default)]
+pub struct Codes {
+    recent: Mutex<HashMap<B256, Bytecode>>,
+}
+
+impl Codes {
+    /// With at most 24 KiB each (EIP-170) this bounds the memory to some 100 MiB.
+    const LIMIT: usize = 4096;
+
+    fn find(&self, hash: &B256) -> Option<Bytecode> {
+        self.recent.lock().get(hash).cloned()
+    }
+
+    fn keep(&self, hash: B256, code: Bytecode) {
+        let mut recent = self.recent.lock();
+        if recent.len() >= Self::LIMIT {
+            recent.clear();
+        }
+        recent.insert(hash, code);
+    }
+}
