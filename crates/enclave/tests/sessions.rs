@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use coco_adapter::{Call, EndpointProperties, Mode, Registry, Response};
 use coco_crypto::Curve;
+use coco_enclave::interface::{Endorsement, Interface};
+use coco_enclave::session::{Dispatch, Listener, Reply, ServerTls, Session, TlsError};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
-use served::client::{Client, handshake};
-use served::{INTERFACES, Served, Someone};
+use served::client::{Client, handshake, shake_hands};
+use served::{INTERFACES, Served, ServedHost, Someone};
 use simulated::in_virtual_time;
 use tokio::io::AsyncReadExt;
 
@@ -343,5 +345,54 @@ fn every_kind_of_client_key_can_shake_hands() {
         if let Ok(wire) = wire {
             assert!(Client::on(wire).is_closed().await);
         }
+    });
+}
+
+/// Answers everything with nothing.
+struct Silent;
+
+impl Dispatch for Silent {
+    fn dispatch(&self, _: &Arc<Session>, _: coco_adapter::Request) -> Reply {
+        Reply::Now(Response::default())
+    }
+}
+
+#[test]
+fn a_certificate_is_replaced_while_sessions_go_on() {
+    in_virtual_time(async {
+        let (host, streams) = ServedHost::with_one_interface();
+        let tls = Arc::new(ServerTls::new(host.clone()).unwrap());
+        let interface = Arc::new(Interface::new("main", Endorsement::Service));
+        let (own, silent) = (Some(tls.clone()), Arc::new(Silent));
+        let listener = Listener::new(host, interface, own, silent, Arc::default());
+        tokio::spawn(listener.clone().serve());
+        let connect = async |expected: &Someone| {
+            let (ours, theirs) = tokio::io::duplex(16 * 1024);
+            streams.send(theirs).unwrap();
+            shake_hands(ours, expected.certificate.der().to_vec(), None, &[b"http/1.1"]).await
+        };
+        let (old, new) = (Someone::new(1, Curve::P256, 1), Someone::new(2, Curve::P384, 1));
+        // Without a certificate there is no handshake.
+        assert!(connect(&old).await.is_err());
+        let install = |someone: &Someone| {
+            let (certificate, key) = someone.pems();
+            tls.install(&certificate, &key)
+        };
+        install(&old).unwrap();
+        let mut early = Client::on(connect(&old).await.unwrap());
+        install(&new).unwrap();
+        assert!(connect(&old).await.is_err());
+        let mut late = Client::on(connect(&new).await.unwrap());
+        for client in [&mut early, &mut late] {
+            assert_eq!(client.get("/").await.status, StatusCode::OK);
+        }
+        // What cannot be used changes nothing.
+        let (certificate, key) = (old.pems().0, new.pems().1);
+        assert!(matches!(tls.install(&certificate, &key), Err(TlsError::Tls(_))));
+        assert!(matches!(tls.install("", &key), Err(TlsError::NoCertificate)));
+        assert!(matches!(tls.install(&certificate, "x"), Err(TlsError::Pem(_))));
+        assert!(connect(&new).await.is_ok());
+        listener.stop().await;
+        assert_eq!(listener.metrics().active(), 0);
     });
 }

@@ -151,6 +151,16 @@ pub async fn handshake(
     } else {
         identity.node_certificate.der().to_vec()
     };
+    shake_hands(served.connect(interface), expected, client, protocols).await
+}
+
+/// A TLS handshake with a server that must show this certificate.
+pub async fn shake_hands(
+    stream: DuplexStream,
+    expected: Vec<u8>,
+    client: Option<(String, String)>,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<DuplexStream>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Arc::new(Exactly { expected, provider: provider.clone() });
     let config = ClientConfig::builder_with_provider(provider)
@@ -171,7 +181,7 @@ pub async fn handshake(
     };
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, served.connect(interface)).await
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
 /// Trusts one certificate.

@@ -68,6 +68,16 @@ impl Host for ServedHost {
     }
 }
 
+impl ServedHost {
+    /// A host with one interface, `main`, and the way into it.
+    pub fn with_one_interface() -> (Arc<Self>, mpsc::UnboundedSender<DuplexStream>) {
+        let simulated = SimulatedHost::new(1, SimulatedDisk::new());
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let arriving = HashMap::from([("main".to_owned(), Mutex::new(receiver))]);
+        (Arc::new(Self { simulated, arriving }), sender)
+    }
+}
+
 /// A key with its certificate.
 pub struct Someone {
     pub key: KeyPair,
