@@ -77,7 +77,7 @@ async fn write(
         return Err(WriteError::Stopped);
     }
     // Evidence and its signature do not bring the next snapshot nearer.
-    pipeline.note_snapshot(evidence.tx_id.seqno.next());
+    pipeline.note_snapshot(evidence.tx_id.seqno.next(), bytes.len() as u64);
     let receipt = pipeline.receipt(evidence.tx_id).await?;
     attach_receipt(&mut bytes, receipt.to_json().as_bytes());
 

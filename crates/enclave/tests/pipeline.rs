@@ -273,8 +273,9 @@ fn snapshots_are_written_when_due_and_verify() {
     let often = r#", "snapshots": {"tx_count": 20}"#;
     in_virtual_time(async {
         let node = start(1, &disk, "Start", often).await.unwrap();
-        for number in 0..50 {
-            put_committed(&node, &format!("key {number}"), "x").await;
+        let value = "x".repeat(400);
+        for number in 0..80 {
+            put_committed(&node, &format!("key {}", number % 5), &value).await;
         }
         let forced = Outcome { force_snapshot: true, ..Outcome::default() };
         let (_, committed) =
@@ -446,5 +447,22 @@ fn each_batch_is_sealed_once_by_its_adapters() {
         assert_eq!(&*blocks.get(b"last").unwrap().value, format!("2.{second}").as_bytes());
         node.shutdown().await;
         audited(&disk, service_key(&node));
+    });
+}
+
+#[test]
+fn a_large_state_is_not_written_more_often_than_the_ledger_grows() {
+    let disk = SimulatedDisk::new();
+    let often = r#", "snapshots": {"tx_count": 5}"#;
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", often).await.unwrap();
+        put_committed(&node, "large", &"x".repeat(200_000)).await;
+        for number in 0..60 {
+            put_committed(&node, &format!("key {number}"), "x").await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        // 60 small batches of some 3 KB are less than half of what one snapshot takes.
+        let names = disk.names(Area::Snapshots);
+        assert!((1..=2).contains(&names.len()), "{names:?}");
     });
 }

@@ -375,9 +375,9 @@ impl Pipeline {
         self.inner.snapshot_signal.notified()
     }
 
-    /// Begins the count of transactions to the next snapshot at `seqno`.
-    pub(crate) fn note_snapshot(&self, seqno: Seqno) {
-        self.inner.writer.lock().note_snapshot(seqno);
+    /// Begins the count to the next snapshot at `seqno`, after one of so many bytes.
+    pub(crate) fn note_snapshot(&self, seqno: Seqno, bytes: u64) {
+        self.inner.writer.lock().note_snapshot(seqno, bytes);
     }
 
     /// The views so far, as a snapshot of `seqno` records them.

@@ -45,6 +45,10 @@ pub(crate) struct Writer {
     /// The next entry is the first of a service's life.
     force_chunk_before: bool,
     last_snapshot: Seqno,
+    /// Bytes of entries since then.
+    since_snapshot_bytes: u64,
+    /// What the last snapshot took.
+    snapshot_bytes: u64,
 }
 
 /// When chunks end and snapshots are due.
@@ -85,6 +89,8 @@ impl Writer {
             // A restarted service begins a chunk of its own, so that old files stay as they are.
             force_chunk_before: last_signature > Seqno(0),
             last_snapshot,
+            since_snapshot_bytes: 0,
+            snapshot_bytes: 0,
         }
     }
 
@@ -103,9 +109,12 @@ impl Writer {
         self.tree.root_of(seqno.0.checked_add(1)?)
     }
 
-    /// Makes the next snapshot due only when enough has happened after `seqno`.
-    pub fn note_snapshot(&mut self, seqno: Seqno) {
+    /// Makes the next snapshot due only when enough has happened after `seqno`: as many
+    /// transactions as configured, and no fewer bytes of ledger than a snapshot takes, so that
+    /// snapshots of a large state never cost more than the ledger itself.
+    pub fn note_snapshot(&mut self, seqno: Seqno, bytes: u64) {
         self.last_snapshot = self.last_snapshot.max(seqno);
+        self.snapshot_bytes = bytes;
     }
 
     /// Encrypts executed transactions and appends them.
@@ -151,9 +160,11 @@ impl Writer {
             issued_at_s,
         )?;
         let writes = signature.writes();
-        let since_snapshot = tx_id.seqno.0 - self.last_snapshot.0;
-        let snapshot_due =
-            std::mem::take(&mut self.force_snapshot) || since_snapshot >= rules.snapshot_tx_count;
+        let since_snapshot = tx_id.seqno.0.saturating_sub(self.last_snapshot.0);
+        self.since_snapshot_bytes += self.entries.len() as u64;
+        let snapshot_due = std::mem::take(&mut self.force_snapshot)
+            || (since_snapshot >= rules.snapshot_tx_count
+                && self.since_snapshot_bytes >= self.snapshot_bytes);
         let size = self.chunk_bytes + self.entries.len() as u64;
         let chunk_ends =
             std::mem::take(&mut self.force_chunk) || snapshot_due || size >= rules.chunk_bytes;
@@ -172,6 +183,7 @@ impl Writer {
         let parts = std::mem::take(&mut self.parts);
         let snapshot = snapshot_due.then(|| {
             self.last_snapshot = tx_id.seqno;
+            self.since_snapshot_bytes = 0;
             SnapshotDue { state: before.with_writes(&writes, tx_id), leaf: entry.leaf }
         });
         let batch = Batch { first, last: tx_id, entries: Bytes::from(entries) };
