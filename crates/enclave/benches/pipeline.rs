@@ -2,7 +2,12 @@
 //!
 //! `cargo bench -p coco-enclave --bench pipeline`
 
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "this is the host's side")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "this is the host's side"
+)]
 
 #[path = "../tests/simulated/mod.rs"]
 mod simulated;
