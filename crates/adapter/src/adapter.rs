@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coco_kv::{TxId, Tx};
+use coco_kv::{Tx, TxId};
 use http::Method;
 
 use crate::{Call, EndpointProperties, ErrorResponse, Params, Response};

@@ -55,23 +55,27 @@ impl<'a> Call<'a> {
     /// The first value of a query parameter, as written.
     pub fn query(&self, name: &str) -> Option<&'a str> {
         let pairs = self.request.uri().query()?.split('&');
-        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).find_map(|(key, value)| {
-            (key == name).then_some(value)
-        })
+        pairs
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .find_map(|(key, value)| (key == name).then_some(value))
     }
 
     /// The body read as JSON; otherwise 400 `InvalidInput`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ErrorResponse> {
         serde_json::from_slice(self.request.body()).map_err(|error| {
-            ErrorResponse::bad_request(ErrorCode::InvalidInput, format!("Body is not valid: {error}."))
+            ErrorResponse::bad_request(
+                ErrorCode::InvalidInput,
+                format!("Body is not valid: {error}."),
+            )
         })
     }
 }
 
 /// A 200 with a JSON body.
 pub(crate) fn json_response<T: Serialize>(value: &T) -> Result<Response, ErrorResponse> {
-    let text = serde_json::to_vec(value)
-        .map_err(|error| ErrorResponse::internal(format!("Reply cannot be serialised: {error}.")))?;
+    let text = serde_json::to_vec(value).map_err(|error| {
+        ErrorResponse::internal(format!("Reply cannot be serialised: {error}."))
+    })?;
     let mut response = Response::new(Bytes::from(text));
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);

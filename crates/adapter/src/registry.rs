@@ -8,8 +8,8 @@ use http::Method;
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    Adapter, Call, EndpointProperties, ErrorResponse, Find, Matched, Params, Response,
-    RouteSyntax, Template,
+    Adapter, Call, EndpointProperties, ErrorResponse, Find, Matched, Params, Response, RouteSyntax,
+    Template,
 };
 
 /// What runs when an endpoint is called.
@@ -135,7 +135,9 @@ impl Endpoint {
             })
             .collect();
         if let Some(object) = operation.as_object_mut() {
-            object.entry("responses").or_insert_with(|| json!({"default": {"description": "Reply"}}));
+            object
+                .entry("responses")
+                .or_insert_with(|| json!({"default": {"description": "Reply"}}));
             if !parameters.is_empty() {
                 let all = object.entry("parameters").or_insert_with(|| json!([]));
                 if let Some(all) = all.as_array_mut() {

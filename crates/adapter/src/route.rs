@@ -15,7 +15,11 @@ pub struct Template {
 enum Segment {
     Literal(String),
     /// `prefix{name}suffix`
-    Hole { prefix: String, name: String, suffix: String },
+    Hole {
+        prefix: String,
+        name: String,
+        suffix: String,
+    },
 }
 
 /// The text is not a path template.
