@@ -45,14 +45,19 @@ mod evm;
 mod genesis;
 mod import;
 mod maps;
+mod node;
+mod pool;
 mod record;
 mod refusal;
 mod roots;
+pub mod rpc;
 mod rules;
 mod transaction;
+pub mod trial;
 mod trie;
 mod world;
 
+pub(crate) use block::log_key;
 pub use block::{
     Executed, Head, IncludedTransaction, Opening, Sealed, block, block_hash, block_number,
     transaction,
@@ -62,6 +67,8 @@ pub use error::StateError;
 pub use evm::{EvmContext, ExecutionError, Surroundings};
 pub use genesis::{GenesisError, consortium_genesis};
 pub use import::{ImportError, ImportedBlock, blocks_of};
+pub use node::Node;
+pub use pool::Pool;
 pub use record::{Account, BlockRecord, Change, OpenBlock, Position, TransactionRecord};
 pub use refusal::{Invalid, Refusal};
 pub use roots::{RecentTries, StateTrie};

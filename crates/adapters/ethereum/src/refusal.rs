@@ -42,6 +42,9 @@ pub enum Refusal {
     /// Too many transactions of all senders wait for earlier ones.
     #[error("txpool is full")]
     PoolFull,
+    /// Others changed what it reads, again and again, before it could be committed.
+    #[error("transaction could not be committed among conflicting ones, send it again")]
+    Contended,
     /// The EVM's own rules.
     #[error("{0}")]
     Invalid(Box<Invalid>),

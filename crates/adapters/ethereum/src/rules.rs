@@ -1,5 +1,7 @@
 //! The rules of a chain: which fork when, and who pays for gas.
 
+use std::collections::BTreeSet;
+
 use alloy_eips::eip7840::BlobParams;
 use alloy_genesis::{ChainConfig, Genesis};
 use alloy_primitives::U256;
@@ -84,6 +86,48 @@ impl ChainRules {
         ];
         let fork = by_block.iter().find(|(fork, _)| at_block(*fork));
         fork.map_or(SpecId::FRONTIER, |(_, spec)| *spec)
+    }
+
+    /// The forks that come at a block, in order and without those of the genesis.
+    pub(crate) fn blocks(&self) -> Vec<u64> {
+        let config = &self.config;
+        let forks = [
+            config.homestead_block,
+            config.dao_fork_block,
+            config.eip150_block,
+            config.eip155_block,
+            config.eip158_block,
+            config.byzantium_block,
+            config.constantinople_block,
+            config.petersburg_block,
+            config.istanbul_block,
+            config.muir_glacier_block,
+            config.berlin_block,
+            config.london_block,
+            config.arrow_glacier_block,
+            config.gray_glacier_block,
+            config.merge_netsplit_block,
+        ];
+        let forks: BTreeSet<u64> = forks.into_iter().flatten().filter(|fork| *fork > 0).collect();
+        forks.into_iter().collect()
+    }
+
+    /// The forks that come at a time, in order.
+    pub(crate) fn times(&self) -> Vec<u64> {
+        let config = &self.config;
+        let forks = [
+            config.shanghai_time,
+            config.cancun_time,
+            config.prague_time,
+            config.osaka_time,
+            config.bpo1_time,
+            config.bpo2_time,
+            config.bpo3_time,
+            config.bpo4_time,
+            config.bpo5_time,
+        ];
+        let forks: BTreeSet<u64> = forks.into_iter().flatten().collect();
+        forks.into_iter().collect()
     }
 
     /// How many blobs a block at `timestamp` may carry, at what price; before Cancun none.

@@ -1,6 +1,14 @@
 //! The test chain of execution-apis: every fork from Frontier to Osaka in 54 blocks, imported with
 //! its own headers. A root, bloom or gas figure that differs stops the import.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test reads its fixtures from disk and fails by panicking"
+)]
+
 mod fixtures;
 
 use coco_ethereum::{Chain, FeePolicy, Head, ImportError, StateTrie, block, blocks_of};

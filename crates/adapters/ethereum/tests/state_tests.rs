@@ -2,6 +2,14 @@
 //! transaction is executed on a store transaction and committed, the root is that of the tries
 //! that follow from the store.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test reads its fixtures from disk and fails by panicking"
+)]
+
 mod fixtures;
 
 use std::collections::HashSet;

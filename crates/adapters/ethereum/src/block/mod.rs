@@ -8,7 +8,9 @@ mod system;
 pub use open::{Executed, Opening};
 pub use read::{Head, IncludedTransaction, block, block_hash, block_number, transaction};
 pub use seal::Sealed;
-pub(crate) use seal::{BlockDraft, Included, keep_transaction, merged, record_block};
+pub(crate) use seal::{
+    BlockDraft, Included, executed, keep_transaction, log_key, merged, record_block,
+};
 pub(crate) use system::{begin_block, end_block, pay, requests_hash};
 
 /// The requests that the system contracts and the deposit contract made in a block (EIP-7685).

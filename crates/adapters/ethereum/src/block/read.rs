@@ -1,6 +1,8 @@
 //! What is kept of sealed blocks.
 
+use alloy_consensus::Header;
 use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom, TxEnvelope};
+use alloy_eips::eip1559::BaseFeeParams;
 use alloy_primitives::{Address, B256};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
 use coco_kv::Tx;
@@ -28,6 +30,11 @@ impl Head {
     /// The head; `None` before the genesis.
     pub fn read(tx: &mut Tx) -> Result<Option<Self>, StateError> {
         record::read(tx, &CHAIN, b"head")
+    }
+
+    /// The base fee of the block after one with this header, by EIP-1559; 0 before it.
+    pub fn next_base_fee_of(header: &Header) -> u64 {
+        header.next_block_base_fee(BaseFeeParams::ethereum()).unwrap_or_default()
     }
 }
 

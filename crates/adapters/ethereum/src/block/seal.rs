@@ -1,7 +1,6 @@
 //! The end of a block: roots, header, indexes.
 
 use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header, TxReceipt};
-use alloy_eips::eip1559::BaseFeeParams;
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bloom, Bytes, U256};
 use alloy_trie::root::ordered_trie_root_with_encoder;
@@ -133,7 +132,7 @@ impl BlockDraft {
 }
 
 /// The transactions of the open block in the order of the ledger, and all that they changed.
-fn executed(tx: &mut Tx) -> Result<Included, StateError> {
+pub(crate) fn executed(tx: &mut Tx) -> Result<Included, StateError> {
     let mut found = Vec::new();
     tx.for_each(&EXECUTED, |key, value| {
         found.push((B256::try_from(key), changes_of(value)));
@@ -206,14 +205,14 @@ pub(crate) fn record_block(
         hash,
         timestamp: header.timestamp,
         gas_limit: header.gas_limit,
-        next_base_fee: header.next_block_base_fee(BaseFeeParams::ethereum()).unwrap_or_default(),
+        next_base_fee: Head::next_base_fee_of(header),
     };
     tx.put(&CHAIN, "head", record::encode(&head));
     Ok(())
 }
 
 /// The key under which a block is found by an address (kind 0) or topic (kinds 1 to 4) in its logs.
-fn log_key(kind: u8, what: &[u8], block: u64) -> Vec<u8> {
+pub(crate) fn log_key(kind: u8, what: &[u8], block: u64) -> Vec<u8> {
     [&[kind], what, &block.to_be_bytes()].concat()
 }
 

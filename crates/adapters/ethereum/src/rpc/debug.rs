@@ -1,0 +1,169 @@
+//! Traces: blocks executed again under geth's tracers.
+
+use std::cell::RefCell;
+
+use alloy_primitives::{Address, B256, U256};
+use alloy_rpc_types_eth::TransactionRequest;
+use alloy_rpc_types_trace::geth::{GethDebugTracingCallOptions, GethDebugTracingOptions};
+use coco_kv::Tx;
+use revm::context::TxEnv;
+use revm::state::{AccountInfo, Bytecode};
+use revm::{Database, DatabaseRef};
+use revm_inspectors::tracing::{DebugInspector, TransactionContext};
+use serde_json::{Value as Json, json};
+
+use super::call::{override_state, refused};
+use super::{Answer, Params, Rpc, RpcError, to_json};
+use crate::block::begin_block;
+use crate::transaction::to_evm;
+use crate::{
+    BlockRecord, IncludedTransaction, StateError, Surroundings, World, block_hash, transaction,
+};
+
+impl Rpc {
+    /// Gas of the transactions of a block that is traced as a whole.
+    const MAX_TRACED_GAS: u64 = 200_000_000;
+
+    pub(super) fn trace_transaction(&self, params: &Params) -> Answer {
+        let hash: B256 = params.required(0)?;
+        let options = options(params.optional(1)?)?;
+        let tx = &mut self.node.read();
+        let included =
+            transaction(tx, hash)?.ok_or_else(|| RpcError::server("transaction not found"))?;
+        let number = included.position.block;
+        let block = self.sealed(tx, number)?;
+        let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
+        let mut traces = self.replay(tx, block_hash, &block, &options, Some(hash))?;
+        traces
+            .pop()
+            .map(|(_, trace)| trace)
+            .ok_or_else(|| RpcError::server("transaction not found"))
+    }
+
+    pub(super) fn trace_block(&self, params: &Params) -> Answer {
+        let tx = &mut self.node.read();
+        let (hash, block) = self.block_or_error(tx, params)?;
+        let options = options(params.optional(1)?)?;
+        if block.header.gas_used > Self::MAX_TRACED_GAS {
+            return Err(RpcError::limit("the block is too large to be traced as a whole"));
+        }
+        let traces = self.replay(tx, hash, &block, &options, None)?;
+        let shown = |(hash, trace): (B256, Json)| json!({"txHash": hash, "result": trace});
+        Ok(Json::Array(traces.into_iter().map(shown).collect()))
+    }
+
+    pub(super) fn trace_call(&self, params: &Params) -> Answer {
+        let request: TransactionRequest = params.required(0)?;
+        let mut tx = self.node.read();
+        let at = self.state_at(&mut tx, params, 1)?;
+        let options: GethDebugTracingCallOptions = params.optional(2)?.unwrap_or_default();
+        let mut surroundings =
+            self.call_surroundings(&mut tx, at, options.block_overrides.clone())?;
+        let mut world = self.world(&mut tx, at)?;
+        override_state(&mut world, options.state_overrides.clone())?;
+        let call = self.call_of(&mut world, &mut surroundings, &request)?;
+        let mut inspector = inspector(&self::options(Some(options.tracing_options))?)?;
+        let context = TransactionContext::default();
+        traced(&surroundings, &mut world, call, &mut inspector, context).map(|(trace, _)| trace)
+    }
+
+    /// Executes a block's transactions again, up to and including `only` if it is given, and
+    /// returns their traces, or the one of `only`.
+    fn replay(
+        &self,
+        tx: &mut Tx,
+        block_hash: B256,
+        block: &BlockRecord,
+        options: &GethDebugTracingOptions,
+        only: Option<B256>,
+    ) -> Result<Vec<(B256, Json)>, RpcError> {
+        let header = &block.header;
+        let Some(parent) = header.number.checked_sub(1) else {
+            return Err(RpcError::server("genesis is not traceable"));
+        };
+        let mut included: Vec<IncludedTransaction> = Vec::with_capacity(block.transactions.len());
+        for hash in &block.transactions {
+            included.push(transaction(tx, *hash)?.ok_or(StateError::NoTransaction(*hash))?);
+        }
+        let surroundings = self.chain.surroundings_of(header);
+        let mut world = World::past(tx, self.chain.codes(), parent);
+        let beacon_root = header.parent_beacon_block_root;
+        begin_block(&surroundings, &mut world, header.parent_hash, beacon_root)?;
+        let mut traces = Vec::new();
+        for (hash, included) in block.transactions.iter().zip(included) {
+            let call = self.chain.priced(to_evm(&included.envelope, included.sender));
+            let state = if only.is_none_or(|only| only == *hash) {
+                let mut inspector = inspector(options)?;
+                let context = TransactionContext {
+                    block_hash: Some(block_hash),
+                    tx_index: usize::try_from(included.position.index).ok(),
+                    tx_hash: Some(*hash),
+                };
+                let (trace, state) =
+                    traced(&surroundings, &mut world, call, &mut inspector, context)?;
+                traces.push((*hash, trace));
+                state
+            } else {
+                let executed = surroundings
+                    .execute(&mut world, call.clone())
+                    .map_err(|e| refused(e, &call))?;
+                executed.state
+            };
+            if only == Some(*hash) {
+                break;
+            }
+            world.apply(state, surroundings.spec())?;
+        }
+        Ok(traces)
+    }
+}
+
+/// The options of a trace; JavaScript tracers are refused.
+fn options(options: Option<GethDebugTracingOptions>) -> Result<GethDebugTracingOptions, RpcError> {
+    Ok(options.unwrap_or_default())
+}
+
+fn inspector(options: &GethDebugTracingOptions) -> Result<DebugInspector, RpcError> {
+    DebugInspector::new(options.clone()).map_err(|error| RpcError::server(error.to_string()))
+}
+
+/// Executes under a tracer; returns the trace and the state after it, which is not applied.
+fn traced(
+    surroundings: &Surroundings,
+    world: &mut World<'_>,
+    call: TxEnv,
+    inspector: &mut DebugInspector,
+    context: TransactionContext,
+) -> Result<(Json, revm::state::EvmState), RpcError> {
+    let executed = surroundings
+        .inspect(world, call.clone(), &mut *inspector)
+        .map_err(|error| refused(error, &call))?;
+    let mut before = Before(RefCell::new(world));
+    let trace = inspector
+        .get_result(Some(context), &call, &surroundings.block, &executed, &mut before)
+        .map_err(|error| RpcError::server(error.to_string()))?;
+    Ok((to_json(&trace)?, executed.state))
+}
+
+/// The state before the traced transaction, as tracers read it.
+struct Before<'a, 'b>(RefCell<&'a mut World<'b>>);
+
+impl DatabaseRef for Before<'_, '_> {
+    type Error = StateError;
+
+    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, StateError> {
+        self.0.borrow_mut().basic(address)
+    }
+
+    fn code_by_hash_ref(&self, code_hash: B256) -> Result<Bytecode, StateError> {
+        self.0.borrow_mut().code_by_hash(code_hash)
+    }
+
+    fn storage_ref(&self, address: Address, index: U256) -> Result<U256, StateError> {
+        self.0.borrow_mut().storage(address, index)
+    }
+
+    fn block_hash_ref(&self, number: u64) -> Result<B256, StateError> {
+        self.0.borrow_mut().block_hash(number)
+    }
+}

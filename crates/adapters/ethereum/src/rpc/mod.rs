@@ -1,0 +1,270 @@
+//! Ethereum's JSON-RPC: bytes in, bytes out.
+//!
+//! [`Rpc::handle`] answers a request or a batch as it came from HTTP; a [`Session`] does the same
+//! for a WebSocket and carries its subscriptions. Both know nothing of transports.
+
+mod about;
+mod blocks;
+mod call;
+mod debug;
+mod error;
+mod fees;
+mod filters;
+mod logs;
+mod params;
+mod send;
+mod state;
+mod subscribe;
+mod view;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use tokio::sync::broadcast;
+
+use crate::{Chain, Node, Pool};
+
+pub use error::RpcError;
+pub use params::Params;
+pub use subscribe::{Event, Session};
+
+use filters::Filters;
+
+/// A result of a method.
+pub type Answer = Result<Json, RpcError>;
+
+/// The methods over one chain of one node.
+pub struct Rpc {
+    chain: Arc<Chain>,
+    node: Arc<dyn Node>,
+    pool: Pool,
+    filters: Filters,
+    events: broadcast::Sender<Event>,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    #[serde(default)]
+    jsonrpc: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    id: Option<Json>,
+    method: String,
+    #[serde(default)]
+    params: Option<Json>,
+}
+
+/// An `id` of null is an id; one that is missing makes a notification.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}
+
+impl Rpc {
+    /// The largest request, in bytes.
+    pub const MAX_REQUEST_BYTES: usize = 5 * 1024 * 1024;
+    /// Requests in a batch.
+    pub const MAX_BATCH: usize = 1000;
+    /// The largest reply to a batch, in bytes: what comes after is refused.
+    pub const MAX_BATCH_REPLY_BYTES: usize = 32 * 1024 * 1024;
+
+    /// The methods over `chain`.
+    pub fn new(chain: Arc<Chain>, node: Arc<dyn Node>) -> Self {
+        let (events, _) = broadcast::channel(1024);
+        Self { chain, node, pool: Pool::default(), filters: Filters::default(), events }
+    }
+
+    /// The chain.
+    pub fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// The transactions that wait.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Answers a request or a batch. `None` if nothing in it wants an answer.
+    pub async fn handle(&self, body: &[u8]) -> Option<Vec<u8>> {
+        self.handle_with(body, None).await
+    }
+
+    async fn handle_with(&self, body: &[u8], session: Option<&Session>) -> Option<Vec<u8>> {
+        let refuse = |error: RpcError| Some(to_bytes(&reply(Json::Null, Err(error))));
+        if body.len() > Self::MAX_REQUEST_BYTES {
+            return refuse(RpcError::invalid_request("request too large"));
+        }
+        match serde_json::from_slice(body) {
+            Err(error) => refuse(RpcError::parse(format!("parse error: {error}"))),
+            Ok(Json::Array(requests)) if requests.is_empty() => {
+                refuse(RpcError::invalid_request("empty batch"))
+            }
+            Ok(Json::Array(requests)) if requests.len() > Self::MAX_BATCH => {
+                refuse(RpcError::invalid_request("batch too large"))
+            }
+            Ok(Json::Array(requests)) => self.handle_batch(requests, session).await,
+            Ok(request) => self.handle_one(request, session).await.map(|reply| to_bytes(&reply)),
+        }
+    }
+
+    async fn handle_batch(
+        &self,
+        requests: Vec<Json>,
+        session: Option<&Session>,
+    ) -> Option<Vec<u8>> {
+        let mut replies = Vec::new();
+        for request in requests {
+            let answer = if replies.len() < Self::MAX_BATCH_REPLY_BYTES {
+                self.handle_one(request, session).await
+            } else {
+                let id = request.get("id").cloned();
+                id.map(|id| reply(id, Err(RpcError::new(-32003, "response too large"))))
+            };
+            if let Some(answer) = answer {
+                replies.push(if replies.is_empty() { b'[' } else { b',' });
+                replies.extend_from_slice(&to_bytes(&answer));
+            }
+        }
+        if replies.is_empty() {
+            return None;
+        }
+        replies.push(b']');
+        Some(replies)
+    }
+
+    async fn handle_one(&self, request: Json, session: Option<&Session>) -> Option<Json> {
+        let id = request.get("id").cloned().unwrap_or_default();
+        let request: Request = match serde_json::from_value(request) {
+            Ok(request) => request,
+            Err(_) => return Some(reply(id, Err(RpcError::invalid_request("invalid request")))),
+        };
+        if request.jsonrpc.as_deref() != Some("2.0") {
+            return Some(reply(id, Err(RpcError::invalid_request("invalid request"))));
+        }
+        let answer = match Params::new(request.params) {
+            Ok(params) => self.call(&request.method, &params, session).await,
+            Err(error) => Err(error),
+        };
+        request.id.map(|id| reply(id, answer))
+    }
+
+    async fn call(&self, method: &str, params: &Params, session: Option<&Session>) -> Answer {
+        match (method, session) {
+            ("eth_sendRawTransactionSync", _) => self.send_raw_transaction_sync(params).await,
+            ("eth_subscribe", Some(session)) => session.subscribe(self, params),
+            ("eth_unsubscribe", Some(session)) => session.unsubscribe(params),
+            ("eth_subscribe" | "eth_unsubscribe", None) => {
+                Err(RpcError::new(-32001, "notifications not supported"))
+            }
+            _ => self.answer(method, params),
+        }
+    }
+
+    /// Runs a method that needs neither time nor a session.
+    pub fn answer(&self, method: &str, params: &Params) -> Answer {
+        match method {
+            "web3_clientVersion" => Ok(json!(concat!("coco/v", env!("CARGO_PKG_VERSION")))),
+            "web3_sha3" => self.sha3(params),
+            "net_version" => Ok(json!(self.chain.rules().chain_id().to_string())),
+            "net_listening" => Ok(json!(true)),
+            "net_peerCount" => Ok(json!("0x0")),
+            "rpc_modules" => Ok(json!({
+                "eth": "1.0", "net": "1.0", "web3": "1.0", "txpool": "1.0", "debug": "1.0",
+                "rpc": "1.0"
+            })),
+            "eth_chainId" => Ok(quantity(self.chain.rules().chain_id())),
+            "eth_protocolVersion" => Ok(json!("0x44")),
+            "eth_syncing" | "eth_mining" => Ok(json!(false)),
+            "eth_hashrate" => Ok(json!("0x0")),
+            "eth_accounts" => Ok(json!([])),
+            "eth_coinbase" => Ok(json!(alloy_primitives::Address::ZERO)),
+            "eth_config" => self.config(),
+            "eth_capabilities" => self.capabilities(),
+
+            "eth_blockNumber" => self.block_number(),
+            "eth_getBlockByNumber" => self.block_by_number(params),
+            "eth_getBlockByHash" => self.block_by_hash(params),
+            "eth_getHeaderByNumber" => self.header_by_number(params),
+            "eth_getHeaderByHash" => self.header_by_hash(params),
+            "eth_getBlockTransactionCountByNumber" | "eth_getBlockTransactionCountByHash" => {
+                self.block_transaction_count(params)
+            }
+            "eth_getUncleCountByBlockNumber" | "eth_getUncleCountByBlockHash" => {
+                self.ommer_count(params)
+            }
+            "eth_getUncleByBlockNumberAndIndex" | "eth_getUncleByBlockHashAndIndex" => {
+                self.ommer(params)
+            }
+            "eth_getBlockReceipts" => self.block_receipts(params),
+            "eth_getTransactionByHash" => self.transaction_by_hash(params),
+            "eth_getTransactionByBlockHashAndIndex" | "eth_getTransactionByBlockNumberAndIndex" => {
+                self.transaction_by_index(params)
+            }
+            "eth_getRawTransactionByHash" => self.raw_transaction(params),
+            "eth_getTransactionReceipt" => self.transaction_receipt(params),
+
+            "eth_getBalance" => self.balance(params),
+            "eth_getTransactionCount" => self.transaction_count(params),
+            "eth_getCode" => self.code(params),
+            "eth_getStorageAt" => self.storage_at(params),
+            "eth_getStorageValues" => self.storage_values(params),
+            "eth_getProof" => self.proof(params),
+            "eth_getAccountInfo" => self.account_info(params),
+
+            "eth_call" => self.eth_call(params),
+            "eth_estimateGas" => self.estimate_gas(params),
+            "eth_createAccessList" => self.create_access_list(params),
+
+            "eth_gasPrice" => self.gas_price(),
+            "eth_maxPriorityFeePerGas" => self.max_priority_fee(),
+            "eth_feeHistory" => self.fee_history(params),
+            "eth_baseFee" => self.base_fee(),
+            "eth_blobBaseFee" => self.blob_base_fee(),
+
+            "eth_sendRawTransaction" => self.send_raw_transaction(params),
+            "eth_fillTransaction" => self.fill_transaction(params),
+            "txpool_status" => self.txpool_status(),
+            "txpool_content" => self.txpool_content(None),
+            "txpool_contentFrom" => self.txpool_content(Some(params.required(0)?)),
+            "txpool_inspect" => self.txpool_inspect(),
+
+            "eth_getLogs" => self.logs(params),
+            "eth_newFilter" => self.new_filter(params),
+            "eth_newBlockFilter" => self.new_block_filter(),
+            "eth_newPendingTransactionFilter" => self.new_pending_filter(params),
+            "eth_getFilterChanges" => self.filter_changes(params),
+            "eth_getFilterLogs" => self.filter_logs(params),
+            "eth_uninstallFilter" => self.uninstall_filter(params),
+
+            "debug_getRawHeader" => self.raw_header(params),
+            "debug_getRawBlock" => self.raw_block(params),
+            "debug_getRawReceipts" => self.raw_receipts(params),
+            "debug_getRawTransaction" => self.raw_transaction(params),
+            "debug_getBadBlocks" => Ok(json!([])),
+            "debug_traceTransaction" => self.trace_transaction(params),
+            "debug_traceCall" => self.trace_call(params),
+            "debug_traceBlockByNumber" | "debug_traceBlockByHash" => self.trace_block(params),
+            _ => Err(RpcError::unknown_method(method)),
+        }
+    }
+}
+
+fn reply(id: Json, answer: Answer) -> Json {
+    match answer {
+        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
+        Err(error) => json!({"jsonrpc": "2.0", "id": id, "error": error}),
+    }
+}
+
+fn to_bytes(reply: &Json) -> Vec<u8> {
+    reply.to_string().into_bytes()
+}
+
+/// A number as Ethereum writes it.
+fn quantity(number: u64) -> Json {
+    Json::String(format!("{number:#x}"))
+}
+
+/// A result as JSON.
+fn to_json(value: &impl serde::Serialize) -> Answer {
+    serde_json::to_value(value).map_err(|error| RpcError::new(-32603, error.to_string()))
+}

@@ -1,0 +1,197 @@
+//! Balances, nonces, code, storage and their proofs.
+
+use std::collections::BTreeMap;
+
+use alloy_primitives::{Address, B256};
+use alloy_rpc_types_eth::BlockId;
+use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
+use coco_kv::Tx;
+use serde_json::{Value as Json, json};
+
+use super::params::slot;
+use super::view::At;
+use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
+use crate::maps::CHANGES;
+use crate::record::{self, Change};
+use crate::{Account, StateError, StateTrie, World, block_hash};
+
+impl Rpc {
+    /// Slots that one request may ask for.
+    const MAX_SLOTS: usize = 1024;
+    /// Blocks between a proof's block and the last one.
+    const MAX_PROOF_DISTANCE: u64 = 10_000;
+
+    pub(super) fn balance(&self, params: &Params) -> Answer {
+        let account = self.account_at(params)?;
+        to_json(&account.balance)
+    }
+
+    pub(super) fn transaction_count(&self, params: &Params) -> Answer {
+        Ok(quantity(self.account_at(params)?.nonce))
+    }
+
+    fn account_at(&self, params: &Params) -> Result<Account, RpcError> {
+        let address: Address = params.required(0)?;
+        let mut tx = self.reader(params, 1)?;
+        let at = self.state_at(&mut tx, params, 1)?;
+        Ok(self.world(&mut tx, at)?.account(address)?.unwrap_or_default())
+    }
+
+    /// What is asked of the pending state is read from the head, so that a sender's next nonce is
+    /// right as soon as a transaction was accepted.
+    fn reader(&self, params: &Params, index: usize) -> Result<Tx, RpcError> {
+        let id: Option<BlockId> = params.optional(index)?;
+        Ok(if id == Some(BlockId::pending()) { self.node.begin() } else { self.node.read() })
+    }
+
+    pub(super) fn code(&self, params: &Params) -> Answer {
+        let address: Address = params.required(0)?;
+        let mut tx = self.reader(params, 1)?;
+        let at = self.state_at(&mut tx, params, 1)?;
+        let mut world = self.world(&mut tx, at)?;
+        let account = world.account(address)?.unwrap_or_default();
+        to_json(&world.code(account.code_hash)?)
+    }
+
+    pub(super) fn account_info(&self, params: &Params) -> Answer {
+        let address: Address = params.required(0)?;
+        let mut tx = self.reader(params, 1)?;
+        let at = self.state_at(&mut tx, params, 1)?;
+        let mut world = self.world(&mut tx, at)?;
+        let account = world.account(address)?.unwrap_or_default();
+        let code = world.code(account.code_hash)?;
+        Ok(json!({
+            "balance": account.balance,
+            "nonce": quantity(account.nonce),
+            "code": code,
+        }))
+    }
+
+    pub(super) fn storage_at(&self, params: &Params) -> Answer {
+        let address: Address = params.required(0)?;
+        let slot = slot(&params.required::<String>(1)?)?;
+        let mut tx = self.reader(params, 2)?;
+        let at = self.state_at(&mut tx, params, 2)?;
+        let value = self.world(&mut tx, at)?.slot(address, slot)?;
+        to_json(&B256::from(value))
+    }
+
+    pub(super) fn storage_values(&self, params: &Params) -> Answer {
+        let asked: BTreeMap<Address, Vec<String>> = params.required(0)?;
+        let count: usize = asked.values().map(Vec::len).sum();
+        if count == 0 {
+            return Err(RpcError::invalid_params("empty request"));
+        }
+        if count > Self::MAX_SLOTS {
+            let message = format!("too many slots (max {})", Self::MAX_SLOTS);
+            return Err(RpcError::invalid_params(message));
+        }
+        let mut tx = self.reader(params, 1)?;
+        let at = self.state_at(&mut tx, params, 1)?;
+        let mut world = self.world(&mut tx, at)?;
+        let mut values = BTreeMap::new();
+        for (address, slots) in asked {
+            let mut of_account = Vec::with_capacity(slots.len());
+            for text in slots {
+                of_account.push(B256::from(world.slot(address, slot(&text)?)?));
+            }
+            values.insert(address, of_account);
+        }
+        to_json(&values)
+    }
+
+    pub(super) fn proof(&self, params: &Params) -> Answer {
+        let address: Address = params.required(0)?;
+        let asked: Vec<String> = params.optional(1)?.unwrap_or_default();
+        if asked.len() > Self::MAX_SLOTS {
+            let message = format!("too many slots (max {})", Self::MAX_SLOTS);
+            return Err(RpcError::invalid_params(message));
+        }
+        let mut tx = self.node.read();
+        let at = self.state_at(&mut tx, params, 2)?;
+        let number = match at {
+            At::Block(number) => number,
+            At::Pending => self.head(&mut tx)?.number,
+        };
+        let trie = self.trie_at(&mut tx, number)?;
+        let mut world = self.world(&mut tx, At::Block(number))?;
+        let account = world.account(address)?.unwrap_or_default();
+        let mut storage_proof = Vec::with_capacity(asked.len());
+        for text in &asked {
+            let key = slot(text)?;
+            let value = world.slot(address, key)?;
+            let proof = trie.storage_proof(address, key);
+            storage_proof
+                .push((text, EIP1186StorageProof { key: B256::from(key).into(), value, proof }));
+        }
+        let response = EIP1186AccountProofResponse {
+            address,
+            balance: account.balance,
+            code_hash: account.code_hash,
+            nonce: account.nonce,
+            storage_hash: trie.storage_root(address),
+            account_proof: trie.account_proof(address),
+            storage_proof: Vec::new(),
+        };
+        let mut response = to_json(&response)?;
+        let mut proofs = Vec::with_capacity(storage_proof.len());
+        for (text, proof) in storage_proof {
+            // The key comes back as it was written, as geth does it.
+            let mut proof = to_json(&proof)?;
+            if let Some(object) = proof.as_object_mut() {
+                object.insert("key".to_owned(), Json::String(text.clone()));
+            }
+            proofs.push(proof);
+        }
+        if let Some(object) = response.as_object_mut() {
+            object.insert("storageProof".to_owned(), Json::Array(proofs));
+        }
+        Ok(response)
+    }
+
+    /// The tries after a sealed block: known, or made from those of the last block by undoing what
+    /// changed since.
+    pub(super) fn trie_at(&self, tx: &mut Tx, number: u64) -> Result<StateTrie, RpcError> {
+        let hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
+        if let Some(trie) = self.chain.tries().after(number, hash) {
+            return Ok(trie);
+        }
+        let head = self.head(tx)?;
+        if head.number.saturating_sub(number) > Self::MAX_PROOF_DISTANCE {
+            return Err(RpcError::server("distance to target block exceeds maximum proof window"));
+        }
+        let mut trie = match self.chain.tries().after(head.number, head.hash) {
+            Some(trie) => trie,
+            None => {
+                let trie = StateTrie::build(tx)?;
+                if crate::OpenBlock::read(tx)?.is_none() {
+                    self.chain.tries().remember(head.number, head.hash, trie.clone());
+                }
+                trie
+            }
+        };
+        let open = self.open_changes(tx)?;
+        trie.update(&mut World::past(tx, self.chain.codes(), number), &open)?;
+        for later in number.saturating_add(1)..=head.number {
+            let changes: Vec<Change> = record::read(tx, &CHANGES, &later.to_be_bytes())?
+                .ok_or(StateError::NoBlock(later))?;
+            trie.update(&mut World::past(tx, self.chain.codes(), number), &changes)?;
+        }
+        Ok(trie)
+    }
+
+    /// What the transactions of the open block have changed.
+    fn open_changes(&self, tx: &mut Tx) -> Result<Vec<Change>, RpcError> {
+        let mut values = Vec::new();
+        tx.for_each(&crate::maps::EXECUTED, |_, value| {
+            values.push(value.clone());
+            std::ops::ControlFlow::Continue(())
+        });
+        let mut all = Vec::new();
+        for value in values {
+            let changes: Vec<Change> = record::decode(&crate::maps::EXECUTED, &value)?;
+            all.extend(changes);
+        }
+        Ok(all)
+    }
+}
