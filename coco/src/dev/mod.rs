@@ -21,7 +21,7 @@ use crate::application::Application;
 use crate::bundle::Bundle;
 use crate::client::Client;
 use crate::node::{
-    LogLevel, PidFile, RunningNode, log_to_file, log_to_stdout, read_files, runtime,
+    LogLevel, PidFile, ProgramDigest, RunningNode, log_to_file, log_to_stdout, read_files, runtime,
 };
 use crate::output::Output;
 use crate::service::{RunningService, description_file, read};
@@ -67,6 +67,7 @@ pub(crate) struct DevArgs {
 
 pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output) -> Result<()> {
     let start = Instant::now();
+    let program = ProgramDigest::begin();
     let bundle = bundle(arguments, application)?;
     let ports = Ports { clients: arguments.port, nodes: arguments.node_port };
     let folder = DevFolder::at(&arguments.dir);
@@ -79,7 +80,7 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     }
     let config = Config::parse(&read(&folder.config_file())?)?;
     log(arguments, &folder, &config)?;
-    let files = read_files(&config)?;
+    let files = read_files(&config, program)?;
     let pid_file = PidFile::create(&folder.pid_file())?;
     let runtime = runtime(config.worker_threads)?;
     let node = runtime.block_on(RunningNode::start(config, files, application.adapter()))?;

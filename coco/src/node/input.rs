@@ -1,24 +1,41 @@
 //! Reading the files that a configuration names.
 
+use std::io;
 use std::path::Path;
+use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use coco_crypto::Digest;
 use coco_enclave::config::{Config, Files, Start, StartMember, StartMemberFiles};
 use serde_json::Value;
 
 use crate::service::read;
 
+/// The digest of this program, which takes a while to read: made on a thread of its own.
+pub(crate) struct ProgramDigest(JoinHandle<io::Result<Digest>>);
+
+impl ProgramDigest {
+    /// Begins.
+    pub(crate) fn begin() -> Self {
+        Self(thread::spawn(coco_host::executable_digest))
+    }
+
+    fn finish(self) -> Result<Digest> {
+        let digest = self.0.join().map_err(|_| anyhow!("reading the executable failed"))?;
+        digest.context("the executable cannot be read")
+    }
+}
+
 /// Reads all of them; file names are relative to the working directory.
-pub(crate) fn read_files(config: &Config) -> Result<Files> {
+pub(crate) fn read_files(config: &Config, program: ProgramDigest) -> Result<Files> {
     let start = config.command.start.as_ref();
     let members = start.map(|start| start.members.iter().map(member).collect()).transpose()?;
-    let digest = coco_host::executable_digest().context("the executable cannot be read")?;
     Ok(Files {
         members: members.unwrap_or_default(),
         constitution: start.map(constitution).transpose()?.unwrap_or_default(),
         node_data: optional_json(config.node_data_json_file.as_deref())?,
         service_data: optional_json(config.service_data_json_file.as_deref())?,
-        executable_digest: digest,
+        executable_digest: program.finish()?,
     })
 }
 

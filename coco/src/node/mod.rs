@@ -18,7 +18,7 @@ use crate::application::Application;
 use crate::output::Output;
 use crate::service::read;
 
-pub(crate) use input::read_files;
+pub(crate) use input::{ProgramDigest, read_files};
 pub(crate) use log::{LogLevel, log_to_file, log_to_stdout};
 pub(crate) use output_files::PidFile;
 pub(crate) use run::{RunningNode, runtime};
@@ -45,7 +45,7 @@ pub(crate) fn start(arguments: &NodeArgs, application: &Application) -> Result<(
     let config = load(arguments)?;
     log_to_stdout(arguments.log_level, config.logging.format);
     let run = || -> Result<()> {
-        let files = read_files(&config)?;
+        let files = read_files(&config, ProgramDigest::begin())?;
         let pid_file = PidFile::create(Path::new(&config.output_files.pid_file))?;
         let runtime = runtime(config.worker_threads)?;
         runtime.block_on(async {
@@ -61,7 +61,7 @@ pub(crate) fn start(arguments: &NodeArgs, application: &Application) -> Result<(
 /// Reads a configuration and what it names.
 pub(crate) fn check(arguments: &NodeArgs, output: Output) -> Result<()> {
     let config = load(arguments)?;
-    let files = read_files(&config)?;
+    let files = read_files(&config, ProgramDigest::begin())?;
     let summary = json!({
         "config": arguments.config,
         "command": config.command.kind,
