@@ -107,7 +107,7 @@ impl Segment {
             Self::Literal(literal) => (literal == part).then_some(()),
             Self::Hole { prefix, name, suffix } => {
                 let value = part.strip_prefix(prefix.as_str())?.strip_suffix(suffix.as_str())?;
-                let fits = !value.is_empty() && !(suffix.starts_with(':') && value.contains(':'));
+                let fits = !(value.is_empty() || suffix.starts_with(':') && value.contains(':'));
                 fits.then(|| params.push((name.clone(), percent_decode(value))))
             }
         }
