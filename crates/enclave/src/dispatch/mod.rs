@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Everything runs on the session's task. Only what truly waits is put off: commitment, when the
-//! caller or the endpoint asks for it, and history that is no longer in memory.
+//! caller or the endpoint asks for it, history that is no longer in memory, and room for another
+//! uncommitted transaction: a client that is faster than the disk is slowed down, not refused.
 //!
 //! Headers beyond CCF's:
 //! * `x-coco-wait: committed`: the reply is given when the transaction is committed; if it became
@@ -20,6 +21,7 @@ mod wait;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use coco_adapter::{
     Adapter, Call, Caller, ErrorCode, ErrorResponse, Find, Matched, Mode, Outcome, Request,
@@ -42,6 +44,9 @@ pub(crate) use history::fetch;
 
 /// How often an execution is tried again after a conflict before the caller has to.
 const MAX_ATTEMPTS: usize = 30;
+
+/// How long a request waits for room among the uncommitted transactions before it is refused.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// CCF's header with the id of the transaction that a reply belongs to.
 pub(crate) const TRANSACTION_ID: &str = "x-ms-ccf-transaction-id";
@@ -128,6 +133,15 @@ enum Ran {
     Historical,
     /// To be executed again.
     Conflict,
+    /// To be executed again when more is committed.
+    Full,
+}
+
+/// How the executions of one request ended.
+enum Attempt {
+    Answered(Reply),
+    /// There was no room for it.
+    Full(Request),
 }
 
 impl From<ErrorResponse> for Ran {
@@ -147,18 +161,64 @@ impl Shared {
             Ok(wishes) => wishes,
             Err(refusal) => return Reply::Now(refusal.to_response()),
         };
+        match self.attempt(session, request, target, wishes) {
+            Attempt::Answered(reply) => reply,
+            Attempt::Full(request) => {
+                self.when_there_is_room(session.clone(), request, target, wishes)
+            }
+        }
+    }
+
+    /// Executes until there is no conflict; gives the request back if there is no room for it.
+    fn attempt(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        request: Request,
+        target: Target,
+        wishes: Wishes,
+    ) -> Attempt {
         let mut credentials = self.credentials(session, &request);
         for _ in 0..MAX_ATTEMPTS {
             match self.run(session, &request, target, &mut credentials, wishes) {
                 Ran::Conflict => {}
-                Ran::Refused(response) => return Reply::Now(response),
-                Ran::Historical => return self.historical(session, request, target),
+                Ran::Full => return Attempt::Full(request),
+                Ran::Refused(response) => return Attempt::Answered(Reply::Now(response)),
+                Ran::Historical => {
+                    return Attempt::Answered(self.historical(session, request, target));
+                }
                 Ran::Done(response, placed) => {
-                    return wait::reply(self.node.pipeline(), wishes, response, placed);
+                    let pipeline = self.node.pipeline();
+                    return Attempt::Answered(wait::reply(pipeline, wishes, response, placed));
                 }
             }
         }
-        Reply::Now(too_many_conflicts())
+        Attempt::Answered(Reply::Now(too_many_conflicts()))
+    }
+
+    fn when_there_is_room(
+        self: &Arc<Self>,
+        session: Arc<Session>,
+        mut request: Request,
+        target: Target,
+        wishes: Wishes,
+    ) -> Reply {
+        let this = self.clone();
+        Reply::Later(Box::pin(async move {
+            let mut patience = this.node.host().sleep(PATIENCE);
+            loop {
+                tokio::select! {
+                    () = this.node.pipeline().more_committed() => {}
+                    () = &mut patience => {
+                        return not_committed(CommitError::TooManyPending).to_response();
+                    }
+                }
+                match this.attempt(&session, request, target, wishes) {
+                    Attempt::Answered(Reply::Now(response)) => return response,
+                    Attempt::Answered(Reply::Later(response)) => return response.await,
+                    Attempt::Full(again) => request = again,
+                }
+            }
+        }))
     }
 
     /// One execution, from a new snapshot to the commit point.
@@ -211,6 +271,7 @@ impl Shared {
         let placed = match Placed::commit(self.node.pipeline(), tx, &outcome, waits) {
             Ok(placed) => placed,
             Err(CommitError::Conflict) => return Ran::Conflict,
+            Err(CommitError::TooManyPending) => return Ran::Full,
             Err(error) => return not_committed(error).into(),
         };
         session.memory.lock().last = Some(placed.tx_id);

@@ -285,6 +285,17 @@ impl Pipeline {
         waiting.outcome()
     }
 
+    /// Resolves when more is committed than now, or the node stops: what was refused because of too
+    /// many uncommitted transactions may be tried again.
+    pub fn more_committed(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let seqno = self.inner.progress.committed_seqno().next();
+        let view = self.inner.progress.view_of(seqno).unwrap_or_default();
+        let waiting = self.wait_committed(TxId { view, seqno });
+        async move {
+            waiting.await;
+        }
+    }
+
     /// What is known of a transaction.
     pub fn status(&self, tx_id: TxId) -> TxStatus {
         self.inner.progress.status(tx_id, self.inner.queue.executed())
