@@ -69,7 +69,7 @@ pub fn run(load: &Load) -> Result<Measured> {
         for event in &events {
             let Some(connection) = connections.get_mut(event.token().0) else { continue };
             connection.receive(&mut latencies)?;
-            if Instant::now() < until {
+            if Instant::now() < until && latencies.count() < load.most {
                 top_up(connection, load.pipeline, &requests, &mut next);
             }
             connection.flush()?;
@@ -143,6 +143,7 @@ fn requests(load: &Load) -> Vec<Vec<u8>> {
     }
     let one = |number: usize| {
         let path = load.path.replace("{n}", &number.to_string());
+        let path = path.replace("{n16}", &format!("{number:016}"));
         format!("{} {path} HTTP/1.1\r\n{headers}\r\n{body}", load.method).into_bytes()
     };
     (0..load.keys.max(1)).map(one).collect()

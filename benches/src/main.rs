@@ -68,7 +68,7 @@ pub struct Load {
     /// Verb.
     #[arg(long, default_value = "PUT")]
     method: String,
-    /// Path; `{n}` becomes a number below `--keys`.
+    /// Path; `{n}` becomes a number below `--keys`, `{n16}` the same with 16 digits.
     #[arg(long, default_value = "/records/{n}")]
     path: String,
     /// How many different keys.
@@ -77,6 +77,9 @@ pub struct Load {
     /// Bytes of body; 0 sends none.
     #[arg(long, default_value_t = 20)]
     body_bytes: usize,
+    /// Requests after which the run ends, however many seconds are left.
+    #[arg(long, default_value_t = usize::MAX)]
+    most: usize,
     /// A header to add, `name: value`; may be repeated.
     #[arg(long)]
     header: Vec<String>,

@@ -63,6 +63,8 @@ const ROWS: &[Row] = &[
     row("JS write, reused, 8 connections", App::JsReused, 8, 1, 5_400.0),
 ];
 
+/// Keys of the memory row.
+const MANY_KEYS: usize = 1_000_000;
 /// Keys written before anything is read.
 const KEYS: usize = 1000;
 
@@ -141,6 +143,7 @@ fn request(server: &Server, row: &Row, write: bool) -> Load {
         body_bytes: if write { 20 } else { 0 },
         header: if row.committed { vec![wait] } else { Vec::new() },
         pid: Some(server.pid()),
+        most: usize::MAX,
     }
 }
 
@@ -161,13 +164,8 @@ fn line(row: &Row, measured: &Measured) -> String {
 
 /// The neutral client, the database, and what a node costs before it does anything.
 fn peers(bin: &Path, scratch: &Path, seconds: f64) -> Result<()> {
-    let server = start(bin, App::Native, &scratch.join("idle"))?;
-    println!("\nService open {:.2} s after the process started.", server.open_after.as_secs_f64());
-    println!(
-        "Resident memory of an idle node: {:.0} MB.",
-        resident_bytes(server.pid())? as f64 / 1e6
-    );
-    drop(server);
+    println!();
+    memory(bin, &scratch.join("memory"))?;
 
     let server = start(bin, App::JsReused, &scratch.join("wrk"))?;
     let script = scratch.join("write.lua");
@@ -192,5 +190,30 @@ fn peers(bin: &Path, scratch: &Path, seconds: f64) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// What a node takes when it is idle, and with a million keys.
+fn memory(bin: &Path, folder: &Path) -> Result<()> {
+    let server = start(bin, App::Native, folder)?;
+    println!("Service open {:.2} s after the process started.", server.open_after.as_secs_f64());
+    let resident_mb = || Ok::<_, anyhow::Error>(resident_bytes(server.pid())? as f64 / 1e6);
+    println!("Resident memory of an idle node: {:.0} MB.", resident_mb()?);
+    let row = row("a million keys", App::Native, 1, 500, 0.0);
+    let load = Load {
+        path: "/app/records/{n16}".to_owned(),
+        keys: MANY_KEYS,
+        body_bytes: 64,
+        pipeline: row.pipeline,
+        seconds: 120.0,
+        most: MANY_KEYS,
+        ..request(&server, &row, true)
+    };
+    let written = load::run(&load)?.requests;
+    ensure!(written >= MANY_KEYS, "only {written} keys were written in time");
+    println!(
+        "Resident memory with 1,000,000 keys of 16 bytes and values of 64: {:.0} MB.",
+        resident_mb()?
+    );
     Ok(())
 }
