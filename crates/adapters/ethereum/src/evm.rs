@@ -3,7 +3,10 @@
 use alloy_primitives::{Address, Bytes};
 use revm::context::result::{EVMError, ResultAndState};
 use revm::context::{BlockEnv, CfgEnv, TxEnv};
+use revm::handler::{EthPrecompiles, PrecompileProvider};
+use revm::interpreter::{CallInputs, InterpreterResult};
 use revm::primitives::hardfork::SpecId;
+use revm::primitives::{AddressMap, AddressSet};
 use revm::{Context, ExecuteEvm, InspectEvm, Inspector, MainBuilder, MainContext, SystemCallEvm};
 
 use crate::{StateError, World};
@@ -54,6 +57,22 @@ impl Surroundings {
         self.context(world).build_mainnet_with_inspector(inspector).inspect_tx(transaction)
     }
 
+    /// Executes a transaction with precompiled contracts at other addresses; nothing is written.
+    pub(crate) fn inspect_with<'a, 'b, I>(
+        &self,
+        world: &'a mut World<'b>,
+        transaction: TxEnv,
+        inspector: I,
+        precompiles: MovedPrecompiles,
+    ) -> Result<ResultAndState, ExecutionError>
+    where
+        I: Inspector<EvmContext<'a, 'b>>,
+    {
+        world.set_sender(transaction.caller);
+        let evm = self.context(world).build_mainnet_with_inspector(inspector);
+        evm.with_precompiles(precompiles).inspect_tx(transaction)
+    }
+
     /// Calls a system contract as the system; nothing is written.
     pub fn call_as_system(
         &self,
@@ -84,5 +103,61 @@ impl Surroundings {
             .with_db(world)
             .with_cfg(self.rules.clone())
             .with_block(self.block.clone())
+    }
+}
+
+/// The precompiled contracts of a fork, some at other addresses than their own or at none.
+#[derive(Clone, Debug)]
+pub(crate) struct MovedPrecompiles {
+    all: EthPrecompiles,
+    own_address: AddressMap<Address>,
+}
+
+impl MovedPrecompiles {
+    /// All of a fork, each at its own address.
+    pub(crate) fn new(spec: SpecId) -> Self {
+        let all = EthPrecompiles::new(spec);
+        let addresses = all.warm_addresses().iter();
+        let own_address = addresses.map(|address| (*address, *address)).collect();
+        Self { all, own_address }
+    }
+
+    /// Takes the one at an address away; it may be put elsewhere.
+    pub(crate) fn take(&mut self, address: Address) -> Option<Address> {
+        self.own_address.remove(&address)
+    }
+
+    /// Puts one that was taken to an address.
+    pub(crate) fn put(&mut self, address: Address, taken: Address) {
+        self.own_address.insert(address, taken);
+    }
+}
+
+impl<'a, 'b> PrecompileProvider<EvmContext<'a, 'b>> for MovedPrecompiles {
+    type Output = InterpreterResult;
+
+    fn set_spec(&mut self, _spec: SpecId) -> bool {
+        false
+    }
+
+    fn run(
+        &mut self,
+        context: &mut EvmContext<'a, 'b>,
+        inputs: &CallInputs,
+    ) -> Result<Option<InterpreterResult>, String> {
+        let Some(own_address) = self.own_address.get(&inputs.bytecode_address) else {
+            return Ok(None);
+        };
+        let inputs = CallInputs { bytecode_address: *own_address, ..inputs.clone() };
+        self.all.run(context, &inputs)
+    }
+
+    /// Those of the fork, wherever they are: moving changes no prices.
+    fn warm_addresses(&self) -> &AddressSet {
+        self.all.warm_addresses()
+    }
+
+    fn contains(&self, address: &Address) -> bool {
+        self.own_address.contains_key(address)
     }
 }

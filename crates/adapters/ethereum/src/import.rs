@@ -190,7 +190,7 @@ impl Chain {
     }
 
     /// What the miners of a block and of its ommers get under proof of work.
-    fn rewards(
+    pub(crate) fn rewards(
         &self,
         world: &mut World<'_>,
         header: &Header,

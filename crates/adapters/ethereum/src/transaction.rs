@@ -57,8 +57,10 @@ impl SignedTransaction {
             }
             Some(_) => {}
         }
+        let is_legacy = bytes.first().is_some_and(|byte| *byte > 0x7f);
         let envelope = TxEnvelope::decode_2718_exact(bytes).map_err(|error| match error {
             Eip2718Error::RlpError(error) => TransactionSyntax::Rlp(error),
+            _ if is_legacy => TransactionSyntax::Rlp(alloy_rlp::Error::UnexpectedString),
             _ => TransactionSyntax::UnsupportedType,
         })?;
         Self::new(envelope)

@@ -271,8 +271,10 @@ pub(super) fn override_account(
         balance: account.balance.unwrap_or(present.balance),
         code_hash,
     };
-    if before != Some(after) {
-        world.put_account(address, Some(after));
+    // As after a transaction, there is no account that is empty.
+    let after = (after != Account::default()).then_some(after);
+    if before != after {
+        world.put_account(address, after);
     }
     if account.state.is_some() && account.state_diff.is_some() {
         let message = format!("account {address} has both 'state' and 'stateDiff'");

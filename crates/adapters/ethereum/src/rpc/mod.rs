@@ -13,8 +13,10 @@ mod filters;
 mod logs;
 mod params;
 mod send;
+mod simulate;
 mod state;
 mod subscribe;
+mod transfers;
 mod view;
 
 use std::sync::Arc;
@@ -213,6 +215,7 @@ impl Rpc {
             "eth_call" => self.eth_call(params),
             "eth_estimateGas" => self.estimate_gas(params),
             "eth_createAccessList" => self.create_access_list(params),
+            "eth_simulateV1" => self.simulate(params),
 
             "eth_gasPrice" => self.gas_price(),
             "eth_maxPriorityFeePerGas" => self.max_priority_fee(),

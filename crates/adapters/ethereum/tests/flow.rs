@@ -1,0 +1,510 @@
+//! Transactions from the wire to receipts: order of arrival, gaps, refusals, blocks, history,
+//! filters, subscriptions.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test that fails by panicking, with threads of its own"
+)]
+
+use std::sync::Arc;
+
+use alloy_consensus::crypto::secp256k1::sign_message;
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, TxLegacy};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
+use coco_ethereum::rpc::{Rpc, Session};
+use coco_ethereum::trial::Trial;
+use coco_ethereum::{FeePolicy, Node, Pool, SignedTransaction, StateTrie, consortium_genesis};
+use serde_json::{Value as Json, json};
+
+const CHAIN_ID: u64 = 1337;
+
+struct Wallet {
+    secret: B256,
+    address: Address,
+    nonce: u64,
+}
+
+impl Wallet {
+    fn new(name: &str) -> Self {
+        let secret = keccak256(name);
+        let probe = TxLegacy { chain_id: Some(CHAIN_ID), ..TxLegacy::default() };
+        let signed = sign(secret, probe);
+        Self { secret, address: SignedTransaction::new(signed).unwrap().sender(), nonce: 0 }
+    }
+
+    /// The next transaction: 21000 gas and one wei to `to`.
+    fn pay(&mut self, to: Address) -> TxEnvelope {
+        let transaction = self.at(self.nonce, to);
+        self.nonce += 1;
+        transaction
+    }
+
+    fn at(&self, nonce: u64, to: Address) -> TxEnvelope {
+        sign(
+            self.secret,
+            TxLegacy {
+                chain_id: Some(CHAIN_ID),
+                nonce,
+                gas_price: 0,
+                gas_limit: 21_000,
+                to: TxKind::Call(to),
+                value: U256::ONE,
+                input: Bytes::new(),
+            },
+        )
+    }
+}
+
+fn sign<T: SignableTransaction<alloy_primitives::Signature>>(secret: B256, tx: T) -> TxEnvelope
+where
+    TxEnvelope: From<alloy_consensus::Signed<T>>,
+{
+    let signature = sign_message(secret, tx.signature_hash()).unwrap();
+    tx.into_signed(signature).into()
+}
+
+fn raw(transaction: &TxEnvelope) -> String {
+    hex::encode_prefixed(transaction.encoded_2718())
+}
+
+fn node(fees: FeePolicy, wallets: &[&Wallet]) -> (Arc<Trial>, Rpc) {
+    let rich = U256::from(10).pow(U256::from(20));
+    let balances = wallets.iter().map(|wallet| (wallet.address, rich));
+    Trial::begin(&consortium_genesis(CHAIN_ID, balances), fees).unwrap()
+}
+
+async fn call(rpc: &Rpc, method: &str, params: Json) -> Json {
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let reply = rpc.handle(request.to_string().as_bytes()).await.unwrap();
+    serde_json::from_slice(&reply).unwrap()
+}
+
+async fn result(rpc: &Rpc, method: &str, params: Json) -> Json {
+    let reply = call(rpc, method, params).await;
+    assert!(reply.get("error").is_none(), "{method}: {reply}");
+    reply["result"].clone()
+}
+
+async fn send(rpc: &Rpc, transaction: &TxEnvelope) -> Result<Json, String> {
+    let reply = call(rpc, "eth_sendRawTransaction", json!([raw(transaction)])).await;
+    match reply.get("error") {
+        Some(error) => Err(error["message"].as_str().unwrap().to_owned()),
+        None => Ok(reply["result"].clone()),
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_transfers_in_any_order_is_one_block_with_receipts() {
+    let (mut ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let mut transactions: Vec<_> = (0..20).map(|_| ada.pay(bob.address)).collect();
+    transactions.reverse();
+    let batch: Vec<_> = transactions
+        .iter()
+        .enumerate()
+        .map(|(id, transaction)| {
+            let method = "eth_sendRawTransaction";
+            json!({"jsonrpc": "2.0", "id": id, "method": method, "params": [raw(transaction)]})
+        })
+        .collect();
+    let replies = rpc.handle(&serde_json::to_vec(&batch).unwrap()).await.unwrap();
+    let replies: Vec<Json> = serde_json::from_slice(&replies).unwrap();
+    for (reply, transaction) in replies.iter().zip(&transactions) {
+        assert_eq!(reply["result"], json!(transaction.tx_hash()));
+    }
+    assert!(rpc.pool().is_empty());
+    assert_eq!(
+        result(&rpc, "eth_getTransactionCount", json!([ada.address, "pending"])).await,
+        "0x14"
+    );
+    // In no block yet: known, without a receipt; the last block's state is untouched.
+    let hash = transactions[0].tx_hash();
+    assert_eq!(result(&rpc, "eth_getTransactionReceipt", json!([hash])).await, Json::Null);
+    let pending = result(&rpc, "eth_getTransactionByHash", json!([hash])).await;
+    assert_eq!((&pending["blockHash"], &pending["nonce"]), (&Json::Null, &json!("0x13")));
+    assert_eq!(result(&rpc, "eth_getBalance", json!([bob.address, "latest"])).await, "0x0");
+    assert_eq!(result(&rpc, "eth_getBalance", json!([bob.address, "pending"])).await, "0x14");
+    assert_eq!(result(&rpc, "txpool_status", json!([])).await["pending"], "0x14");
+
+    let sealed = trial.seal(&rpc).unwrap().unwrap();
+    assert_eq!(StateTrie::build(&trial.read()).unwrap().root(), sealed.header.state_root);
+    assert!(sealed.header.extra_data.len() <= 32);
+    assert_eq!(sealed.header.extra_data.as_ref(), b"2.21");
+    assert!(trial.seal(&rpc).unwrap().is_none(), "no empty blocks");
+    let receipt = result(&rpc, "eth_getTransactionReceipt", json!([hash])).await;
+    assert_eq!(receipt["status"], "0x1");
+    assert_eq!(receipt["transactionIndex"], "0x13");
+    assert_eq!(receipt["cumulativeGasUsed"], json!(format!("{:#x}", 20 * 21_000)));
+    assert_eq!(receipt["effectiveGasPrice"], "0x0");
+    assert_eq!(result(&rpc, "eth_getBalance", json!([bob.address])).await, "0x14");
+    let block = result(&rpc, "eth_getBlockByNumber", json!(["latest", true])).await;
+    assert_eq!(block["transactions"].as_array().unwrap().len(), 20);
+    let parent = result(&rpc, "eth_getBlockByNumber", json!(["0x0", false])).await;
+    assert_eq!(block["parentHash"], parent["hash"]);
+}
+
+#[tokio::test]
+async fn what_is_refused_is_refused_in_geths_words_and_leaves_nothing() {
+    let (ada, bob, eve) = (Wallet::new("ada"), Wallet::new("bob"), Wallet::new("eve"));
+    let (trial, rpc) = node(FeePolicy::Fixed(7), &[&ada]);
+    let good = TxLegacy {
+        chain_id: Some(CHAIN_ID),
+        nonce: 0,
+        gas_price: 7,
+        gas_limit: 21_000,
+        to: TxKind::Call(bob.address),
+        value: U256::ONE,
+        input: Bytes::new(),
+    };
+    let cases = [
+        (TxLegacy { chain_id: Some(1), ..good.clone() }, "invalid chain id for signer"),
+        (TxLegacy { chain_id: None, ..good.clone() }, "only replay-protected (EIP-155)"),
+        (TxLegacy { gas_limit: 20_999, ..good.clone() }, "intrinsic gas too low"),
+        (TxLegacy { gas_price: 6, ..good.clone() }, "max fee per gas less than block base fee"),
+        (TxLegacy { value: U256::MAX, ..good.clone() }, "max fee per gas higher than"),
+        (
+            TxLegacy { value: U256::from(10).pow(U256::from(20)), ..good.clone() },
+            "insufficient funds for gas * price + value",
+        ),
+        (TxLegacy { gas_limit: 16_777_217, ..good.clone() }, "transaction gas limit too high"),
+        (TxLegacy { nonce: 1000, ..good.clone() }, "nonce too high"),
+        (
+            TxLegacy { input: vec![0; 200_000].into(), gas_limit: 10_000_000, ..good.clone() },
+            "oversized data: transaction size",
+        ),
+    ];
+    for (transaction, message) in cases {
+        let error = send(&rpc, &sign(ada.secret, transaction)).await.unwrap_err();
+        assert!(error.contains(message), "{error} instead of {message}");
+    }
+    let error = send(&rpc, &sign(eve.secret, good.clone())).await.unwrap_err();
+    assert!(error.contains("insufficient funds"), "{error}");
+    for (bytes, message) in [
+        ("0x", "typed transaction too short"),
+        ("0x05c0", "transaction type not supported"),
+        ("0x03c0", "transaction type not supported"),
+        ("0xc0", "rlp: "),
+        ("0xf8", "rlp: "),
+    ] {
+        let reply = call(&rpc, "eth_sendRawTransaction", json!([bytes])).await;
+        assert_eq!(reply["error"]["code"], -32000);
+        assert!(reply["error"]["message"].as_str().unwrap().contains(message), "{reply}");
+    }
+    // A signature that belongs to nobody, and one with a high `s`.
+    let mut spoiled = sign(ada.secret, good.clone()).encoded_2718();
+    let length = spoiled.len();
+    spoiled[length - 32..].fill(0xff);
+    let reply = call(&rpc, "eth_sendRawTransaction", json!([hex::encode_prefixed(&spoiled)])).await;
+    assert_eq!(reply["error"]["message"], "invalid sender");
+    let priced = sign(
+        ada.secret,
+        TxEip1559 {
+            chain_id: CHAIN_ID,
+            nonce: 0,
+            gas_limit: 21_000,
+            max_fee_per_gas: 10,
+            max_priority_fee_per_gas: 11,
+            to: TxKind::Call(bob.address),
+            ..TxEip1559::default()
+        },
+    );
+    let error = send(&rpc, &priced).await.unwrap_err();
+    assert!(error.contains("max priority fee per gas higher than max fee per gas"), "{error}");
+
+    assert!(trial.seal(&rpc).unwrap().is_none());
+    let once = sign(ada.secret, good.clone());
+    assert_eq!(send(&rpc, &once).await.unwrap(), json!(once.tx_hash()));
+    assert_eq!(send(&rpc, &once).await.unwrap_err(), "already known");
+    trial.seal(&rpc).unwrap().unwrap();
+    assert_eq!(send(&rpc, &once).await.unwrap_err(), "already known");
+    let other = sign(ada.secret, TxLegacy { to: TxKind::Call(eve.address), ..good });
+    let error = send(&rpc, &other).await.unwrap_err();
+    assert!(error.contains("nonce too low: next nonce 1, tx nonce 0"), "{error}");
+    let receipt = result(&rpc, "eth_getTransactionReceipt", json!([once.tx_hash()])).await;
+    assert_eq!(receipt["effectiveGasPrice"], "0x7");
+}
+
+#[tokio::test]
+async fn what_waits_is_replaced_by_price_and_expires() {
+    let (ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Fixed(7), &[&ada]);
+    let at = |nonce: u64, gas_price: u128| {
+        sign(
+            ada.secret,
+            TxLegacy {
+                chain_id: Some(CHAIN_ID),
+                nonce,
+                gas_price,
+                gas_limit: 21_000,
+                to: TxKind::Call(bob.address),
+                value: U256::ONE,
+                input: Bytes::new(),
+            },
+        )
+    };
+    send(&rpc, &at(1, 100)).await.unwrap();
+    assert_eq!(send(&rpc, &at(1, 100)).await.unwrap_err(), "already known");
+    assert_eq!(send(&rpc, &at(1, 109)).await.unwrap_err(), "replacement transaction underpriced");
+    let replacement = at(1, 110);
+    send(&rpc, &replacement).await.unwrap();
+    assert_eq!(rpc.pool().len(), 1);
+    assert!(send(&rpc, &at(Pool::WINDOW + 1, 100)).await.unwrap_err().contains("nonce too high"));
+    let content = result(&rpc, "txpool_content", json!([])).await;
+    let waiting = &content["queued"][ada.address.to_string()]["1"];
+    assert_eq!(waiting["hash"], json!(replacement.tx_hash()));
+    // The first one makes it run.
+    send(&rpc, &at(0, 7)).await.unwrap();
+    assert!(rpc.pool().is_empty());
+    trial.seal(&rpc).unwrap().unwrap();
+    let receipt = result(&rpc, "eth_getTransactionReceipt", json!([replacement.tx_hash()])).await;
+    assert_eq!(receipt["transactionIndex"], "0x1");
+
+    send(&rpc, &at(5, 7)).await.unwrap();
+    trial.pass_ms(Pool::EXPIRY_MS);
+    rpc.pool().expire(trial.now_ms());
+    assert!(rpc.pool().is_empty());
+}
+
+#[tokio::test]
+async fn free_gas_takes_any_fee_from_accounts_without_ether() {
+    let (poor, bob) = (Wallet::new("poor"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[]);
+    let transaction = sign(
+        poor.secret,
+        TxEip1559 {
+            chain_id: CHAIN_ID,
+            nonce: 0,
+            gas_limit: 100_000,
+            max_fee_per_gas: 30_000_000_000,
+            max_priority_fee_per_gas: 2_000_000_000,
+            to: TxKind::Call(bob.address),
+            ..TxEip1559::default()
+        },
+    );
+    send(&rpc, &transaction).await.unwrap();
+    trial.seal(&rpc).unwrap().unwrap();
+    let receipt = result(&rpc, "eth_getTransactionReceipt", json!([transaction.tx_hash()])).await;
+    assert_eq!((&receipt["status"], &receipt["effectiveGasPrice"]), (&json!("0x1"), &json!("0x0")));
+    assert_eq!(result(&rpc, "eth_gasPrice", json!([])).await, "0x0");
+    assert_eq!(result(&rpc, "eth_maxPriorityFeePerGas", json!([])).await, "0x0");
+    let history = result(&rpc, "eth_feeHistory", json!(["0x2", "latest", [50.0]])).await;
+    assert_eq!(history["baseFeePerGas"], json!(["0x0", "0x0", "0x0"]));
+    assert_eq!(history["reward"], json!([["0x0"], ["0x0"]]));
+    let block = result(&rpc, "eth_getBlockByNumber", json!(["latest", false])).await;
+    assert_eq!(block["baseFeePerGas"], "0x0");
+    let filled = json!([{"from": poor.address, "to": bob.address}]);
+    let filled = result(&rpc, "eth_fillTransaction", filled).await;
+    assert_eq!((&filled["tx"]["gas"], &filled["tx"]["nonce"]), (&json!("0x5208"), &json!("0x1")));
+}
+
+#[tokio::test]
+async fn state_at_every_block_and_proofs_of_it_stay_readable() {
+    let (mut ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let mut roots = Vec::new();
+    for _ in 0..12 {
+        send(&rpc, &ada.pay(bob.address)).await.unwrap();
+        roots.push(trial.seal(&rpc).unwrap().unwrap().header.state_root);
+    }
+    // In the middle of a block, too.
+    send(&rpc, &ada.pay(bob.address)).await.unwrap();
+    for (number, root) in (1_u64..).zip(&roots) {
+        let at = format!("{number:#x}");
+        let balance = result(&rpc, "eth_getBalance", json!([bob.address, at])).await;
+        assert_eq!(balance, format!("{number:#x}"));
+        let nonce = result(&rpc, "eth_getTransactionCount", json!([ada.address, at])).await;
+        assert_eq!(nonce, format!("{number:#x}"));
+        let proof = result(&rpc, "eth_getProof", json!([bob.address, ["0x0"], at])).await;
+        let first: Bytes = serde_json::from_value(proof["accountProof"][0].clone()).unwrap();
+        assert_eq!(keccak256(first), *root);
+        assert_eq!(proof["balance"], format!("{number:#x}"));
+    }
+    let none = call(&rpc, "eth_getBalance", json!([bob.address, "0x63"])).await;
+    assert_eq!(none["error"]["message"], "header not found");
+}
+
+#[tokio::test]
+async fn contracts_log_revert_and_are_found_by_filters() {
+    let mut ada = Wallet::new("ada");
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    // Logs its first word with the caller as topic and keeps it; without data returns it.
+    let code = "3615610013575f35805f555f523360205fa1005b5f545f5260205ff3";
+    let init = format!("601c600c600039601c6000f3{code}");
+    let deploy = sign(
+        ada.secret,
+        TxLegacy {
+            chain_id: Some(CHAIN_ID),
+            nonce: 0,
+            gas_price: 0,
+            gas_limit: 1_000_000,
+            to: TxKind::Create,
+            value: U256::ZERO,
+            input: hex::decode(init).unwrap().into(),
+        },
+    );
+    ada.nonce = 1;
+    let filter = result(&rpc, "eth_newFilter", json!([{}])).await;
+    let blocks = result(&rpc, "eth_newBlockFilter", json!([])).await;
+    let pending = result(&rpc, "eth_newPendingTransactionFilter", json!([])).await;
+    let session = Session::new(&rpc);
+    for kind in ["newHeads", "logs", "newPendingTransactions"] {
+        let request = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": [kind]
+        });
+        let reply = session.handle(&rpc, request.to_string().as_bytes()).await.unwrap();
+        let reply: Json = serde_json::from_slice(&reply).unwrap();
+        assert!(reply["result"].is_string(), "{reply}");
+    }
+    let hash = send(&rpc, &deploy).await.unwrap();
+    trial.seal(&rpc).unwrap().unwrap();
+    let receipt = result(&rpc, "eth_getTransactionReceipt", json!([hash])).await;
+    let contract: Address = serde_json::from_value(receipt["contractAddress"].clone()).unwrap();
+    assert_eq!(contract, ada.address.create(0));
+    let shown = result(&rpc, "eth_getCode", json!([contract])).await;
+    assert_eq!(shown, format!("0x{code}"));
+
+    let word = B256::with_last_byte(42);
+    let store = sign(
+        ada.secret,
+        TxLegacy {
+            chain_id: Some(CHAIN_ID),
+            nonce: 1,
+            gas_price: 0,
+            gas_limit: 100_000,
+            to: TxKind::Call(contract),
+            value: U256::ZERO,
+            input: word.0.to_vec().into(),
+        },
+    );
+    send(&rpc, &store).await.unwrap();
+    trial.seal(&rpc).unwrap().unwrap();
+    let read = result(&rpc, "eth_call", json!([{"to": contract}, "latest"])).await;
+    assert_eq!(read, json!(word));
+    let before = result(&rpc, "eth_call", json!([{"to": contract}, "0x1"])).await;
+    assert_eq!(before, json!(B256::ZERO));
+    let logs =
+        result(&rpc, "eth_getLogs", json!([{"address": contract, "fromBlock": "0x0"}])).await;
+    assert_eq!(logs.as_array().unwrap().len(), 1);
+    assert_eq!(logs[0]["data"], json!(word));
+    let topic = logs[0]["topics"][0].clone();
+    let by_topic = json!([{"topics": [topic], "fromBlock": "0x0", "toBlock": "latest"}]);
+    assert_eq!(result(&rpc, "eth_getLogs", by_topic).await, logs);
+    let other = json!([{"topics": [B256::ZERO], "fromBlock": "0x0"}]);
+    assert_eq!(result(&rpc, "eth_getLogs", other).await, json!([]));
+
+    assert_eq!(result(&rpc, "eth_getFilterChanges", json!([filter])).await, logs);
+    assert_eq!(result(&rpc, "eth_getFilterChanges", json!([filter])).await, json!([]));
+    let hashes = result(&rpc, "eth_getFilterChanges", json!([blocks])).await;
+    assert_eq!(hashes.as_array().unwrap().len(), 2);
+    let hashes = result(&rpc, "eth_getFilterChanges", json!([pending])).await;
+    assert_eq!(hashes, json!([deploy.tx_hash(), store.tx_hash()]));
+    assert_eq!(result(&rpc, "eth_uninstallFilter", json!([filter])).await, true);
+    let gone = call(&rpc, "eth_getFilterChanges", json!([filter])).await;
+    assert_eq!(gone["error"]["message"], "filter not found");
+
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        for message in session.next(&rpc).await.unwrap() {
+            let message: Json = serde_json::from_slice(&message).unwrap();
+            told.push(message["params"]["result"].clone());
+        }
+    }
+    assert_eq!(told.iter().filter(|news| news["stateRoot"].is_string()).count(), 2);
+    assert_eq!(told.iter().filter(|news| news["topics"].is_array()).count(), 1);
+    assert_eq!(told.iter().filter(|news| news.is_string()).count(), 2);
+
+    let trace =
+        json!([store.tx_hash(), {"tracer": "callTracer", "tracerConfig": {"withLog": true}}]);
+    let trace = result(&rpc, "debug_traceTransaction", trace).await;
+    assert_eq!((&trace["type"], &trace["to"]), (&json!("CALL"), &json!(contract)));
+    for tracer in ["prestateTracer", "4byteTracer", "noopTracer"] {
+        let params = json!([store.tx_hash(), {"tracer": tracer}]);
+        assert!(result(&rpc, "debug_traceTransaction", params).await.is_object());
+    }
+    let steps = result(&rpc, "debug_traceTransaction", json!([store.tx_hash()])).await;
+    assert!(steps["structLogs"].as_array().unwrap().len() > 10);
+}
+
+#[tokio::test]
+async fn a_transaction_sent_synchronously_answers_with_its_receipt_or_says_that_it_has_none() {
+    let (mut ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (_trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let transaction = ada.pay(bob.address);
+    let reply = call(&rpc, "eth_sendRawTransactionSync", json!([raw(&transaction), 1])).await;
+    assert_eq!(reply["error"]["code"], 4);
+    assert_eq!(reply["error"]["data"], json!(transaction.tx_hash()));
+}
+
+#[tokio::test]
+async fn requests_that_are_none_are_refused() {
+    let (_trial, rpc) = node(FeePolicy::Free, &[]);
+    for (request, code) in [
+        ("{", -32700),
+        ("[]", -32600),
+        ("1", -32600),
+        (r#"{"jsonrpc":"2.0","id":1}"#, -32600),
+        (r#"{"id":1,"method":"eth_chainId"}"#, -32600),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"eth_nothing"}"#, -32601),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance"}"#, -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance","params":{}}"#, -32602),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance","params":["0x1"]}"#, -32602),
+    ] {
+        let reply = rpc.handle(request.as_bytes()).await.unwrap();
+        let reply: Json = serde_json::from_slice(&reply).unwrap();
+        assert_eq!(reply["error"]["code"], code, "{request}");
+    }
+    let notification = br#"{"jsonrpc":"2.0","method":"eth_chainId"}"#;
+    assert_eq!(rpc.handle(notification).await, None);
+    let long = vec![b' '; Rpc::MAX_REQUEST_BYTES + 1];
+    assert!(rpc.handle(&long).await.is_some());
+}
+
+/// Many connections at once, gaps and blocks in between: all is executed exactly once, nothing
+/// waits at the end, every block follows from the one before.
+#[test]
+fn nothing_is_lost_or_stuck_under_concurrent_senders() {
+    const SENDERS: usize = 8;
+    const EACH: u64 = 40;
+    let wallets: Vec<_> = (0..SENDERS).map(|i| Wallet::new(&format!("sender {i}"))).collect();
+    let (trial, rpc) = node(FeePolicy::Free, &wallets.iter().collect::<Vec<_>>());
+    let bob = Wallet::new("bob").address;
+    let sending = std::sync::atomic::AtomicUsize::new(2 * SENDERS);
+    std::thread::scope(|scope| {
+        for half in 0..2 {
+            for wallet in &wallets {
+                let (rpc, sending) = (&rpc, &sending);
+                // Two connections for each sender, odd and even nonces: both leave gaps.
+                scope.spawn(move || {
+                    for nonce in (0..EACH).filter(|nonce| nonce % 2 == half) {
+                        let signed = SignedTransaction::new(wallet.at(nonce, bob)).unwrap();
+                        rpc.submit(signed).unwrap();
+                    }
+                    sending.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                });
+            }
+        }
+        while sending.load(std::sync::atomic::Ordering::SeqCst) > 0 {
+            trial.seal(&rpc).unwrap();
+            std::thread::yield_now();
+        }
+    });
+    trial.seal(&rpc).unwrap();
+    assert!(rpc.pool().is_empty());
+    let mut tx = trial.read();
+    let head = coco_ethereum::Head::read(&mut tx).unwrap().unwrap();
+    let mut included = 0;
+    for number in 1..=head.number {
+        let block = coco_ethereum::block(&mut tx, number).unwrap().unwrap();
+        assert_eq!(Some(block.header.parent_hash), coco_ethereum::block_hash(&mut tx, number - 1));
+        assert!(!block.transactions.is_empty());
+        included += block.transactions.len();
+    }
+    assert_eq!(included, SENDERS * EACH as usize);
+    let root = coco_ethereum::block(&mut tx, head.number).unwrap().unwrap().header.state_root;
+    assert_eq!(StateTrie::build(&tx).unwrap().root(), root);
+    println!("{included} transactions in {} blocks", head.number);
+}
