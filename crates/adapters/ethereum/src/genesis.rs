@@ -7,10 +7,10 @@ use alloy_primitives::{Address, B256, Bytes, U256, b256};
 use coco_kv::Tx;
 use revm::primitives::hardfork::SpecId;
 
-use crate::block::{Head, Included, record_block};
+use crate::block::{Head, Included, Opening, begin_block, end_block, record_block};
 use crate::maps::CHAIN;
 use crate::record::BlockRecord;
-use crate::{Chain, ChainRules, FeePolicy, StateError, StateTrie, World};
+use crate::{Chain, ChainRules, FeePolicy, Refusal, StateError, StateTrie, World};
 
 /// SHA-256 of nothing: the hash of a block's requests if there are none (EIP-7685).
 pub(crate) const NO_REQUESTS: B256 =
@@ -28,6 +28,9 @@ pub enum GenesisError {
     /// There is a chain already.
     #[error("the chain has been begun before, with block {0}")]
     Exists(B256),
+    /// What a block does by itself fails on the accounts of the genesis.
+    #[error("the system contracts of the genesis fail: {0}")]
+    SystemContract(Refusal),
     /// What is stored cannot be read.
     #[error(transparent)]
     State(#[from] StateError),
@@ -124,7 +127,22 @@ impl Chain {
         };
         record_block(tx, &block, hash, &Included::default())?;
         chain.tries().remember(block.header.number, hash, trie);
+        chain.try_empty_block(tx)?;
         Ok((chain, hash))
+    }
+
+    /// No block could ever be sealed over system contracts that fail, so they are tried out first.
+    fn try_empty_block(&self, tx: &mut Tx) -> Result<(), GenesisError> {
+        let state = tx.snapshot().with_writes(tx.writes(), tx.read_tx_id());
+        let mut tx = Tx::on(state);
+        let now_ms = u64::MAX;
+        let open = self.next_block(&mut tx, &Opening { now_ms, randomness: B256::ZERO })?;
+        let surroundings = self.surroundings(&open);
+        let mut world = World::scratch(&mut tx, self.codes());
+        begin_block(&surroundings, &mut world, open.parent_hash, Some(B256::ZERO))
+            .and_then(|_| end_block(&surroundings, &mut world, None, &[], &[]))
+            .map(drop)
+            .map_err(GenesisError::SystemContract)
     }
 
     /// The chain that was begun in the store, if any was.

@@ -60,7 +60,7 @@ mod world;
 pub(crate) use block::log_key;
 pub use block::{
     Executed, Head, IncludedTransaction, Opening, Sealed, block, block_hash, block_number,
-    transaction,
+    ledger_position, transaction,
 };
 pub use chain::Chain;
 pub use error::StateError;

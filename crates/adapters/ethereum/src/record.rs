@@ -166,3 +166,62 @@ pub(crate) fn decode<T: Decodable>(map: &'static MapName, value: &[u8]) -> Resul
 pub(crate) fn encode(record: &impl Encodable) -> Value {
     Value::from(alloy_rlp::encode(record))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::maps::ACCOUNTS;
+
+    proptest! {
+        #[test]
+        fn an_account_reads_back(nonce: u64, balance: [u8; 32], code_hash: Option<[u8; 32]>) {
+            let account = Account {
+                nonce,
+                balance: U256::from_be_bytes(balance),
+                code_hash: code_hash.map_or(KECCAK256_EMPTY, B256::from),
+            };
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&account)), Ok(account));
+        }
+
+        #[test]
+        fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<Account>(&ACCOUNTS, &bytes);
+            let _ = decode::<OpenBlock>(&ACCOUNTS, &bytes);
+            let _ = decode::<Vec<Change>>(&ACCOUNTS, &bytes);
+            let _ = decode::<TransactionRecord>(&ACCOUNTS, &bytes);
+            let _ = decode::<BlockRecord>(&ACCOUNTS, &bytes);
+            let _ = SignedTransaction::from_wire(&bytes);
+        }
+
+        #[test]
+        fn records_read_back(
+            envelope in prop::collection::vec(any::<u8>(), 0..100),
+            sender: [u8; 20],
+            gas_used: u64,
+            slots in prop::collection::vec(any::<u64>(), 0..5),
+            topics in prop::collection::vec(any::<[u8; 32]>(), 0..4),
+        ) {
+            let sender = Address::from(sender);
+            let topics = topics.into_iter().map(B256::from).collect();
+            let log = Log::new_unchecked(sender, topics, envelope.clone().into());
+            let outcome = Bytes::from_static(&[1]);
+            let envelope = envelope.into();
+            let record =
+                TransactionRecord { envelope, sender, outcome, gas_used, logs: vec![log] };
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&record)), Ok(record));
+            let slots = slots.into_iter().map(U256::from).collect();
+            let changes = vec![Change { address: sender, slots }];
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&changes)), Ok(changes));
+        }
+    }
+
+    #[test]
+    fn what_follows_a_record_is_refused() {
+        let mut bytes = encode(&Account::default()).to_vec();
+        bytes.push(0);
+        let bad = StateError::BadRecord { map: ACCOUNTS.as_str() };
+        assert_eq!(decode::<Account>(&ACCOUNTS, &bytes), Err(bad));
+    }
+}

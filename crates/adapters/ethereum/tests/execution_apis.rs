@@ -22,10 +22,6 @@ use serde_json::Value as Json;
 /// What this node does not do, with the reason.
 const NOT_CARRIED: &[(&str, &str)] = &[
     ("testing_", "builds blocks for the engine API, which no batch ledger has"),
-    (
-        "eth_simulateV1/ethSimulate-overflow-nonce",
-        "no account has the nonce 2^64-1 (EIP-2681); geth lets it wrap around",
-    ),
     ("eth_sendRawTransaction/send-blob-tx", "the chain has no place for blobs"),
 ];
 

@@ -6,7 +6,9 @@ mod seal;
 mod system;
 
 pub use open::{Executed, Opening};
-pub use read::{Head, IncludedTransaction, block, block_hash, block_number, transaction};
+pub use read::{
+    Head, IncludedTransaction, block, block_hash, block_number, ledger_position, transaction,
+};
 pub use seal::Sealed;
 pub(crate) use seal::{
     BlockDraft, Included, executed, keep_transaction, log_key, merged, record_block,

@@ -5,7 +5,7 @@ use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom, T
 use alloy_eips::eip1559::BaseFeeParams;
 use alloy_primitives::{Address, B256};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
-use coco_kv::Tx;
+use coco_kv::{Seqno, Tx};
 
 use crate::StateError;
 use crate::maps::{BLOCKS, CHAIN, HASHES, NUMBERS, POSITIONS, TRANSACTIONS};
@@ -83,6 +83,11 @@ pub fn transaction(tx: &mut Tx, hash: B256) -> Result<Option<IncludedTransaction
         .ok_or(StateError::NoTransaction(hash))?;
     let (envelope, sender) = (record.transaction()?, record.sender);
     Ok(Some(IncludedTransaction { envelope, sender, position, record }))
+}
+
+/// The position on the ledger at which a transaction was executed: whose receipt proves it.
+pub fn ledger_position(tx: &mut Tx, hash: B256) -> Option<Seqno> {
+    tx.version_of_previous_write(&TRANSACTIONS, hash.as_slice())
 }
 
 /// The receipt of a transaction whose place in its block is known.

@@ -18,6 +18,8 @@ impl Rpc {
     const MAX_LOG_BYTES: usize = 32 * 1024 * 1024;
     /// Logs in one reply.
     const MAX_LOGS: usize = 100_000;
+    /// Blocks that are looked through one by one, for a filter without address and topic.
+    const MAX_UNINDEXED: u64 = 100_000;
     /// Addresses, and topics at one place, in one filter.
     const MAX_ALTERNATIVES: usize = 1000;
 
@@ -69,7 +71,13 @@ impl Rpc {
         from: u64,
         to: u64,
     ) -> Result<Vec<Log>, RpcError> {
-        let candidates = candidates(tx, filter, from, to);
+        let candidates: Box<dyn Iterator<Item = u64>> = match candidates(tx, filter, from, to) {
+            Some(indexed) => Box::new(indexed.into_iter()),
+            None if to.saturating_sub(from) > Self::MAX_UNINDEXED => {
+                return Err(RpcError::limit("block range too large without address or topic"));
+            }
+            None => Box::new(from..=to),
+        };
         let mut found = Vec::new();
         let mut bytes = 0;
         for number in candidates {
@@ -119,8 +127,8 @@ pub(super) fn read_filter(params: &Params) -> Result<Filter, RpcError> {
     Ok(filter)
 }
 
-/// The blocks between `from` and `to` that may hold a log that the filter selects.
-fn candidates(tx: &mut Tx, filter: &Filter, from: u64, to: u64) -> BTreeSet<u64> {
+/// The blocks between `from` and `to` that may hold a log that the filter selects; `None` if all.
+fn candidates(tx: &mut Tx, filter: &Filter, from: u64, to: u64) -> Option<BTreeSet<u64>> {
     let mut sets: Vec<BTreeSet<u64>> = Vec::new();
     if !filter.address.is_empty() {
         let addresses = filter.address.iter().map(|address| (0, address.to_vec()));
@@ -132,8 +140,8 @@ fn candidates(tx: &mut Tx, filter: &Filter, from: u64, to: u64) -> BTreeSet<u64>
             sets.push(blocks_with(tx, topics, from, to));
         }
     }
-    let Some(first) = sets.pop() else { return (from..=to).collect() };
-    sets.into_iter().fold(first, |all, set| all.intersection(&set).copied().collect())
+    let first = sets.pop()?;
+    Some(sets.into_iter().fold(first, |all, set| all.intersection(&set).copied().collect()))
 }
 
 fn blocks_with(

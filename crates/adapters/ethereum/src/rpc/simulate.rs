@@ -24,7 +24,7 @@ use crate::evm::MovedPrecompiles;
 use crate::maps::HASHES;
 use crate::record::{Change, TransactionRecord};
 use crate::transaction::to_evm;
-use crate::{ExecutionError, FeePolicy, Head, Refusal, StateTrie, Surroundings, World};
+use crate::{Account, ExecutionError, FeePolicy, Head, Refusal, StateTrie, Surroundings, World};
 
 /// Seconds between simulated blocks that do not say.
 const BLOCK_SECONDS: u64 = 12;
@@ -274,7 +274,12 @@ impl Simulation<'_> {
         envelope: TxEnvelope,
         sender: Address,
     ) -> Result<(Called, Vec<Change>), RpcError> {
-        let call = self.rpc.chain().priced(to_evm(&envelope, sender));
+        let mut call = self.rpc.chain().priced(to_evm(&envelope, sender));
+        // No real account comes this far (EIP-2681); in a simulation it starts again, as in geth.
+        let wraps = !self.payload.validation && call.nonce == u64::MAX;
+        if wraps {
+            call.nonce = 0;
+        }
         let mut surroundings = surroundings.clone();
         if !self.payload.validation
             && call.max_fee_per_blob_gas == 0
@@ -287,6 +292,10 @@ impl Simulation<'_> {
             .inspect_with(world, call.clone(), &mut logs, precompiles.clone())
             .map_err(|error| refused(error, &call, surroundings.block.basefee))?;
         let changes = world.apply(executed.state, surroundings.spec())?;
+        if wraps && let Some(account) = world.account(sender)? {
+            let account = Account { nonce: 0, ..account };
+            world.put_account(sender, (account != Account::default()).then_some(account));
+        }
         let logs = logs.into_logs();
         Ok((Called { envelope, sender, result: executed.result, logs }, changes))
     }
