@@ -156,9 +156,7 @@ mod tests {
 
     #[test]
     fn actions_have_the_wire_form() {
-        assert_eq!(
-            actions(&[("remove_user", json!({ "user_id": "x" }))]).to_string(),
-            r#"{"actions":[{"args":{"user_id":"x"},"name":"remove_user"}]}"#
-        );
+        let expected = json!({"actions": [{"name": "remove_user", "args": {"user_id": "x"}}]});
+        assert_eq!(actions(&[("remove_user", json!({ "user_id": "x" }))]), expected);
     }
 }

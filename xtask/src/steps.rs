@@ -47,7 +47,7 @@ fn lint() -> Result<()> {
 }
 
 fn unit() -> Result<()> {
-    succeed(&mut cargo(&["test", "--workspace"]))
+    succeed(&mut cargo(&["test", "--workspace", "--no-fail-fast"]))
 }
 
 fn documentation() -> Result<()> {
