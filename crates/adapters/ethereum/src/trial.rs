@@ -45,9 +45,7 @@ impl Trial {
             let mut tx = self.store.begin();
             let sealed = rpc.chain().seal(&mut tx, self.store.head())?;
             if self.commit(tx).is_ok() {
-                if let Some(sealed) = &sealed {
-                    rpc.announce_block(sealed.header.number);
-                }
+                rpc.committed()?;
                 return Ok(sealed);
             }
         }

@@ -97,3 +97,26 @@ fn fork_id(rules: &ChainRules, genesis: B256, time: u64) -> [u8; 4] {
     });
     (!crc).to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy_genesis::Genesis;
+    use alloy_primitives::b256;
+
+    use super::*;
+    use crate::FeePolicy;
+
+    #[test]
+    fn fork_ids_are_those_of_eip_2124() {
+        let genesis = b256!("d4e56740f876aef8c010b86a40d5f56745a118d0906a34e69aec8c0db1cb8fa3");
+        let mut mainnet = Genesis::default();
+        let id = |genesis_file: &Genesis| {
+            fork_id(&ChainRules::new(genesis_file, FeePolicy::Market), genesis, u64::MAX)
+        };
+        assert_eq!(id(&mainnet), [0xfc, 0x64, 0xec, 0x04]);
+        mainnet.config.homestead_block = Some(1_150_000);
+        assert_eq!(id(&mainnet), [0x97, 0xc2, 0xc3, 0x4c]);
+        mainnet.config.dao_fork_block = Some(1_920_000);
+        assert_eq!(id(&mainnet), [0x91, 0xd1, 0xf9, 0x48]);
+    }
+}

@@ -23,6 +23,8 @@ use crate::{
 impl Rpc {
     /// Gas of the transactions of a block that is traced as a whole.
     const MAX_TRACED_GAS: u64 = 200_000_000;
+    /// Steps in one trace of single instructions.
+    const MAX_STEPS: u64 = 1_000_000;
 
     pub(super) fn trace_transaction(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
@@ -118,13 +120,30 @@ impl Rpc {
     }
 }
 
-/// The options of a trace; JavaScript tracers are refused.
+/// The options of a trace. One that sets no limit to its steps gets ours, see [`within_limit`].
 fn options(options: Option<GethDebugTracingOptions>) -> Result<GethDebugTracingOptions, RpcError> {
-    Ok(options.unwrap_or_default())
+    let mut options = options.unwrap_or_default();
+    let asked = options.config.limit.filter(|limit| *limit > 0);
+    if asked.is_some_and(|asked| asked > Rpc::MAX_STEPS) {
+        let message = format!("limit is at most {}", Rpc::MAX_STEPS);
+        return Err(RpcError::invalid_params(message));
+    }
+    options.config.limit = asked.or(Some(Rpc::MAX_STEPS));
+    Ok(options)
 }
 
 fn inspector(options: &GethDebugTracingOptions) -> Result<DebugInspector, RpcError> {
     DebugInspector::new(options.clone()).map_err(|error| RpcError::server(error.to_string()))
+}
+
+/// Refuses a trace that was cut off by our own limit.
+fn within_limit(trace: Json) -> Answer {
+    let steps = trace.get("structLogs").and_then(Json::as_array).map_or(0, Vec::len);
+    if steps as u64 >= Rpc::MAX_STEPS {
+        let message = format!("the trace has more than {} steps, set a limit", Rpc::MAX_STEPS);
+        return Err(RpcError::limit(message));
+    }
+    Ok(trace)
 }
 
 /// Executes under a tracer; returns the trace and the state after it, which is not applied.
@@ -142,7 +161,7 @@ fn traced(
     let trace = inspector
         .get_result(Some(context), &call, &surroundings.block, &executed, &mut before)
         .map_err(|error| RpcError::server(error.to_string()))?;
-    Ok((to_json(&trace)?, executed.state))
+    Ok((within_limit(to_json(&trace)?)?, executed.state))
 }
 
 /// The state before the traced transaction, as tracers read it.

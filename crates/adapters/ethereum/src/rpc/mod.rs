@@ -21,11 +21,12 @@ mod view;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::sync::broadcast;
 
-use crate::{Chain, Node, Pool};
+use crate::{Chain, Head, Node, Pool};
 
 pub use error::RpcError;
 pub use params::Params;
@@ -43,6 +44,8 @@ pub struct Rpc {
     pool: Pool,
     filters: Filters,
     events: broadcast::Sender<Event>,
+    // The last block that was announced.
+    announced: Mutex<u64>,
 }
 
 #[derive(Deserialize)]
@@ -72,7 +75,10 @@ impl Rpc {
     /// The methods over `chain`.
     pub fn new(chain: Arc<Chain>, node: Arc<dyn Node>) -> Self {
         let (events, _) = broadcast::channel(1024);
-        Self { chain, node, pool: Pool::default(), filters: Filters::default(), events }
+        let head = Head::read(&mut node.read()).ok().flatten();
+        let announced = Mutex::new(head.map_or(0, |head| head.number));
+        let (pool, filters) = (Pool::default(), Filters::default());
+        Self { chain, node, pool, filters, events, announced }
     }
 
     /// The chain.

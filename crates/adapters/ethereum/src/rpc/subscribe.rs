@@ -12,6 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::blocks::rpc_pending;
 use super::logs::read_filter;
 use super::{Answer, Params, Rpc, RpcError, to_bytes, to_json};
+use crate::{Head, StateError};
 
 /// What happened on the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,9 +128,19 @@ impl Session {
 }
 
 impl Rpc {
-    /// Says that the blocks up to `number` are there to be read: tells whoever waits for them.
-    pub fn announce_block(&self, number: u64) {
-        let _ = self.events.send(Event::Block(number));
+    /// Says that more may be readable than before, as after every commit of a batch: tells whoever
+    /// waits for blocks of those that are new.
+    pub fn committed(&self) -> Result<(), StateError> {
+        let Some(head) = Head::read(&mut self.node.read())? else { return Ok(()) };
+        let mut announced = self.announced.lock();
+        // After a rollback the numbers come again, with other blocks.
+        let first = announced.saturating_add(1).min(head.number.saturating_add(1));
+        for number in first..=head.number {
+            // Nobody may be listening.
+            let _ = self.events.send(Event::Block(number));
+        }
+        *announced = head.number;
+        Ok(())
     }
 
     /// What an event is to a subscription.
