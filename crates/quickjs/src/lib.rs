@@ -7,11 +7,14 @@
 //!   array_buffer_bytes, view_bytes    a JS buffer ──copy──▶ Vec<u8>
 //!   Bytecode::compile ─▶ Bytecode ─▶ Bytecode::load    a module parsed once, instantiated often
 //!   call_nested, eval_nested         JavaScript from within a native, on the same stack
+//!   Realm ─▶ with ─▶ rewind          globals prepared once, every use begins with them anew
+//!   version                          the engine's
 //! ```
 //!
 //! Invariants:
 //! * Bytes are copied out before any JavaScript can run again.
 //! * What runs within a native has no more stack than the script that called it.
+//! * A rewound [`Realm`] is, byte by byte, what it was when it was prepared.
 //! * A [`Bytecode`] was written by this very process from a module that its compiler accepted:
 //!   there is no way to make one from bytes, nor to read one from a disk or a network.
 //!
@@ -39,8 +42,13 @@
 
 mod buffer;
 mod bytecode;
+mod memory;
+mod realm;
 mod run;
+mod version;
 
 pub use buffer::{array_buffer_bytes, view_bytes};
 pub use bytecode::Bytecode;
+pub use realm::{Realm, keep, kept, native};
 pub use run::{call_nested, eval_nested};
+pub use version::version;
