@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use coco_adapter::{Environment, HistoricalState, Outcome};
 use coco_kv::Tx;
 use rquickjs::{Ctx, Exception};
@@ -22,6 +23,8 @@ scoped_thread_local!(static NATIVES: for<'a> &'a dyn ApplyNatives);
 pub(crate) struct CallState {
     /// Why the script runs.
     pub(crate) context: Context,
+    /// What `request.body` shows.
+    pub(crate) body: Bytes,
     /// The state that `ccf.historicalState` shows.
     pub(crate) historical: Option<HistoricalState>,
     /// States that were handed to the script, by the number in their handles.
@@ -38,6 +41,7 @@ impl CallState {
     pub(crate) fn new(context: Context) -> Self {
         Self {
             context,
+            body: Bytes::new(),
             historical: None,
             states: HashMap::new(),
             outcome: Outcome::default(),

@@ -14,7 +14,7 @@ use crate::{Limits, ScriptError};
 /// of its own.
 #[derive(Default)]
 pub struct ScriptEngine {
-    /// Interpreters without a realm: as good as new.
+    /// Interpreters that are as good as new.
     idle: Mutex<Vec<Interpreter>>,
     /// Interpreters with a live realm, least recently used first.
     kept: Mutex<Vec<Kept>>,
@@ -37,20 +37,24 @@ impl ScriptEngine {
         Self::default()
     }
 
-    /// An interpreter without a realm.
-    pub(crate) fn take_idle(&self) -> Result<Interpreter, ScriptError> {
-        let idle = self.idle.lock().pop();
-        idle.map_or_else(Interpreter::new, Ok)
+    /// An interpreter that is as good as new.
+    pub(crate) fn take_idle(&self, context: Context) -> Result<Interpreter, ScriptError> {
+        let idle = {
+            let mut idle = self.idle.lock();
+            let found = idle.iter().rposition(|interpreter| interpreter.context() == context);
+            found.map(|found| idle.remove(found))
+        };
+        idle.map_or_else(|| Interpreter::new(context), Ok)
     }
 
-    /// Takes an interpreter back, after its realm is gone.
+    /// Takes an interpreter back, whatever happened in it.
     pub(crate) fn give_back(&self, mut interpreter: Interpreter) {
-        if interpreter.reclaim() {
-            let mut idle = self.idle.lock();
-            if idle.len() < IDLE_MAX {
-                idle.push(interpreter);
-            }
-        }
+        interpreter.reclaim();
+        let mut idle = self.idle.lock();
+        idle.push(interpreter);
+        let dropped = (idle.len() > IDLE_MAX).then(|| idle.remove(0));
+        drop(idle);
+        drop(dropped);
     }
 
     /// The interpreter used last under a key for this program, if one is free.
@@ -86,12 +90,10 @@ impl ScriptEngine {
         text: Bytes,
         body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
     ) -> Result<R, ScriptError> {
-        let mut interpreter = self.take_idle()?;
+        let mut interpreter = self.take_idle(context)?;
         interpreter.load_text(name, text);
-        let result = interpreter.run(context, limits, lender, false, body);
-        if result.is_ok() {
-            self.give_back(interpreter);
-        }
+        let result = interpreter.run(limits, lender, body);
+        self.give_back(interpreter);
         result
     }
 }

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use coco_adapter::{Call, Caller, Params, Request, Response};
+use coco_quickjs::{keep, kept, native};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
-use rquickjs::{Ctx, Function, Object, Result, String as JsString, Value};
+use rquickjs::{Ctx, Object, Result, String as JsString, Value};
 
 use crate::access::Context;
-use crate::call::{CallState, Lender};
+use crate::call::{CallState, Lender, with_call};
 use crate::global::{self, array_buffer, parse_json, to_json};
 use crate::interpreter::Fault;
 use crate::module::Modules;
@@ -42,7 +43,7 @@ impl ScriptEngine {
         let stamp = handler.program.stamp;
         let reuse = handler.reuse.filter(|_| handler.max_kept > 0);
         let kept = reuse.and_then(|key| self.take_kept(key, stamp));
-        let mut interpreter = kept.map_or_else(|| self.take_idle(), Ok)?;
+        let mut interpreter = kept.map_or_else(|| self.take_idle(handler.context), Ok)?;
         interpreter.load(Modules {
             compiled: handler.program.modules.clone(),
             source: Some(handler.source.clone()),
@@ -50,19 +51,19 @@ impl ScriptEngine {
         });
         let mut state = CallState::new(handler.context);
         state.historical = call.historical.cloned();
+        state.body = call.request.body().clone();
         let (request, caller, params) = (call.request, call.caller, &call.matched.params);
         let template = &*call.matched.template;
-        let has_realm = interpreter.has_realm();
+        let used_before = interpreter.is_used();
         let lender = Lender {
             tx: &mut *call.tx,
             state: &mut state,
             environment: call.environment,
             natives: None,
         };
-        let keep = reuse.is_some();
         let started_ms = call.environment.now_ms();
-        let result = interpreter.run(handler.context, handler.limits, lender, keep, |running| {
-            global::show_historical_state(&running.ctx, has_realm)?;
+        let result = interpreter.run(handler.limits, lender, |running| {
+            global::show_historical_state(&running.ctx, used_before)?;
             let function = running.exported(&handler.program.entry, handler.function)?;
             let argument = request_object(&running.ctx, request, caller, params, template)?;
             let returned = function.call((argument,))?;
@@ -73,7 +74,7 @@ impl ScriptEngine {
             let heap_bytes = interpreter.heap_bytes();
             let ran_ms = call.environment.now_ms().saturating_sub(started_ms);
             let function = handler.function;
-            tracing::info!(target: "coco::script", tag = "app", function, ran_ms, heap_bytes, reused = has_realm, "interpreter metrics");
+            tracing::info!(target: "coco::script", tag = "app", function, ran_ms, heap_bytes, reused = used_before, "interpreter metrics");
         }
         match reuse {
             Some(key) if result.is_ok() => {
@@ -117,7 +118,7 @@ fn request_object<'js>(
         params_object.set(name.as_str(), value.as_str())?;
     }
     object.set("params", params_object)?;
-    object.set("body", body_object(ctx, request.body())?)?;
+    object.set("body", body_object(ctx)?)?;
     if let Some(caller) = caller_object(ctx, caller)? {
         object.set("caller", caller)?;
     }
@@ -140,17 +141,31 @@ fn headers_object<'js>(ctx: &Ctx<'js>, headers: &HeaderMap) -> Result<Object<'js
     Ok(object)
 }
 
-fn body_object<'js>(ctx: &Ctx<'js>, body: &Bytes) -> Result<Object<'js>> {
-    let object = Object::new(ctx.clone())?;
-    let bytes = body.clone();
-    let text = move |ctx: Ctx<'js>| JsString::from_str(ctx, &String::from_utf8_lossy(&bytes));
-    object.set("text", Function::new(ctx.clone(), text)?)?;
-    let bytes = body.clone();
-    let json = move |ctx: Ctx<'js>| parse_json(&ctx, &bytes);
-    object.set("json", Function::new(ctx.clone(), json)?)?;
-    let bytes = body.clone();
-    let buffer = move |ctx: Ctx<'js>| array_buffer(&ctx, &bytes);
-    object.set("arrayBuffer", Function::new(ctx.clone(), buffer)?)?;
+/// Makes the functions of `request.body`, which show the body of the call under way.
+pub(crate) fn prepare<'js>(ctx: &Ctx<'js>) -> Result<()> {
+    fn body(ctx: &Ctx<'_>) -> Result<Bytes> {
+        with_call(ctx, |_, state| state.body.clone())
+    }
+    let body_object = Object::new(ctx.clone())?;
+    let text =
+        |ctx: Ctx<'js>| JsString::from_str(ctx.clone(), &String::from_utf8_lossy(&body(&ctx)?));
+    body_object.set("text", native(ctx, "text", text)?)?;
+    let json = |ctx: Ctx<'js>| parse_json(&ctx, &body(&ctx)?);
+    body_object.set("json", native(ctx, "json", json)?)?;
+    let buffer = |ctx: Ctx<'js>| array_buffer(&ctx, &body(&ctx)?);
+    body_object.set("arrayBuffer", native(ctx, "arrayBuffer", buffer)?)?;
+    keep(ctx, BODY, body_object.into_value())
+}
+
+/// Where the functions of bodies are kept.
+const BODY: &str = "request.body";
+
+/// A new object in every request, so that what a script does to it stays there.
+fn body_object<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
+    let (object, functions) = (Object::new(ctx.clone())?, kept::<Object<'js>>(ctx, BODY)?);
+    for name in ["text", "json", "arrayBuffer"] {
+        object.set(name, functions.get::<_, Value<'js>>(name)?)?;
+    }
     Ok(object)
 }
 

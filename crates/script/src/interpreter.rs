@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use coco_kv::Value as Bytes;
+use coco_quickjs::Realm;
 use rquickjs::context::intrinsic;
 use rquickjs::{Ctx, Function, Module, Object, Runtime, Value};
 
@@ -29,11 +30,14 @@ type Intrinsics = (
     intrinsic::WeakRef,
 );
 
-/// A JS heap with at most one realm. Used by one thread at a time.
+/// A JS heap with its realm, which is as good as new after every [`Interpreter::reclaim`]. Used by
+/// one thread at a time.
 pub(crate) struct Interpreter {
-    runtime: Runtime,
-    /// Dropped before the runtime it lives in.
-    realm: Option<rquickjs::Context>,
+    realm: Realm,
+    /// What the realm was prepared for.
+    context: Context,
+    /// Whether a script ran since it was as good as new.
+    used: bool,
     modules: SharedModules,
     budget: Arc<Budget>,
 }
@@ -64,14 +68,36 @@ impl From<ScriptError> for Fault {
 const HEAP_FOR_EXCEPTION_BYTES: usize = 1 << 20;
 
 impl Interpreter {
-    pub(crate) fn new() -> Result<Self, ScriptError> {
-        let runtime = Runtime::new().map_err(engine)?;
+    pub(crate) fn new(context: Context) -> Result<Self, ScriptError> {
         let modules = SharedModules::default();
-        runtime.set_loader(ModuleLoader(modules.clone()), ModuleLoader(modules.clone()));
         let budget = Arc::new(Budget::default());
-        let polled = budget.clone();
-        runtime.set_interrupt_handler(Some(Box::new(move || polled.poll())));
-        Ok(Self { runtime, realm: None, modules, budget })
+        // Our own code needs no limit.
+        budget.start(u64::MAX, 0);
+        let configure = |runtime: &Runtime| {
+            runtime.set_loader(ModuleLoader(modules.clone()), ModuleLoader(modules.clone()));
+            let polled = budget.clone();
+            runtime.set_interrupt_handler(Some(Box::new(move || polled.poll())));
+        };
+        let prepare = |ctx: &Ctx<'_>| {
+            let installed = global::install(ctx, context);
+            installed.map_err(|error| {
+                let thrown = Thrown::of(&ctx.catch());
+                Fault::Script(ScriptError::Engine(format!("{error}: {thrown}")))
+            })
+        };
+        let realm =
+            Realm::new::<Intrinsics, Fault>(configure, prepare).map_err(|fault| match fault {
+                Fault::Script(error) => error,
+                Fault::Engine(error) | Fault::Conversion(error) => {
+                    ScriptError::Engine(error.to_string())
+                }
+            })?;
+        Ok(Self { realm, context, used: false, modules, budget })
+    }
+
+    /// What the realm was prepared for.
+    pub(crate) fn context(&self) -> Context {
+        self.context
     }
 
     /// Where the next call loads modules from.
@@ -95,75 +121,61 @@ impl Interpreter {
         self.load(Modules { source: Some(Arc::new(source)), ..Modules::default() });
     }
 
-    /// Runs `body` in the realm, a new one unless the last was kept. The realm is kept for the next
-    /// call if `keep` and nothing failed.
+    /// Runs `body` in the realm, as the last call left it.
     pub(crate) fn run<R>(
         &mut self,
-        context: Context,
         limits: Limits,
         lender: Lender<'_>,
-        keep: bool,
         body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
     ) -> Result<R, ScriptError> {
-        lender.lend(|| {
-            let realm = match self.realm.take() {
-                Some(realm) => realm,
-                None => self.new_realm(context)?,
-            };
-            let result = self.run_in(&realm, limits, body);
-            if keep && result.is_ok() {
-                self.realm = Some(realm);
-            }
-            result
-        })
+        self.used = true;
+        lender.lend(|| self.run_in(limits, body))
     }
 
-    /// Whether the realm of the last call was kept.
-    pub(crate) fn has_realm(&self) -> bool {
-        self.realm.is_some()
+    /// Whether an earlier call left its traces in the realm.
+    pub(crate) fn is_used(&self) -> bool {
+        self.used
     }
 
     /// Bytes of heap in use.
     pub(crate) fn heap_bytes(&self) -> u64 {
-        u64::try_from(self.runtime.memory_usage().malloc_size).unwrap_or(0)
+        self.realm.heap_bytes()
     }
 
-    /// Runs `body` in a new realm, from within the call of another interpreter, with what that one
-    /// was lent but at most `context`'s access.
+    /// Runs `body` from within the call of another interpreter, with what that one was lent but at
+    /// most this one's access.
     pub(crate) fn run_borrowed<R>(
-        &self,
-        context: Context,
+        &mut self,
         limits: Limits,
         body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
     ) -> Result<R, ScriptError> {
-        let realm = self.new_realm(context)?;
-        let outer = call::replace_context(context);
-        let result = self.run_in(&realm, limits, body);
+        self.used = true;
+        let outer = call::replace_context(self.context);
+        let result = self.run_in(limits, body);
         outer.map(call::replace_context);
         result
     }
 
     fn run_in<R>(
         &self,
-        realm: &rquickjs::Context,
         limits: Limits,
         body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
     ) -> Result<R, ScriptError> {
         let heap_bytes = usize::try_from(limits.heap_bytes).unwrap_or(usize::MAX).max(1);
         let stack_bytes = limits.stack_bytes.clamp(1, Limits::MAX_STACK_BYTES);
-        self.runtime.set_memory_limit(heap_bytes);
-        self.runtime.set_max_stack_size(usize::try_from(stack_bytes).unwrap_or(usize::MAX));
+        self.realm.set_memory_limit(heap_bytes);
+        self.realm.set_max_stack_size(usize::try_from(stack_bytes).unwrap_or(usize::MAX));
         self.budget.start(limits.execution_ms, call::now_ms().unwrap_or_default());
-        let result = realm.with(|ctx| body(&Running { ctx, budget: &self.budget }));
-        self.runtime.set_memory_limit(heap_bytes.saturating_add(HEAP_FOR_EXCEPTION_BYTES));
+        let result = self.realm.with(|ctx| body(&Running { ctx, budget: &self.budget }));
+        self.realm.set_memory_limit(heap_bytes.saturating_add(HEAP_FOR_EXCEPTION_BYTES));
         result.map_err(|fault| match fault {
             // Without room for a job, the engine forgets it.
             Fault::Script(ScriptError::NeverSettles { .. }) if self.is_nearly_full(limits) => {
                 ScriptError::OutOfMemory { limit_bytes: limits.heap_bytes }
             }
             Fault::Script(error) => error,
-            Fault::Engine(error) => self.explain(realm, &error, limits),
-            Fault::Conversion(error) => match self.explain(realm, &error, limits) {
+            Fault::Engine(error) => self.explain(&error, limits),
+            Fault::Conversion(error) => match self.explain(&error, limits) {
                 ScriptError::Thrown(thrown) => {
                     let what = "error during JSON conversion of body";
                     ScriptError::InvalidReply { what, thrown: Some(thrown) }
@@ -173,37 +185,14 @@ impl Interpreter {
         })
     }
 
-    /// Gives back what the last call used. Whether the interpreter is as good as new.
-    pub(crate) fn reclaim(&mut self) -> bool {
-        self.realm = None;
+    /// Takes back everything that calls did: the interpreter is as good as new.
+    pub(crate) fn reclaim(&mut self) {
         drop(self.unload());
-        if self.budget.is_spent() || self.runtime.is_job_pending() {
-            return false;
-        }
-        self.runtime.set_memory_limit(0);
-        self.runtime.run_gc();
-        true
+        self.realm.rewind();
+        self.used = false;
     }
 
-    fn new_realm(&self, context: Context) -> Result<rquickjs::Context, ScriptError> {
-        // Our own code needs no limit; a budget that is spent would stop it.
-        self.runtime.set_memory_limit(0);
-        self.budget.start(u64::MAX, 0);
-        let realm = rquickjs::Context::custom::<Intrinsics>(&self.runtime).map_err(engine)?;
-        let installed = realm.with(|ctx| {
-            let installed = global::install(&ctx, context);
-            installed.map_err(|error| format!("{error}: {}", Thrown::of(&ctx.catch())))
-        });
-        installed.map_err(ScriptError::Engine)?;
-        Ok(realm)
-    }
-
-    fn explain(
-        &self,
-        realm: &rquickjs::Context,
-        error: &rquickjs::Error,
-        limits: Limits,
-    ) -> ScriptError {
+    fn explain(&self, error: &rquickjs::Error, limits: Limits) -> ScriptError {
         let out_of_memory = ScriptError::OutOfMemory { limit_bytes: limits.heap_bytes };
         if self.budget.is_spent() {
             return ScriptError::Timeout { limit_ms: limits.execution_ms };
@@ -216,7 +205,7 @@ impl Interpreter {
                 return ScriptError::Thrown(thrown);
             }
         }
-        let (is_null, thrown) = realm.with(|ctx| {
+        let (is_null, thrown) = self.realm.with(|ctx| {
             let value = ctx.catch();
             (value.is_null(), Thrown::of(&value))
         });
@@ -236,10 +225,6 @@ impl Interpreter {
 }
 
 const OUT_OF_MEMORY: &str = "InternalError: out of memory";
-
-fn engine(error: rquickjs::Error) -> ScriptError {
-    ScriptError::Engine(error.to_string())
-}
 
 /// A realm in which a script is running.
 pub(crate) struct Running<'a, 'js> {

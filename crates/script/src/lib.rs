@@ -5,9 +5,9 @@
 //! constitution runs is governance's.
 //!
 //! ```text
-//!   ScriptEngine ──┬─ idle interpreters ──▶ a new realm for every call
+//!   ScriptEngine ──┬─ idle interpreters ──▶ a realm as good as new for every call
 //!                  └─ kept realms, by key ─▶ `interpreter_reuse`
-//!   Interpreter = heap + limits + module loader
+//!   Interpreter = heap + limits + module loader + realm, rewound after the call
 //!   realm = language + ccf, console ──▶ natives ──▶ the call's transaction, lent for its length
 //! ```
 //!
@@ -73,3 +73,14 @@ pub use limits::Limits;
 pub use module::{ModuleSource, ModuleTable};
 pub use natives::{ApplyNatives, NativeError};
 pub use program::Program;
+
+/// The version of QuickJS (QuickJS-ng) that runs scripts.
+pub const QUICKJS_VERSION: &str = "0.16.2";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_engine_is_the_one_we_name() {
+        assert_eq!(super::QUICKJS_VERSION, coco_quickjs::version());
+    }
+}

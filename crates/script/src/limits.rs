@@ -68,7 +68,9 @@ impl Budget {
     pub(crate) fn poll(&self) -> bool {
         let polls_left = self.polls_left.load(Ordering::Relaxed).saturating_sub(1);
         self.polls_left.store(polls_left, Ordering::Relaxed);
-        let late = call::now_ms().is_none_or(|now| now >= self.deadline_ms.load(Ordering::Relaxed));
+        let deadline_ms = self.deadline_ms.load(Ordering::Relaxed);
+        // Without a deadline there is nothing to ask the clock, which only calls have.
+        let late = deadline_ms != u64::MAX && call::now_ms().is_none_or(|now| now >= deadline_ms);
         let stop = late || polls_left == 0;
         if stop {
             self.spent.store(true, Ordering::Relaxed);

@@ -75,7 +75,7 @@ impl ScriptEngine {
         names: &[Arc<str>],
         limits: Limits,
     ) -> Result<Vec<CompiledModule>, ScriptError> {
-        let mut interpreter = self.take_idle()?;
+        let mut interpreter = self.take_idle(Context::AppReadOnly)?;
         interpreter.load(Modules {
             source: Some(source),
             recorded: Some(Vec::new()),
@@ -84,12 +84,12 @@ impl ScriptEngine {
         let mut state = CallState::new(Context::AppReadOnly);
         let lender = Lender { tx, state: &mut state, environment, natives: None };
         let modules = interpreter.shared_modules();
-        interpreter.run(Context::AppReadOnly, limits, lender, false, |running| {
+        let result = interpreter.run(limits, lender, |running| {
             names.iter().try_for_each(|name| declare(running, &modules, name)).map_err(Into::into)
-        })?;
+        });
         let compiled = interpreter.unload().recorded.unwrap_or_default();
         self.give_back(interpreter);
-        Ok(compiled)
+        result.map(|()| compiled)
     }
 }
 

@@ -157,6 +157,65 @@ fn nothing_leaks_between_isolated_calls() {
     }
 }
 
+#[test]
+fn nothing_leaks_through_what_scripts_share_with_the_node() {
+    // What a native, a map, a body or the language itself is made of, marked and destroyed.
+    let service = Service::of(
+        "export function run(request) {
+            const shared = [
+                ccf.strToBuf, ccf.crypto.sign, ccf.kv, ccf.kv.records, request, request.body,
+                request.body.json, console.log, Date, Math, Promise.resolve(), Symbol.iterator,
+                async () => {}, function* () {}, new Map(), /x/, new Uint8Array(1),
+            ];
+            let found = 0;
+            const once = new Set();
+            for (const object of shared) {
+                const proto = Object.getPrototypeOf(object);
+                if (proto && !once.has(proto)) { once.add(proto); found += Object.hasOwn(proto, 'seen'); }
+            }
+            for (const proto of once) {
+                try { Object.defineProperty(proto, 'seen', { value: 1 }); } catch {}
+            }
+            delete ccf.kv; delete ccf.strToBuf; delete ccf.crypto; delete globalThis.ccf;
+            delete Math.random; globalThis.Date = undefined; globalThis.console = null;
+            Array.prototype.push = () => { throw 1; };
+            globalThis.cycle = {}; cycle.cycle = cycle; cycle.request = request;
+            Promise.resolve().then(() => { globalThis.later = 1; });
+            return { body: { found, later: typeof later, cycle: 0 } };
+        }",
+    );
+    for _ in 0..20 {
+        assert_eq!(service.json(), json!({"found": 0, "later": "undefined", "cycle": 0}));
+    }
+}
+
+#[test]
+fn nothing_leaks_from_calls_that_fail() {
+    let service = Service::of(
+        "export function run(request) {
+            const seen = [typeof leak, [].leak, typeof ccf.leak];
+            globalThis.leak = 1; Array.prototype.leak = 1; ccf.leak = 1;
+            switch (request.body.text()) {
+                case 'throw': throw new Error('no');
+                case 'loop': for (;;) {}
+                case 'recurse': return run(request);
+                case 'memory': { const all = []; for (;;) all.push(new Array(1000).fill(0)); }
+                case 'never': return new Promise(() => {});
+                case 'jobs': { const f = () => Promise.resolve().then(f); f(); return {}; }
+            }
+            return { body: seen };
+        }",
+    )
+    .ticking(1);
+    service.options(&json!({"max_heap_bytes": 4 << 20, "max_execution_time_ms": 50}));
+    for _ in 0..2 {
+        for how in ["throw", "loop", "recurse", "memory", "never", "jobs"] {
+            service.post(how).error();
+            assert_eq!(service.json(), json!(["undefined", null, "undefined"]), "after {how}");
+        }
+    }
+}
+
 fn reusing(module: &str, keys: &[(&str, &str)]) -> Service {
     let mut endpoints = json!({});
     for (path, key) in keys {

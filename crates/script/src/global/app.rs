@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use coco_adapter::HistoricalState;
 use coco_crypto::Digest;
 use coco_kv::{Seqno, TxId};
-use rquickjs::{Array, Ctx, Exception, Function, Object, Result, Value};
+use coco_quickjs::native;
+use rquickjs::{Array, Ctx, Exception, Object, Result, Value};
 
 use super::basic::{bytes_argument, parse_json};
 use super::kv::{self, number};
-use super::lazy::Member;
+use super::member::Member;
 use crate::call::{CallState, with_call, with_environment};
 
 pub(super) const MEMBERS: &[Member] =
@@ -22,7 +23,7 @@ const MAX_RANGE: u64 = 10_000;
 macro_rules! object {
     ($ctx:expr, $($name:literal: $function:expr),+ $(,)?) => {{
         let object = Object::new($ctx.clone())?;
-        $(object.set($name, Function::new($ctx.clone(), $function)?.with_name($name)?)?;)+
+        $(object.set($name, native($ctx, $name, $function)?)?;)+
         Ok(object.into_value())
     }};
 }

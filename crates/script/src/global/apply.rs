@@ -1,11 +1,12 @@
 //! The members of `ccf` that only `apply` sees.
 
+use coco_quickjs::native;
 use rquickjs::function::Opt;
-use rquickjs::{Ctx, Function, Object, Result, Value};
+use rquickjs::{Ctx, Object, Result, Value};
 
 use super::basic::{bytes_argument, json_argument, or_throw, string_argument};
 use super::kv::number;
-use super::lazy::{Member, function};
+use super::member::{Member, function};
 use crate::call::with_natives;
 use crate::natives::{ApplyNatives, NativeError};
 
@@ -32,15 +33,15 @@ fn node<'js>(ctx: &Ctx<'js>) -> Result<Value<'js>> {
     macro_rules! trigger {
         ($name:literal, $native:ident) => {
             let call = |ctx: Ctx<'js>| ask(&ctx, |natives, tx| natives.$native(tx));
-            node.set($name, Function::new(ctx.clone(), call)?.with_name($name)?)?;
+            node.set($name, native(ctx, $name, call)?)?;
         };
     }
     trigger!("triggerLedgerRekey", trigger_ledger_rekey);
     trigger!("triggerRecoverySharesRefresh", trigger_recovery_shares_refresh);
     trigger!("triggerLedgerChunk", trigger_ledger_chunk);
     trigger!("triggerSnapshot", trigger_snapshot);
-    let open = Function::new(ctx.clone(), transition_service_to_open)?;
-    node.set("transitionServiceToOpen", open.with_name("transitionServiceToOpen")?)?;
+    let name = "transitionServiceToOpen";
+    node.set(name, native(ctx, name, transition_service_to_open)?)?;
     Ok(node.into_value())
 }
 
@@ -49,12 +50,12 @@ fn network<'js>(ctx: &Ctx<'js>) -> Result<Value<'js>> {
     let seqno = |ctx: Ctx<'js>| {
         ask(&ctx, |natives, tx| natives.latest_ledger_secret_seqno(tx)).map(|seqno| number(seqno.0))
     };
-    for (name, function) in [
-        ("getLatestLedgerSecretSeqno", Function::new(ctx.clone(), seqno)?),
-        ("generateEndorsedCertificate", Function::new(ctx.clone(), endorsed_certificate)?),
-        ("generateNetworkCertificate", Function::new(ctx.clone(), network_certificate)?),
+    for function in [
+        native(ctx, "getLatestLedgerSecretSeqno", seqno)?,
+        native(ctx, "generateEndorsedCertificate", endorsed_certificate)?,
+        native(ctx, "generateNetworkCertificate", network_certificate)?,
     ] {
-        network.set(name, function.with_name(name)?)?;
+        network.set(function.get::<_, String>("name")?, function)?;
     }
     Ok(network.into_value())
 }

@@ -3,7 +3,7 @@
 use coco_quickjs::array_buffer_bytes;
 use rquickjs::{ArrayBuffer, Ctx, Exception, Result, String as JsString, Value};
 
-use super::lazy::{Member, function};
+use super::member::{Member, function};
 use super::{crypto, gov, kv, tcb};
 use crate::call::with_call;
 

@@ -1,6 +1,6 @@
 //! Time and chance, both the node's.
 
-use coco_quickjs::{call_nested, eval_nested};
+use coco_quickjs::{call_nested, eval_nested, native};
 use rquickjs::{Ctx, Function, Result, Value};
 
 use crate::call::{self, with_environment};
@@ -32,7 +32,7 @@ pub(super) fn date<'js>(ctx: &Ctx<'js>, original: Value<'js>) -> Result<Value<'j
         return Date;
     })";
     let replace: Function<'js> = eval_nested(ctx, REPLACEMENT, "date")?.get()?;
-    let now = Function::new(ctx.clone(), now)?.with_name("now")?;
+    let now = native(ctx, "now", now)?;
     call_nested(&replace, replace.as_value(), &[original, now.into_value()])
 }
 

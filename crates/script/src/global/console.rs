@@ -1,7 +1,8 @@
 //! `console`: lines in the node's log.
 
+use coco_quickjs::native;
 use rquickjs::function::Rest;
-use rquickjs::{Ctx, Function, Object, Result, Value};
+use rquickjs::{Ctx, Object, Result, Value};
 
 use super::basic::to_json;
 use crate::call::with_call;
@@ -16,7 +17,7 @@ enum Level {
     Error,
 }
 
-pub(super) fn console<'js>(ctx: &Ctx<'js>, _original: Value<'js>) -> Result<Value<'js>> {
+pub(super) fn console<'js>(ctx: &Ctx<'js>) -> Result<Value<'js>> {
     let console = Object::new(ctx.clone())?;
     for (name, level) in [
         ("log", Level::Info),
@@ -26,7 +27,7 @@ pub(super) fn console<'js>(ctx: &Ctx<'js>, _original: Value<'js>) -> Result<Valu
         ("error", Level::Error),
     ] {
         let write = move |ctx: Ctx<'js>, parts: Rest<Value<'js>>| write(&ctx, level, parts.0);
-        console.set(name, Function::new(ctx.clone(), write)?.with_name(name)?)?;
+        console.set(name, native(ctx, name, write)?)?;
     }
     Ok(console.into_value())
 }

@@ -12,7 +12,7 @@ use rquickjs::{Ctx, Exception, Object, Result, Value};
 use super::basic::{
     array_buffer, bytes_argument, json_argument, or_throw, parse_json, string_argument,
 };
-use super::lazy::{Member, function, lazy_object};
+use super::member::{Member, function, object};
 use crate::call::{self, with_environment};
 
 /// Makes a [`Member`] from PEM to JWK.
@@ -71,7 +71,7 @@ const MEMBERS: &[Member] = &[
 ];
 
 pub(super) fn crypto<'js>(ctx: &Ctx<'js>) -> Result<Value<'js>> {
-    lazy_object(ctx, &[MEMBERS])
+    object(ctx, &[MEMBERS])
 }
 
 /// Public keys always have a JWK, private ones may refuse.

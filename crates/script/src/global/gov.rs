@@ -1,14 +1,15 @@
 //! `ccf.gov`.
 
-use rquickjs::{Ctx, Exception, Function, Object, Result, Value};
+use coco_quickjs::native;
+use rquickjs::{Ctx, Exception, Object, Result, Value};
 
 use super::basic::string_argument;
 use crate::constitution;
 
 pub(super) fn gov<'js>(ctx: &Ctx<'js>) -> Result<Value<'js>> {
     let gov = Object::new(ctx.clone())?;
-    let validate = Function::new(ctx.clone(), validate_constitution)?;
-    gov.set("validateConstitution", validate.with_name("validateConstitution")?)?;
+    let name = "validateConstitution";
+    gov.set(name, native(ctx, name, validate_constitution)?)?;
     Ok(gov.into_value())
 }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use coco_adapter::HistoricalState;
 use coco_kv::{MapName, Tx};
-use coco_quickjs::call_nested;
+use coco_quickjs::{call_nested, keep, kept, native};
 use rquickjs::function::This;
 use rquickjs::object::Property;
 use rquickjs::proxy::ProxyHandler;
@@ -18,8 +18,9 @@ use crate::call::with_call;
 /// Scripts may well forge handles: every operation is checked by the name that it finds.
 const MAP: &str = "__map";
 const STATE: &str = "__state";
-/// Where the handler of a proxy keeps the prototype of handles.
-const METHODS: &str = "methods";
+/// What is kept for all: the prototype of handles, and how a proxy finds a map.
+const METHODS: &str = "kv.methods";
+const GET: &str = "kv.get";
 
 /// The longest name of a map, bytes.
 const MAX_NAME_BYTES: usize = 1024;
@@ -34,39 +35,47 @@ pub(super) fn historical<'js>(ctx: &Ctx<'js>, state: u32) -> Result<Value<'js>> 
     maps(ctx, Some(state))
 }
 
+/// Makes what all objects of maps share.
+pub(super) fn prepare(ctx: &Ctx<'_>) -> Result<()> {
+    keep(ctx, METHODS, methods(ctx)?.into_value())?;
+    keep(ctx, GET, native(ctx, "get", get_map)?.into_value())
+}
+
 /// An object whose every property is a map.
 fn maps<'js>(ctx: &Ctx<'js>, state: Option<u32>) -> Result<Value<'js>> {
-    let get = move |ctx: Ctx<'js>,
-                    handler: This<Object<'js>>,
-                    target: Object<'js>,
-                    key: Value<'js>|
-          -> Result<Value<'js>> {
-        let known: Value<'js> = target.get(key.clone())?;
-        let Some(name) = key.as_string().filter(|_| known.is_undefined()) else { return Ok(known) };
-        let name = name.to_string().map_err(|_| {
-            Exception::throw_type(&ctx, "The name of a map must be well-formed Unicode")
-        })?;
-        if name.is_empty() || name.len() > MAX_NAME_BYTES {
-            let message = format!("The name of a map has 1 to {MAX_NAME_BYTES} bytes");
-            return Err(Exception::throw_type(&ctx, &message));
-        }
-        let methods: Object<'js> = handler.get(METHODS)?;
-        let handle = Object::new_proto(ctx.clone(), Some(&methods))?;
-        handle.prop(MAP, Property::from(name.as_str()))?;
-        if let Some(state) = state {
-            handle.prop(STATE, Property::from(state))?;
-        }
-        target.set(name, handle.clone())?;
-        Ok(handle.into_value())
-    };
     let handler = Object::new(ctx.clone())?;
-    handler.set("get", Function::new(ctx.clone(), get)?)?;
-    // Rust closures must not hold JS values: the collector does not see them there.
-    handler.set(METHODS, methods(ctx)?)?;
+    handler.set("get", kept::<Value<'js>>(ctx, GET)?)?;
+    handler.set(STATE, state)?;
     // Without a prototype: a map may be called "constructor".
     let target = Object::new_proto(ctx.clone(), None)?;
     let proxy = Proxy::new(ctx.clone(), target, ProxyHandler::from_object(handler)?)?;
     Ok(proxy.into_value())
+}
+
+/// The trap for reading a property: a handle for the map of that name.
+fn get_map<'js>(
+    ctx: Ctx<'js>,
+    handler: This<Object<'js>>,
+    target: Object<'js>,
+    key: Value<'js>,
+) -> Result<Value<'js>> {
+    let known: Value<'js> = target.get(key.clone())?;
+    let Some(name) = key.as_string().filter(|_| known.is_undefined()) else { return Ok(known) };
+    let name = name.to_string().map_err(|_| {
+        Exception::throw_type(&ctx, "The name of a map must be well-formed Unicode")
+    })?;
+    if name.is_empty() || name.len() > MAX_NAME_BYTES {
+        let message = format!("The name of a map has 1 to {MAX_NAME_BYTES} bytes");
+        return Err(Exception::throw_type(&ctx, &message));
+    }
+    let methods: Object<'js> = kept(&ctx, METHODS)?;
+    let handle = Object::new_proto(ctx.clone(), Some(&methods))?;
+    handle.prop(MAP, Property::from(name.as_str()))?;
+    if let Some(state) = handler.get::<_, Option<u32>>(STATE)? {
+        handle.prop(STATE, Property::from(state))?;
+    }
+    target.set(name, handle.clone())?;
+    Ok(handle.into_value())
 }
 
 /// The prototype of handles.
@@ -74,7 +83,7 @@ fn methods<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     let methods = Object::new(ctx.clone())?;
     macro_rules! method {
         ($name:literal, $function:path) => {
-            methods.set($name, Function::new(ctx.clone(), $function)?.with_name($name)?)?;
+            methods.set($name, native(ctx, $name, $function)?)?;
         };
     }
     method!("has", has);
@@ -84,8 +93,13 @@ fn methods<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     method!("delete", delete);
     method!("clear", clear);
     method!("forEach", for_each);
-    let size = rquickjs::object::Accessor::new_get(size);
-    methods.prop("size", size.configurable().enumerable())?;
+    let descriptor = Object::new(ctx.clone())?;
+    descriptor.set("get", native(ctx, "size", size)?)?;
+    descriptor.set("enumerable", true)?;
+    descriptor.set("configurable", true)?;
+    let object: Object<'js> = ctx.globals().get("Object")?;
+    let define_property: Function<'js> = object.get("defineProperty")?;
+    define_property.call::<_, ()>((methods.clone(), "size", descriptor))?;
     Ok(methods)
 }
 
