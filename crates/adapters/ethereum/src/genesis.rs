@@ -10,7 +10,7 @@ use revm::primitives::hardfork::SpecId;
 use crate::block::{Head, Included, Opening, begin_block, end_block, record_block};
 use crate::maps::CHAIN;
 use crate::record::BlockRecord;
-use crate::{Chain, ChainRules, FeePolicy, Refusal, StateError, StateTrie, World};
+use crate::{Chain, ChainOptions, ChainRules, Refusal, StateError, StateTrie, World};
 
 /// SHA-256 of nothing: the hash of a block's requests if there are none (EIP-7685).
 pub(crate) const NO_REQUESTS: B256 =
@@ -101,12 +101,12 @@ impl Chain {
     pub fn begin(
         tx: &mut Tx,
         genesis: &Genesis,
-        fees: FeePolicy,
+        options: impl Into<ChainOptions>,
     ) -> Result<(Self, B256), GenesisError> {
         if let Some(head) = Head::read(tx)? {
             return Err(GenesisError::Exists(head.hash));
         }
-        let chain = Self::with_rules(ChainRules::new(genesis, fees));
+        let chain = Self::with_rules(ChainRules::new(genesis, options));
         let mut world = World::scratch(tx, chain.codes());
         for (address, account) in &genesis.alloc {
             let code = account.code.as_ref().map_or(&[][..], |code| code.as_ref());
@@ -118,7 +118,7 @@ impl Chain {
         let header = genesis_header(genesis, chain.rules(), trie.root());
         let hash = header.hash_slow();
         tx.put(&CHAIN, "genesis", serde_json::to_vec(genesis)?);
-        tx.put(&CHAIN, "fees", serde_json::to_vec(&fees)?);
+        tx.put(&CHAIN, "options", serde_json::to_vec(&chain.rules().options)?);
         let block = BlockRecord {
             header,
             ommers: Vec::new(),
@@ -147,13 +147,14 @@ impl Chain {
 
     /// The chain that was begun in the store, if any was.
     pub fn load(tx: &mut Tx) -> Result<Option<Self>, GenesisError> {
-        let (Some(genesis), Some(fees)) = (tx.get(&CHAIN, b"genesis"), tx.get(&CHAIN, b"fees"))
+        let (Some(genesis), Some(options)) =
+            (tx.get(&CHAIN, b"genesis"), tx.get(&CHAIN, b"options"))
         else {
             return Ok(None);
         };
         let genesis: Genesis = serde_json::from_slice(&genesis)?;
-        let fees = serde_json::from_slice(&fees)?;
-        Ok(Some(Self::with_rules(ChainRules::new(&genesis, fees))))
+        let options: ChainOptions = serde_json::from_slice(&options)?;
+        Ok(Some(Self::with_rules(ChainRules::new(&genesis, options))))
     }
 }
 

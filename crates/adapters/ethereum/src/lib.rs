@@ -72,7 +72,7 @@ pub use pool::Pool;
 pub use record::{Account, BlockRecord, Change, OpenBlock, Position, TransactionRecord};
 pub use refusal::{Invalid, Refusal};
 pub use roots::{RecentTries, StateTrie};
-pub use rules::{ChainRules, FeePolicy};
+pub use rules::{ChainOptions, ChainRules, FeePolicy};
 pub use transaction::{SignedTransaction, TransactionSyntax};
 pub use trie::Trie;
 pub use world::{Codes, World};

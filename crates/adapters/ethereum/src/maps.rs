@@ -16,7 +16,7 @@
 //!   ethereum.numbers       block hash                   block
 //!   ethereum.changes       block                        accounts and slots that changed in it
 //!   ethereum.logs          kind ‖ address or topic ‖ block     ""
-//!   ethereum.chain         "genesis" | "policy" | "head"
+//!   ethereum.chain         "genesis" | "options" | "head"
 //! ```
 //!
 //! Blocks and slots in keys are big-endian, so that a walk over a map is a walk in their order.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use alloy_eips::eip7840::BlobParams;
 use alloy_genesis::{ChainConfig, Genesis};
-use alloy_primitives::U256;
+use alloy_primitives::{Address, U256};
 use revm::context::CfgEnv;
 use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
@@ -17,26 +17,53 @@ pub enum FeePolicy {
     /// the effective price is 0. A tool that re-executes blocks must know this rule.
     #[default]
     Free,
-    /// Ethereum's rules at a base fee that never changes, in wei.
+    /// Ethereum's rules at a base fee that never changes, in wei. It is burned, as everywhere.
     Fixed(u64),
     /// Ethereum's rules with EIP-1559's moving base fee: what an imported chain was made under.
     Market,
+}
+
+/// What a consortium chooses beyond geth's genesis. It is part of the chain, as the genesis is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChainOptions {
+    /// Who pays.
+    pub fees: FeePolicy,
+    /// Gas one transaction may use; the fork's own limit (EIP-7825) if `None`.
+    pub transaction_gas_limit: Option<u64>,
+    /// Bytes of code a contract may have; the fork's own limit (EIP-170) if `None`.
+    pub contract_code_limit: Option<usize>,
+    /// Whether transactions that name no chain (before EIP-155) are taken. They can be replayed on
+    /// every chain; some well-known deployers need them.
+    pub unprotected_transactions: bool,
+}
+
+impl From<FeePolicy> for ChainOptions {
+    fn from(fees: FeePolicy) -> Self {
+        Self { fees, ..Self::default() }
+    }
 }
 
 /// The rules of one chain.
 #[derive(Clone, Debug)]
 pub struct ChainRules {
     config: ChainConfig,
-    /// Who pays.
-    pub fees: FeePolicy,
-    /// Gas one transaction may use; the fork's own limit (EIP-7825) if `None`.
-    pub transaction_gas_limit: Option<u64>,
+    /// Who gets tips: the genesis' `coinbase`.
+    pub beneficiary: Address,
+    /// What the consortium chose.
+    pub options: ChainOptions,
 }
 
 impl ChainRules {
     /// The rules of a genesis file.
-    pub fn new(genesis: &Genesis, fees: FeePolicy) -> Self {
-        Self { config: genesis.config.clone(), fees, transaction_gas_limit: None }
+    pub fn new(genesis: &Genesis, options: impl Into<ChainOptions>) -> Self {
+        let (config, beneficiary) = (genesis.config.clone(), genesis.coinbase);
+        Self { config, beneficiary, options: options.into() }
+    }
+
+    /// Who pays for gas.
+    pub fn fees(&self) -> FeePolicy {
+        self.options.fees
     }
 
     /// The chain id.
@@ -154,8 +181,13 @@ impl ChainRules {
             rules.max_blobs_per_tx = Some(blobs.max_blobs_per_tx);
             rules.blob_base_fee_update_fraction = u64::try_from(blobs.update_fraction).ok();
         }
-        if self.transaction_gas_limit.is_some() {
-            rules.tx_gas_limit_cap = self.transaction_gas_limit;
+        if self.options.transaction_gas_limit.is_some() {
+            rules.tx_gas_limit_cap = self.options.transaction_gas_limit;
+        }
+        if let Some(limit) = self.options.contract_code_limit {
+            rules.limit_contract_code_size = Some(limit);
+            // As EIP-3860 has it: the code that makes a contract may be twice as long.
+            rules.limit_contract_initcode_size = Some(limit.saturating_mul(2));
         }
         rules
     }

@@ -9,7 +9,7 @@ use alloy_primitives::{B256, keccak256};
 use coco_kv::{Conflict, Store, Tx, TxId, View};
 
 use crate::rpc::Rpc;
-use crate::{Chain, FeePolicy, GenesisError, Node, Refusal, Sealed};
+use crate::{Chain, ChainOptions, GenesisError, Node, Refusal, Sealed};
 
 /// One chain on one store. Time stands still until it is moved; nothing is sealed until asked.
 pub struct Trial {
@@ -22,11 +22,11 @@ impl Trial {
     /// A node that runs `genesis`, and the methods over it.
     pub fn begin(
         genesis: &alloy_genesis::Genesis,
-        fees: FeePolicy,
+        options: impl Into<ChainOptions>,
     ) -> Result<(Arc<Self>, Rpc), GenesisError> {
         let store = Store::new(View(2));
         let mut tx = store.begin();
-        let (chain, _) = Chain::begin(&mut tx, genesis, fees)?;
+        let (chain, _) = Chain::begin(&mut tx, genesis, options)?;
         let trial = Arc::new(Self { store, now_ms: AtomicU64::new(0), drawn: AtomicU64::new(0) });
         // Nobody else has the store yet.
         let _ = trial.commit(tx);

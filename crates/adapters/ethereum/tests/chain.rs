@@ -12,8 +12,8 @@ use alloy_consensus::{SignableTransaction, TxLegacy};
 use alloy_genesis::GenesisAccount;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address, keccak256};
 use coco_ethereum::{
-    Chain, FeePolicy, GenesisError, Head, OpenBlock, Opening, Refusal, SignedTransaction,
-    StateTrie, World, block, consortium_genesis, ledger_position, transaction,
+    Chain, ChainOptions, FeePolicy, GenesisError, Head, OpenBlock, Opening, Refusal,
+    SignedTransaction, StateTrie, World, block, consortium_genesis, ledger_position, transaction,
 };
 use coco_kv::{Conflict, Seqno, Store, Tx, View};
 
@@ -152,6 +152,40 @@ fn what_is_rolled_back_was_never_there() {
     execute(&store, &chain, &pay(secret, 1, BOB), 1000);
     seal(&store, &chain);
     assert_eq!(balance(&mut store.begin(), &chain, BOB), 1);
+}
+
+#[test]
+fn what_a_consortium_chooses_is_part_of_the_chain() {
+    let secret = keccak256("a");
+    let options = ChainOptions {
+        transaction_gas_limit: Some(20_000_000),
+        contract_code_limit: Some(1 << 20),
+        unprotected_transactions: true,
+        ..ChainOptions::default()
+    };
+    let store = Store::new(View(2));
+    let mut tx = store.begin();
+    Chain::begin(&mut tx, &consortium_genesis(CHAIN_ID, []), options.clone()).unwrap();
+    store.commit(tx, |_, _| ()).unwrap();
+    let chain = Chain::load(&mut store.begin()).unwrap().unwrap();
+    assert_eq!(chain.rules().options, options);
+    // A contract of 40,000 bytes, from a sender who names no chain.
+    let transaction = TxLegacy {
+        chain_id: None,
+        nonce: 0,
+        gas_price: 1_000_000_000,
+        gas_limit: 19_000_000,
+        to: TxKind::Create,
+        value: U256::ZERO,
+        input: Bytes::from_static(&[0x61, 0x9c, 0x40, 0x5f, 0xf3]),
+    };
+    let signature = sign_message(secret, transaction.signature_hash()).unwrap();
+    let signed = SignedTransaction::new(transaction.into_signed(signature).into()).unwrap();
+    let mut tx = store.begin();
+    assert!(chain.execute(&mut tx, &signed, &opening(0)).unwrap().result.is_success());
+    let mut world = World::scratch(&mut tx, chain.codes());
+    let account = world.account(signed.sender().create(0)).unwrap().unwrap();
+    assert_eq!(world.code(account.code_hash).unwrap().len(), 40_000);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The block being filled, and execution in it.
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{B256, U256};
+use coco_adapter::Environment;
 use coco_kv::Tx;
 use revm::context::result::ExecutionResult;
 use revm::context::{BlockEnv, TxEnv};
@@ -19,6 +20,15 @@ pub struct Opening {
     pub now_ms: u64,
     /// What `PREVRANDAO` gives in the block.
     pub randomness: B256,
+}
+
+impl Opening {
+    /// A block that is opened now.
+    pub fn now(environment: &dyn Environment) -> Self {
+        let mut randomness = B256::ZERO;
+        environment.entropy().fill(&mut randomness.0);
+        Self { now_ms: environment.now_ms(), randomness }
+    }
 }
 
 /// An execution that is part of the open block.
@@ -81,7 +91,7 @@ impl Chain {
         let timestamp = head.timestamp.max(opening.now_ms / 1000);
         let number = head.number.saturating_add(1);
         let spec = self.rules().spec_at(number, timestamp, U256::ZERO);
-        let base_fee = match self.rules().fees {
+        let base_fee = match self.rules().fees() {
             FeePolicy::Free => 0,
             FeePolicy::Fixed(fee) if spec.is_enabled_in(SpecId::LONDON) => fee,
             FeePolicy::Fixed(_) => 0,
@@ -94,7 +104,7 @@ impl Chain {
             prevrandao: opening.randomness,
             base_fee,
             gas_limit: head.gas_limit,
-            beneficiary: Address::ZERO,
+            beneficiary: self.rules().beneficiary,
             excess_blob_gas: 0,
         })
     }
@@ -123,7 +133,7 @@ impl Chain {
 
     /// The transaction with the price it pays under the chain's policy.
     pub fn priced(&self, transaction: TxEnv) -> TxEnv {
-        match self.rules().fees {
+        match self.rules().fees() {
             FeePolicy::Free => TxEnv {
                 gas_price: 0,
                 gas_priority_fee: transaction.gas_priority_fee.map(|_| 0),
@@ -139,6 +149,7 @@ impl Chain {
         match transaction.envelope().chain_id() {
             Some(have) if have != want => Err(Refusal::WrongChain { have, want }),
             Some(_) => Ok(()),
+            None if self.rules().options.unprotected_transactions => Ok(()),
             None => Err(Refusal::Unprotected),
         }
     }

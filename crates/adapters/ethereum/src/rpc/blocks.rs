@@ -133,7 +133,7 @@ impl Rpc {
     }
 
     fn effective_gas_price(&self, envelope: &TxEnvelope, base_fee: Option<u64>) -> u128 {
-        match self.chain.rules().fees {
+        match self.chain.rules().fees() {
             FeePolicy::Free => 0,
             FeePolicy::Fixed(_) | FeePolicy::Market => envelope.effective_gas_price(base_fee),
         }

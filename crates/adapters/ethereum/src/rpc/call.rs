@@ -177,7 +177,7 @@ impl Rpc {
         let by_fork = surroundings
             .spec()
             .is_enabled_in(SpecId::OSAKA)
-            .then(|| self.chain.rules().transaction_gas_limit.unwrap_or(16_777_216));
+            .then(|| self.chain.rules().options.transaction_gas_limit.unwrap_or(16_777_216));
         most = most.or(Some(surroundings.block.gas_limit)).min(Some(Self::CALL_GAS));
         let mut most = most.unwrap_or(Self::CALL_GAS).min(by_fork.unwrap_or(u64::MAX));
         if call.gas_price > 0 {

@@ -9,7 +9,9 @@ use coco_kv::Tx;
 use revm::context::TxEnv;
 use revm::state::{AccountInfo, Bytecode};
 use revm::{Database, DatabaseRef};
-use revm_inspectors::tracing::{DebugInspector, TransactionContext};
+use revm_inspectors::tracing::{
+    DebugInspector, TraceLimitBehavior, TraceLimits, TransactionContext,
+};
 use serde_json::{Value as Json, json};
 
 use super::call::{override_state, refused};
@@ -25,6 +27,8 @@ impl Rpc {
     const MAX_TRACED_GAS: u64 = 200_000_000;
     /// Steps in one trace of single instructions.
     const MAX_STEPS: u64 = 1_000_000;
+    /// Bytes of inputs and memory that one trace may copy.
+    const MAX_RECORDED_BYTES: usize = 256 * 1024 * 1024;
 
     pub(super) fn trace_transaction(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
@@ -133,7 +137,28 @@ fn options(options: Option<GethDebugTracingOptions>) -> Result<GethDebugTracingO
 }
 
 fn inspector(options: &GethDebugTracingOptions) -> Result<DebugInspector, RpcError> {
-    DebugInspector::new(options.clone()).map_err(|error| RpcError::server(error.to_string()))
+    let inspector = DebugInspector::new(options.clone());
+    let limits = TraceLimits::default()
+        .set_max_recorded_bytes(Some(Rpc::MAX_RECORDED_BYTES))
+        .set_behavior(TraceLimitBehavior::Halt);
+    Ok(match inspector.map_err(|error| RpcError::server(error.to_string()))? {
+        DebugInspector::Default(tracer, config) => {
+            DebugInspector::Default(tracer.with_limits(limits), config)
+        }
+        DebugInspector::CallTracer(tracer, config) => {
+            DebugInspector::CallTracer(tracer.with_limits(limits), config)
+        }
+        DebugInspector::PreStateTracer(tracer, config) => {
+            DebugInspector::PreStateTracer(tracer.with_limits(limits), config)
+        }
+        DebugInspector::FlatCallTracer(tracer) => {
+            DebugInspector::FlatCallTracer(tracer.with_limits(limits))
+        }
+        DebugInspector::Erc7562Tracer(tracer, config) => {
+            DebugInspector::Erc7562Tracer(tracer.with_limits(limits), config)
+        }
+        other => other,
+    })
 }
 
 /// Refuses a trace that was cut off by our own limit.

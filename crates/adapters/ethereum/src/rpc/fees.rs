@@ -19,7 +19,7 @@ impl Rpc {
 
     /// The base fee of the next block.
     pub(super) fn next_base_fee(&self, tx: &mut Tx) -> Result<u64, RpcError> {
-        Ok(match self.chain.rules().fees {
+        Ok(match self.chain.rules().fees() {
             FeePolicy::Free => 0,
             FeePolicy::Fixed(fee) => fee,
             FeePolicy::Market => self.head(tx)?.next_base_fee,
@@ -90,7 +90,7 @@ impl Rpc {
             last = Some(block.header);
         }
         if let Some(header) = last {
-            let next = match self.chain.rules().fees {
+            let next = match self.chain.rules().fees() {
                 FeePolicy::Market => Head::next_base_fee_of(&header),
                 FeePolicy::Free => 0,
                 FeePolicy::Fixed(fee) => fee,
@@ -111,7 +111,7 @@ impl Rpc {
         block: &BlockRecord,
         percentiles: &[f64],
     ) -> Result<Vec<u128>, RpcError> {
-        let free = self.chain.rules().fees == FeePolicy::Free;
+        let free = self.chain.rules().fees() == FeePolicy::Free;
         let base_fee = block.header.base_fee_per_gas.unwrap_or_default();
         let mut tips = Vec::with_capacity(block.transactions.len());
         for hash in &block.transactions {

@@ -70,7 +70,7 @@ impl Rpc {
             Ok(_) => nonce.saturating_add(1),
             Err(refusal) => {
                 let Some(next) = refusal.gap() else { return Err(refusal) };
-                let priced = self.chain.rules().fees != FeePolicy::Free;
+                let priced = self.chain.rules().fees() != FeePolicy::Free;
                 self.pool.add(signed, next, self.node.now_ms(), priced)?;
                 // What it waits for may have come in between and not have seen it waiting.
                 self.next_nonce(sender)?

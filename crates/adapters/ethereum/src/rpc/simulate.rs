@@ -200,7 +200,7 @@ impl Simulation<'_> {
         let since = |fork: SpecId| spec.is_enabled_in(fork);
         let base_fee = match (overrides.base_fee, self.payload.validation) {
             (Some(fee), _) => fee.saturating_to(),
-            (None, true) => match rules.fees {
+            (None, true) => match rules.fees() {
                 FeePolicy::Market => Head::next_base_fee_of(parent),
                 FeePolicy::Fixed(fee) => fee,
                 FeePolicy::Free => 0,
