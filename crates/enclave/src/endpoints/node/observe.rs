@@ -62,6 +62,7 @@ fn state(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
 fn version(_: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     call.reply(&json!({
         "ccf_version": concat!("coco-", env!("CARGO_PKG_VERSION")),
+        "quickjs_version": coco_script::QUICKJS_VERSION,
         "unsafe": false,
     }))
 }
