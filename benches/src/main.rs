@@ -68,7 +68,7 @@ pub struct Load {
     /// Verb.
     #[arg(long, default_value = "PUT")]
     method: String,
-    /// Path; `{n}` becomes a number below `--keys`, `{n16}` the same with 16 digits.
+    /// Path; `{n}` becomes a number below `--keys`, `{n16}` 16 digits without order.
     #[arg(long, default_value = "/records/{n}")]
     path: String,
     /// How many different keys.
