@@ -4,7 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use alloy_primitives::B256;
-use coco_kv::{Conflict, Tx, TxId};
+use coco_crypto::Digest;
+use coco_kv::{Conflict, Seqno, Tx, TxId};
 
 /// What the JSON-RPC layer needs of the node: the store, the clock, randomness.
 pub trait Node: Send + Sync + 'static {
@@ -15,8 +16,12 @@ pub trait Node: Send + Sync + 'static {
     /// head where replies do not wait for commit.
     fn read(&self) -> Tx;
 
-    /// The commit point.
-    fn commit(&self, tx: Tx) -> Result<TxId, Conflict>;
+    /// The commit point. `claims` is bound to the transaction's leaf of the Merkle tree.
+    fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, Conflict>;
+
+    /// The ledger's receipt for a position, as JSON; `None` while it is not signed and committed,
+    /// or is being fetched.
+    fn receipt(&self, position: Seqno) -> Option<serde_json::Value>;
 
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;

@@ -1,12 +1,16 @@
 //! A node without ledger, network or clock, to try a chain out in tests.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use alloy_primitives::{B256, keccak256};
-use coco_kv::{Conflict, Store, Tx, TxId, View};
+use coco_crypto::Digest;
+use coco_kv::{Conflict, Seqno, Store, Tx, TxId, View};
+use parking_lot::Mutex;
+use serde_json::json;
 
 use crate::rpc::Rpc;
 use crate::{Chain, ChainOptions, GenesisError, Node, Refusal, Sealed};
@@ -16,6 +20,7 @@ pub struct Trial {
     store: Store,
     now_ms: AtomicU64,
     drawn: AtomicU64,
+    claims: Mutex<BTreeMap<Seqno, Digest>>,
 }
 
 impl Trial {
@@ -27,9 +32,10 @@ impl Trial {
         let store = Store::new(View(2));
         let mut tx = store.begin();
         let (chain, _) = Chain::begin(&mut tx, genesis, options)?;
-        let trial = Arc::new(Self { store, now_ms: AtomicU64::new(0), drawn: AtomicU64::new(0) });
         // Nobody else has the store yet.
-        let _ = trial.commit(tx);
+        let _ = store.commit(tx, |_, _| ());
+        let (now_ms, drawn, claims) = Default::default();
+        let trial = Arc::new(Self { store, now_ms, drawn, claims });
         let rpc = Rpc::new(Arc::new(chain), trial.clone());
         Ok((trial, rpc))
     }
@@ -44,7 +50,7 @@ impl Trial {
         loop {
             let mut tx = self.store.begin();
             let sealed = rpc.chain().seal(&mut tx, self.store.head())?;
-            if self.commit(tx).is_ok() {
+            if self.store.commit(tx, |_, _| ()).is_ok() {
                 rpc.committed()?;
                 return Ok(sealed);
             }
@@ -61,8 +67,15 @@ impl Node for Trial {
         self.store.begin()
     }
 
-    fn commit(&self, tx: Tx) -> Result<TxId, Conflict> {
-        self.store.commit(tx, |_, _| ()).map(|committed| committed.tx_id())
+    fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, Conflict> {
+        let keep = |tx_id: TxId, _| self.claims.lock().insert(tx_id.seqno, claims);
+        self.store.commit(tx, keep).map(|committed| committed.tx_id())
+    }
+
+    /// There is no ledger to sign anything: what the receipt would claim, and nothing else.
+    fn receipt(&self, position: Seqno) -> Option<serde_json::Value> {
+        let claims = self.claims.lock().get(&position).copied()?;
+        Some(json!({"claims_digest": alloy_primitives::hex::encode(claims.0)}))
     }
 
     fn now_ms(&self) -> u64 {

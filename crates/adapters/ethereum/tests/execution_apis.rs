@@ -31,7 +31,7 @@ fn chain(files: &BTreeMap<String, Vec<u8>>) -> Rpc {
     for block in blocks_of(&files["tests/chain.rlp"]) {
         let mut tx = trial.begin();
         rpc.chain().import(&mut tx, &block.unwrap()).unwrap();
-        trial.commit(tx).unwrap();
+        trial.commit(tx, coco_crypto::sha256(b"imported")).unwrap();
     }
     rpc
 }

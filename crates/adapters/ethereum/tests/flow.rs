@@ -141,6 +141,10 @@ async fn a_batch_of_transfers_in_any_order_is_one_block_with_receipts() {
     assert_eq!(receipt["cumulativeGasUsed"], json!(format!("{:#x}", 20 * 21_000)));
     assert_eq!(receipt["effectiveGasPrice"], "0x0");
     assert_eq!(result(&rpc, "eth_getBalance", json!([bob.address])).await, "0x14");
+    let proof = result(&rpc, "coco_getReceipt", json!([hash])).await;
+    let claims = coco_crypto::sha256(hash.as_slice());
+    assert_eq!(proof["receipt"]["claims_digest"], json!(hex::encode(claims.0)));
+    assert_eq!(result(&rpc, "coco_getReceipt", json!([B256::ZERO])).await, Json::Null);
     let block = result(&rpc, "eth_getBlockByNumber", json!(["latest", true])).await;
     assert_eq!(block["transactions"].as_array().unwrap().len(), 20);
     let parent = result(&rpc, "eth_getBlockByNumber", json!(["0x0", false])).await;

@@ -2,6 +2,7 @@
 
 use alloy_primitives::{B256, U256};
 use coco_adapter::Environment;
+use coco_crypto::{Digest, sha256};
 use coco_kv::Tx;
 use revm::context::result::ExecutionResult;
 use revm::context::{BlockEnv, TxEnv};
@@ -38,6 +39,14 @@ pub struct Executed {
     pub hash: B256,
     /// The result of the EVM: a revert is one, too.
     pub result: ExecutionResult,
+}
+
+impl Executed {
+    /// What the ledger's receipt claims of the transaction: SHA-256 of its hash, so that whoever
+    /// has the signed transaction and the receipt can tell that they belong together.
+    pub fn claims(&self) -> Digest {
+        sha256(self.hash.as_slice())
+    }
 }
 
 impl Chain {

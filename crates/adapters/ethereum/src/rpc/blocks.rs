@@ -14,7 +14,8 @@ use serde_json::{Value as Json, json};
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::{
-    BlockRecord, FeePolicy, IncludedTransaction, StateError, block_hash, record, transaction,
+    BlockRecord, FeePolicy, IncludedTransaction, StateError, block_hash, ledger_position, record,
+    transaction,
 };
 
 impl Rpc {
@@ -205,6 +206,16 @@ impl Rpc {
     pub(super) fn transaction_receipt(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
         self.receipt_of(&mut self.node.read(), hash)
+    }
+
+    /// The ledger's own receipt of a transaction, which proves it to anybody offline; null while
+    /// there is none.
+    pub(super) fn ledger_receipt(&self, params: &Params) -> Answer {
+        let hash: B256 = params.required(0)?;
+        let position = ledger_position(&mut self.node.read(), hash);
+        let receipt = position.and_then(|position| self.node.receipt(position));
+        Ok(receipt
+            .map_or(Json::Null, |receipt| json!({"transactionHash": hash, "receipt": receipt})))
     }
 
     /// The receipt of a transaction in a sealed block, or null.

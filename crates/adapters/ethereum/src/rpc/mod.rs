@@ -177,7 +177,7 @@ impl Rpc {
             "net_peerCount" => Ok(json!("0x0")),
             "rpc_modules" => Ok(json!({
                 "eth": "1.0", "net": "1.0", "web3": "1.0", "txpool": "1.0", "debug": "1.0",
-                "rpc": "1.0"
+                "coco": "1.0", "rpc": "1.0"
             })),
             "eth_chainId" => Ok(quantity(self.chain.rules().chain_id())),
             "eth_protocolVersion" => Ok(json!("0x44")),
@@ -209,6 +209,8 @@ impl Rpc {
             }
             "eth_getRawTransactionByHash" => self.raw_transaction(params),
             "eth_getTransactionReceipt" => self.transaction_receipt(params),
+
+            "coco_getReceipt" => self.ledger_receipt(params),
 
             "eth_getBalance" => self.balance(params),
             "eth_getTransactionCount" => self.transaction_count(params),

@@ -92,7 +92,7 @@ impl Rpc {
         for _ in 0..Self::MAX_ATTEMPTS {
             let mut tx = self.node.begin();
             let executed = self.chain.execute(&mut tx, signed, &self.opening())?;
-            if self.node.commit(tx).is_ok() {
+            if self.node.commit(tx, executed.claims()).is_ok() {
                 self.remember_transaction(executed.hash);
                 let _ = self.events.send(Event::Transaction(executed.hash));
                 return Ok(executed);
