@@ -10,7 +10,9 @@
 //! ```
 //!
 //! The crate knows the store and the EVM (`revm`), neither sockets nor clocks: time and randomness
-//! come with the transaction that opens a block. It does not decide what is committed when.
+//! come with the transaction that opens a block. It does not decide what is committed when; what it
+//! needs of whoever does is the trait [`Node`]. [`rpc`] answers JSON-RPC over it, bytes in and
+//! bytes out; [`Pool`] keeps transactions that wait for earlier ones.
 //!
 //! Invariants:
 //! * every change of state is a write of one store transaction, and reads enter its read set key by

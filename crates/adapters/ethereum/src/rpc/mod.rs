@@ -17,6 +17,7 @@ mod simulate;
 mod state;
 mod subscribe;
 mod transfers;
+mod unsigned;
 mod view;
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Transactions on their way into a block.
 
-use alloy_consensus::{SignableTransaction, Transaction as _, TxEip1559, TxEip2930, TxLegacy};
+use alloy_consensus::Transaction as _;
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, Bytes, TxKind, U64};
 use alloy_rpc_types_eth::TransactionRequest;
@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::blocks::rpc_pending;
+use super::unsigned::unsigned;
 use super::{Answer, Event, Params, Rpc, RpcError, quantity, to_json};
 use crate::{Executed, FeePolicy, Refusal, SignedTransaction, World};
 
@@ -136,7 +137,10 @@ impl Rpc {
             let most = base_fee.saturating_mul(2).saturating_add(tip);
             request.max_fee_per_gas = Some(request.max_fee_per_gas.unwrap_or(most));
         }
-        filled(&request, chain_id)
+        let (nonce, gas) = (request.nonce.unwrap_or_default(), request.gas.unwrap_or_default());
+        let envelope = unsigned(&request, nonce, gas, chain_id);
+        let raw = Bytes::from(envelope.encoded_2718());
+        Ok(json!({"raw": raw, "tx": to_json(&envelope)?}))
     }
 
     pub(super) fn txpool_status(&self) -> Answer {
@@ -203,42 +207,4 @@ impl Rpc {
         }
         Ok(transactions)
     }
-}
-
-/// The transaction that a complete request describes, as JSON and as bytes to sign.
-fn filled(request: &TransactionRequest, chain_id: u64) -> Answer {
-    let (nonce, gas_limit) = (request.nonce.unwrap_or_default(), request.gas.unwrap_or_default());
-    let to = request.to.unwrap_or(TxKind::Create);
-    let value = request.value.unwrap_or_default();
-    let input = request.input.input().cloned().unwrap_or_default();
-    let access_list = request.access_list.clone().unwrap_or_default();
-    let signature = alloy_primitives::Signature::new(Default::default(), Default::default(), false);
-    let envelope: alloy_consensus::TxEnvelope = match request.gas_price {
-        Some(gas_price) if request.access_list.is_some() => {
-            let transaction =
-                TxEip2930 { chain_id, nonce, gas_price, gas_limit, to, value, access_list, input };
-            transaction.into_signed(signature).into()
-        }
-        Some(gas_price) => {
-            let chain_id = Some(chain_id);
-            let transaction = TxLegacy { chain_id, nonce, gas_price, gas_limit, to, value, input };
-            transaction.into_signed(signature).into()
-        }
-        None => {
-            let transaction = TxEip1559 {
-                chain_id,
-                nonce,
-                gas_limit,
-                max_fee_per_gas: request.max_fee_per_gas.unwrap_or_default(),
-                max_priority_fee_per_gas: request.max_priority_fee_per_gas.unwrap_or_default(),
-                to,
-                value,
-                access_list,
-                input,
-            };
-            transaction.into_signed(signature).into()
-        }
-    };
-    let raw = Bytes::from(envelope.encoded_2718());
-    Ok(json!({"raw": raw, "tx": to_json(&envelope)?}))
 }

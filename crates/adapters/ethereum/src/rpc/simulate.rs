@@ -1,11 +1,8 @@
 //! `eth_simulateV1`: blocks that might come, as geth makes them.
 
 use alloy_consensus::transaction::Recovered;
-use alloy_consensus::{
-    BlockBody, EMPTY_OMMER_ROOT_HASH, Header, SignableTransaction, Transaction as _, TxEip1559,
-    TxEip2930, TxEip4844, TxEip4844Variant, TxEip7702, TxEnvelope, TxLegacy,
-};
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
+use alloy_consensus::{BlockBody, EMPTY_OMMER_ROOT_HASH, Header, Transaction as _, TxEnvelope};
+use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rlp::Encodable;
 use alloy_rpc_types_eth::simulate::{SimBlock, SimulatePayload};
 use alloy_rpc_types_eth::{
@@ -17,6 +14,7 @@ use serde_json::{Value as Json, json};
 
 use super::call::override_account;
 use super::transfers::TransferLogs;
+use super::unsigned::unsigned;
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::{BlockDraft, Included, begin_block, end_block, merged, requests_hash};
@@ -409,75 +407,6 @@ fn override_all(
         changes.push(Change { address, slots });
     }
     Ok(changes)
-}
-
-/// The unsigned transaction that a request describes: EIP-1559 unless it says otherwise.
-fn unsigned(request: &TransactionRequest, nonce: u64, gas_limit: u64, chain_id: u64) -> TxEnvelope {
-    let signature = Signature::new(U256::ZERO, U256::ZERO, false);
-    let to = request.to.unwrap_or(TxKind::Create);
-    let value = request.value.unwrap_or_default();
-    let input = request.input.input().cloned().unwrap_or_default();
-    let access_list = request.access_list.clone().unwrap_or_default();
-    let max_fee_per_gas = request.max_fee_per_gas.unwrap_or_default();
-    let max_priority_fee_per_gas = request.max_priority_fee_per_gas.unwrap_or_default();
-    let called = to.to().copied().unwrap_or_default();
-    if let Some(authorization_list) = request.authorization_list.clone() {
-        let transaction = TxEip7702 {
-            chain_id,
-            nonce,
-            gas_limit,
-            max_fee_per_gas,
-            max_priority_fee_per_gas,
-            to: called,
-            value,
-            access_list,
-            authorization_list,
-            input,
-        };
-        return transaction.into_signed(signature).into();
-    }
-    if let Some(blob_versioned_hashes) = request.blob_versioned_hashes.clone() {
-        let transaction: TxEip4844Variant = TxEip4844Variant::TxEip4844(TxEip4844 {
-            chain_id,
-            nonce,
-            gas_limit,
-            max_fee_per_gas,
-            max_priority_fee_per_gas,
-            to: called,
-            value,
-            access_list,
-            blob_versioned_hashes,
-            max_fee_per_blob_gas: request.max_fee_per_blob_gas.unwrap_or_default(),
-            input,
-        });
-        return transaction.into_signed(signature).into();
-    }
-    match request.gas_price {
-        Some(gas_price) if request.access_list.is_some() => {
-            let transaction =
-                TxEip2930 { chain_id, nonce, gas_price, gas_limit, to, value, access_list, input };
-            transaction.into_signed(signature).into()
-        }
-        Some(gas_price) => {
-            let chain_id = Some(chain_id);
-            let transaction = TxLegacy { chain_id, nonce, gas_price, gas_limit, to, value, input };
-            transaction.into_signed(signature).into()
-        }
-        None => {
-            let transaction = TxEip1559 {
-                chain_id,
-                nonce,
-                gas_limit,
-                max_fee_per_gas,
-                max_priority_fee_per_gas,
-                to,
-                value,
-                access_list,
-                input,
-            };
-            transaction.into_signed(signature).into()
-        }
-    }
 }
 
 /// Why a whole simulation ends, with the codes of execution-apis.

@@ -1,0 +1,83 @@
+//! Transactions that nobody has signed.
+
+use alloy_consensus::{
+    SignableTransaction, TxEip1559, TxEip2930, TxEip4844, TxEip4844Variant, TxEip7702, TxEnvelope,
+    TxLegacy,
+};
+use alloy_primitives::{Signature, TxKind, U256};
+use alloy_rpc_types_eth::TransactionRequest;
+
+/// The transaction that a request describes, with a signature of zeros: EIP-1559 unless the
+/// request says otherwise.
+pub(super) fn unsigned(
+    request: &TransactionRequest,
+    nonce: u64,
+    gas_limit: u64,
+    chain_id: u64,
+) -> TxEnvelope {
+    let signature = Signature::new(U256::ZERO, U256::ZERO, false);
+    let to = request.to.unwrap_or(TxKind::Create);
+    let value = request.value.unwrap_or_default();
+    let input = request.input.input().cloned().unwrap_or_default();
+    let access_list = request.access_list.clone().unwrap_or_default();
+    let max_fee_per_gas = request.max_fee_per_gas.unwrap_or_default();
+    let max_priority_fee_per_gas = request.max_priority_fee_per_gas.unwrap_or_default();
+    let called = to.to().copied().unwrap_or_default();
+    if let Some(authorization_list) = request.authorization_list.clone() {
+        let transaction = TxEip7702 {
+            chain_id,
+            nonce,
+            gas_limit,
+            max_fee_per_gas,
+            max_priority_fee_per_gas,
+            to: called,
+            value,
+            access_list,
+            authorization_list,
+            input,
+        };
+        return transaction.into_signed(signature).into();
+    }
+    if let Some(blob_versioned_hashes) = request.blob_versioned_hashes.clone() {
+        let transaction: TxEip4844Variant = TxEip4844Variant::TxEip4844(TxEip4844 {
+            chain_id,
+            nonce,
+            gas_limit,
+            max_fee_per_gas,
+            max_priority_fee_per_gas,
+            to: called,
+            value,
+            access_list,
+            blob_versioned_hashes,
+            max_fee_per_blob_gas: request.max_fee_per_blob_gas.unwrap_or_default(),
+            input,
+        });
+        return transaction.into_signed(signature).into();
+    }
+    match request.gas_price {
+        Some(gas_price) if request.access_list.is_some() => {
+            let transaction =
+                TxEip2930 { chain_id, nonce, gas_price, gas_limit, to, value, access_list, input };
+            transaction.into_signed(signature).into()
+        }
+        Some(gas_price) => {
+            let chain_id = Some(chain_id);
+            let transaction = TxLegacy { chain_id, nonce, gas_price, gas_limit, to, value, input };
+            transaction.into_signed(signature).into()
+        }
+        None => {
+            let transaction = TxEip1559 {
+                chain_id,
+                nonce,
+                gas_limit,
+                max_fee_per_gas,
+                max_priority_fee_per_gas,
+                to,
+                value,
+                access_list,
+                input,
+            };
+            transaction.into_signed(signature).into()
+        }
+    }
+}
