@@ -1,6 +1,6 @@
 //! The whole table: every row against a fresh node, medians of several runs, as Markdown.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,7 +14,7 @@ use crate::server::{Server, resident_bytes};
 enum App {
     /// `examples/basic`, in Rust.
     Native,
-    /// `benches/apps/basic`, in JS, a fresh context for each request.
+    /// `benches/app`, in JS, a fresh context for each request.
     Js,
     /// The same with a reused interpreter.
     JsReused,
@@ -115,13 +115,10 @@ fn measure(bin: &Path, row: &Row, folder: &Path, seconds: f64, runs: usize) -> R
 }
 
 fn start(bin: &Path, app: App, folder: &Path) -> Result<Server> {
-    let apps = PathBuf::from("benches/apps");
-    let path = |name: &str| apps.join(name).to_string_lossy().into_owned();
     match app {
         App::Native => Server::start(&bin.join("coco-basic"), folder, &[]),
-        App::Js => Server::start(&bin.join("coco"), folder, &["--app", &path("basic")]),
-        App::JsReused => {
-            Server::start(&bin.join("coco"), folder, &["--app", &path("basic-reused")])
+        App::Js | App::JsReused => {
+            Server::start(&bin.join("coco"), folder, &["--app", "benches/app"])
         }
     }
 }
@@ -138,7 +135,11 @@ fn request(server: &Server, row: &Row, write: bool) -> Load {
         pipeline: 1,
         seconds: 1.0,
         method: if write { "PUT" } else { "GET" }.to_owned(),
-        path: "/app/records/{n}".to_owned(),
+        path: match row.app {
+            App::Native | App::Js => "/app/records/{n}",
+            App::JsReused => "/app/reused/records/{n}",
+        }
+        .to_owned(),
         keys: KEYS,
         body_bytes: if write { 20 } else { 0 },
         header: if row.committed { vec![wait] } else { Vec::new() },
