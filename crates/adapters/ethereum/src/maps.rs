@@ -6,7 +6,7 @@
 //!   ethereum.storage       address ‖ slot               value, without leading zeros
 //!   ethereum.accounts_was  address ‖ block              account before that block; empty: none
 //!   ethereum.storage_was   address ‖ slot ‖ block       value before that block; empty: zero
-//!   ethereum.storage_only   address                      "": has storage, but neither nonce nor code
+//!   ethereum.storage_only  address                      "": has storage, but neither nonce nor code
 //!   ethereum.open          ""                           the block being filled
 //!   ethereum.executed      tx hash                      what a transaction of the open block touched
 //!   ethereum.transactions  tx hash                      envelope, sender, receipt

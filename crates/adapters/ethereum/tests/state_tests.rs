@@ -1,6 +1,6 @@
-//! Ethereum's GeneralStateTests, every case through the store: the state before is committed, the
-//! transaction is executed on a store transaction and committed, the root is that of the tries
-//! that follow from the store.
+//! Ethereum's GeneralStateTests, every case through the store and from the wire: the state before
+//! is committed, the signed transaction is parsed and its sender recovered, it is executed on a
+//! store transaction and committed, the root is that of the tries that follow from the store.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,36 +12,58 @@
 
 mod fixtures;
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use alloy_primitives::{B256, Log, U256, keccak256};
-use coco_ethereum::{Change, Codes, StateTrie, Surroundings, World};
+use alloy_consensus::TxEnvelope;
+use alloy_eips::eip2718::Decodable2718;
+use alloy_primitives::{Address, B256, Bytes, Log, U256, keccak256};
+use coco_ethereum::{Change, Codes, SignedTransaction, StateTrie, Surroundings, World};
 use coco_kv::{MapName, Store, View};
-use revm::context::{CfgEnv, TxEnv};
+use revm::context::{BlockEnv, CfgEnv};
 use revm::primitives::hardfork::SpecId;
-use revm_statetest_types::{SpecName, Test, TestSuite, TestUnit};
+use serde::Deserialize;
 
-/// A file of tests, and the cases in it whose value is beyond what a transaction can say: they are
-/// marked by a prefix, and can be refused only.
-fn parse(name: &str, bytes: &[u8]) -> (TestSuite, HashSet<(String, usize)>) {
-    let mut json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
-    let mut too_big = HashSet::new();
-    for (case, unit) in json.as_object_mut().unwrap() {
-        let values = unit["transaction"]["value"].as_array_mut().unwrap();
-        for (index, value) in values.iter_mut().enumerate() {
-            if value.as_str().unwrap().starts_with("0x:bigint") {
-                *value = "0x0".into();
-                too_big.insert((case.clone(), index));
-            }
-        }
-    }
-    let suite = serde_json::from_value(json).unwrap_or_else(|error| panic!("{name}: {error}"));
-    (suite, too_big)
+#[derive(Deserialize)]
+struct Unit {
+    env: Env,
+    pre: BTreeMap<Address, Account>,
+    post: BTreeMap<String, Vec<Case>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Env {
+    current_number: U256,
+    current_coinbase: Address,
+    current_timestamp: U256,
+    current_gas_limit: U256,
+    current_difficulty: U256,
+    current_base_fee: Option<U256>,
+    current_random: Option<B256>,
+    current_excess_blob_gas: Option<U256>,
+}
+
+#[derive(Deserialize)]
+struct Account {
+    nonce: U256,
+    balance: U256,
+    code: Bytes,
+    storage: BTreeMap<U256, U256>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Case {
+    expect_exception: Option<String>,
+    indexes: serde_json::Value,
+    hash: B256,
+    logs: B256,
+    txbytes: Bytes,
 }
 
 /// The state before, committed; with the root it has.
-fn prepare(unit: &TestUnit, codes: &Codes) -> (Store, StateTrie) {
+fn prepare(unit: &Unit, codes: &Codes) -> (Store, StateTrie) {
     let store = Store::new(View(2));
     let mut tx = store.begin();
     let hashes = MapName::new("ethereum.hashes");
@@ -51,7 +73,7 @@ fn prepare(unit: &TestUnit, codes: &Codes) -> (Store, StateTrie) {
     }
     let mut world = World::scratch(&mut tx, codes);
     for (address, account) in &unit.pre {
-        let fields = (account.nonce, account.balance, account.code.as_ref());
+        let fields = (account.nonce.to(), account.balance, account.code.as_ref());
         let storage = account.storage.iter().map(|(slot, value)| (*slot, *value));
         world.put_whole_account(*address, fields, storage);
     }
@@ -60,26 +82,59 @@ fn prepare(unit: &TestUnit, codes: &Codes) -> (Store, StateTrie) {
     (store, trie)
 }
 
-/// Constantinople is Petersburg but for EIP-1283, which none of its cases here depends on.
-fn spec_of(fork: &SpecName) -> SpecId {
+fn spec_of(fork: &str) -> SpecId {
     match fork {
-        SpecName::Constantinople => SpecId::PETERSBURG,
-        fork => fork.to_spec_id(),
+        "Frontier" => SpecId::FRONTIER,
+        "Homestead" => SpecId::HOMESTEAD,
+        "EIP150" => SpecId::TANGERINE,
+        "EIP158" => SpecId::SPURIOUS_DRAGON,
+        "Byzantium" => SpecId::BYZANTIUM,
+        // Constantinople is Petersburg but for EIP-1283, on which none of its cases here depends.
+        "Constantinople" | "ConstantinopleFix" => SpecId::PETERSBURG,
+        "Istanbul" => SpecId::ISTANBUL,
+        "Berlin" => SpecId::BERLIN,
+        "London" => SpecId::LONDON,
+        "Paris" | "Merge" => SpecId::MERGE,
+        "Shanghai" => SpecId::SHANGHAI,
+        "Cancun" => SpecId::CANCUN,
+        "Prague" => SpecId::PRAGUE,
+        "Osaka" => SpecId::OSAKA,
+        other => panic!("fork {other} is not known"),
     }
 }
 
-fn rules(spec: SpecId, unit: &TestUnit) -> Surroundings {
+fn surroundings(spec: SpecId, env: &Env) -> Surroundings {
     let mut rules = CfgEnv::new_with_spec(spec);
-    rules.chain_id = unit.env.current_chain_id.unwrap_or(U256::ONE).saturating_to();
-    if spec.is_enabled_in(SpecId::OSAKA) {
-        rules.max_blobs_per_tx = Some(6);
-    } else if spec.is_enabled_in(SpecId::PRAGUE) {
-        rules.max_blobs_per_tx = Some(9);
-    } else {
-        rules.max_blobs_per_tx = Some(6);
+    rules.chain_id = 1;
+    rules.max_blobs_per_tx = Some(if spec == SpecId::PRAGUE { 9 } else { 6 });
+    let mut block = BlockEnv {
+        number: env.current_number,
+        beneficiary: env.current_coinbase,
+        timestamp: env.current_timestamp,
+        gas_limit: env.current_gas_limit.saturating_to(),
+        basefee: env.current_base_fee.unwrap_or_default().saturating_to(),
+        difficulty: env.current_difficulty,
+        prevrandao: env.current_random,
+        ..BlockEnv::default()
+    };
+    if let Some(excess) = env.current_excess_blob_gas {
+        let fraction = rules.blob_base_fee_update_fraction();
+        block.set_blob_excess_gas_and_price(excess.to(), fraction);
     }
-    let block = unit.block_env(&mut rules);
+    if spec.is_enabled_in(SpecId::MERGE) && block.prevrandao.is_none() {
+        block.prevrandao = Some(B256::ZERO);
+    }
     Surroundings { rules, block }
+}
+
+fn parse(bytes: &[u8], spec: SpecId) -> Result<SignedTransaction, String> {
+    let envelope = TxEnvelope::decode_2718_exact(bytes).map_err(|error| error.to_string())?;
+    let signed = if spec.is_enabled_in(SpecId::HOMESTEAD) {
+        SignedTransaction::new(envelope)
+    } else {
+        SignedTransaction::new_frontier(envelope)
+    };
+    signed.map_err(|error| error.to_string())
 }
 
 fn logs_hash(logs: &[Log]) -> B256 {
@@ -88,54 +143,32 @@ fn logs_hash(logs: &[Log]) -> B256 {
     keccak256(bytes)
 }
 
-/// A refused transaction has left no trace.
-fn same_root(trie: &StateTrie, test: &Test) -> Result<(), String> {
-    let root = trie.root();
-    if root == test.hash { Ok(()) } else { Err(format!("state root {root} of before")) }
-}
-
-fn run(unit: &TestUnit, spec: SpecId, test: &Test, too_big: bool) -> Result<(), String> {
+fn run(unit: &Unit, spec: SpecId, case: &Case) -> Result<(), String> {
     let codes = Codes::default();
     let (store, mut trie) = prepare(unit, &codes);
-    let refused = |error: String| match &test.expect_exception {
-        Some(_) => Ok(()),
-        None => Err(format!("refused: {error}")),
-    };
-    if too_big {
-        refused("the value has more than 256 bits".to_owned())?;
-    }
-    let transaction: TxEnv = match test.tx_env(unit) {
-        Ok(transaction) if !too_big => transaction,
-        Ok(_) => return same_root(&trie, test),
-        Err(error) => {
-            refused(error.to_string())?;
-            return same_root(&trie, test);
-        }
-    };
     let mut tx = store.begin();
     let mut world = World::in_block(&mut tx, &codes, unit.env.current_number.saturating_to());
-    let result = rules(spec, unit).execute(&mut world, transaction);
-    let (logs, changes) = match result {
-        Ok(executed) => {
-            if let Some(exception) = &test.expect_exception {
-                return Err(format!("executed, but expected {exception}"));
-            }
+    let executed = parse(&case.txbytes, spec).and_then(|signed| {
+        let surroundings = surroundings(spec, &unit.env);
+        surroundings.execute(&mut world, signed.to_evm()).map_err(|error| error.to_string())
+    });
+    let (logs, changes) = match (executed, &case.expect_exception) {
+        (Ok(executed), None) => {
             let changes = world.apply(executed.state, spec).map_err(|e| e.to_string())?;
             (executed.result.into_logs(), changes)
         }
-        Err(error) => {
-            refused(error.to_string())?;
-            (Vec::new(), Vec::<Change>::new())
-        }
+        (Err(_), Some(_)) => (Vec::new(), Vec::<Change>::new()),
+        (Ok(_), Some(exception)) => return Err(format!("executed, but expected {exception}")),
+        (Err(error), None) => return Err(format!("refused: {error}")),
     };
     store.commit(tx, |_, _| ()).unwrap();
 
     let mut tx = store.begin();
     trie.update(&mut World::scratch(&mut tx, &codes), &changes).unwrap();
-    if trie.root() != test.hash {
-        return Err(format!("state root {} instead of {}", trie.root(), test.hash));
+    if trie.root() != case.hash {
+        return Err(format!("state root {} instead of {}", trie.root(), case.hash));
     }
-    if logs_hash(&logs) != test.logs {
+    if logs_hash(&logs) != case.logs {
         return Err("other logs".to_owned());
     }
     Ok(())
@@ -153,17 +186,16 @@ fn every_general_state_test_passes_through_the_store() {
             scope.spawn(|| {
                 loop {
                     let Some((name, bytes)) = work.lock().unwrap().pop() else { break };
-                    let (suite, too_big) = parse(&name, &bytes);
-                    for (case, unit) in &suite.0 {
-                        for (fork, tests) in &unit.post {
-                            assert_ne!(*fork, SpecName::Unknown, "{name}");
-                            for test in tests {
-                                let too_big = too_big.contains(&(case.clone(), test.indexes.value));
-                                match run(unit, spec_of(fork), test, too_big) {
+                    let suite: BTreeMap<String, Unit> = serde_json::from_slice(&bytes)
+                        .unwrap_or_else(|error| panic!("{name}: {error}"));
+                    for (title, unit) in &suite {
+                        for (fork, cases) in &unit.post {
+                            for case in cases {
+                                match run(unit, spec_of(fork), case) {
                                     Ok(()) => *passed.lock().unwrap() += 1,
                                     Err(error) => failed.lock().unwrap().push(format!(
-                                        "{name} {case} {fork:?} {:?}: {error}",
-                                        test.indexes
+                                        "{name} {title} {fork} {}: {error}",
+                                        case.indexes
                                     )),
                                 }
                             }
