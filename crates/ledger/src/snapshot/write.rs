@@ -63,6 +63,8 @@ pub fn encode_snapshot(
 /// Puts the receipt behind the state, when the evidence transaction is committed. The receipt is
 /// JSON text or the bytes of a COSE receipt.
 pub fn attach_receipt(snapshot: &mut Vec<u8>, receipt: &[u8]) {
+    // A large state must not be doubled for a small receipt.
+    snapshot.reserve_exact(receipt.len());
     snapshot.extend_from_slice(receipt);
 }
 
