@@ -47,7 +47,7 @@ impl ScriptEngine {
         interpreter.load(Modules {
             compiled: handler.program.modules.clone(),
             source: Some(handler.source.clone()),
-            recorded: None,
+            ..Modules::default()
         });
         let mut state = CallState::new(handler.context);
         state.historical = call.historical.cloned();

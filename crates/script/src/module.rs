@@ -11,6 +11,9 @@ use rquickjs::{Ctx, Error, Module};
 
 use crate::call;
 
+/// How deep imports may nest. The engine has no limit of its own: each level takes native stack.
+const MAX_IMPORT_DEPTH: usize = 64;
+
 /// Where the text of modules comes from.
 pub trait ModuleSource: Send + Sync {
     /// The text of a module by its full name, `/dir/file.js`; `None` if there is no such module.
@@ -51,6 +54,8 @@ pub(crate) struct Modules {
     pub(crate) source: Option<Arc<dyn ModuleSource>>,
     /// Keeps what is compiled from source, if asked to.
     pub(crate) recorded: Option<Vec<CompiledModule>>,
+    /// Modules that are being compiled, each because the one before imports it.
+    pub(crate) depth: usize,
 }
 
 /// Shared between an engine and its loader.
@@ -93,7 +98,15 @@ impl Loader for ModuleLoader {
         }
         let text = source.and_then(|source| source.module(name));
         let text = text.ok_or_else(|| Error::new_loading_message(name, "no such module"))?;
-        let module = Module::declare(ctx.clone(), name, text.to_vec())?;
+        let depth = self.0.lock().depth;
+        if depth >= MAX_IMPORT_DEPTH {
+            let message = format!("imports nest deeper than {MAX_IMPORT_DEPTH}");
+            return Err(Error::new_loading_message(name, message));
+        }
+        self.0.lock().depth = depth + 1;
+        let declared = Module::declare(ctx.clone(), name, text.to_vec());
+        self.0.lock().depth = depth;
+        let module = declared?;
         if self.0.lock().recorded.is_some() {
             let bytecode = Bytecode::compile(&module)?;
             let compiled = CompiledModule { name: name.into(), bytecode };

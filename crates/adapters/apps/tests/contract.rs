@@ -279,6 +279,29 @@ fn claims_are_bound() {
 }
 
 #[test]
+fn imports_nest_only_so_deep() {
+    let chain = |length: usize| {
+        let module = |number: usize| {
+            let text = match number + 1 < length {
+                true => format!("import './m{}.js'; export const n = {number};", number + 1),
+                false => "export const last = true;".to_owned(),
+            };
+            (format!("m{number}.js"), text)
+        };
+        (0..length).map(module).collect::<Vec<_>>()
+    };
+    for (length, works) in [(50, true), (5_000, false)] {
+        let chain = chain(length);
+        let app = "import './m0.js'; export function run() { return {}; }";
+        let mut modules = vec![("app.js", app)];
+        modules.extend(chain.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+        let endpoints = json!({"/run": {"post": endpoint("app.js", "run")}});
+        let reply = Service::new(&modules, endpoints).post("");
+        assert_eq!(reply.response.is_ok_and(|r| r.status() == 200), works, "{length}");
+    }
+}
+
+#[test]
 fn missing_functions_and_modules_are_named() {
     let service = Service::of("export const other = 1; export const run = 'no function';");
     let message = "Module /app.js does not export a function named run.";
