@@ -13,6 +13,8 @@ use crate::tables::{COSE_RECENT_PROPOSALS, TableError};
 
 /// Latest `created_at` that ten digits can hold (the year 2286).
 pub(crate) const LATEST_CREATED_AT_S: u64 = 9_999_999_999;
+/// How far a member's clock may be ahead of the node's.
+pub(crate) const MAX_CLOCK_SKEW_S: u64 = 24 * 60 * 60;
 
 /// How many proposals are remembered when the service's configuration does not say.
 pub(crate) const DEFAULT_WINDOW: u64 = 100;

@@ -38,6 +38,12 @@ fn create(governance: &Governance, call: &mut Call<'_>) -> Result<Response, Erro
             format!("Header parameter created_at is later than {}.", replay::LATEST_CREATED_AT_S);
         return Err(ErrorResponse::bad_request(ErrorCode::InvalidCreatedAt, message));
     }
+    // One proposal from far in the future would make every honest one too old.
+    let latest = call.environment.now_ms() / 1_000 + replay::MAX_CLOCK_SKEW_S;
+    if signed.created_at_s > latest {
+        let message = format!("Header parameter created_at is in the future: later than {latest}.");
+        return Err(ErrorResponse::bad_request(ErrorCode::InvalidCreatedAt, message));
+    }
     let signature = &signed.envelope.signature;
     let root = root_at_read(call)?;
     let id = sha256_concat(&[root.as_ref(), sha256(signature).as_ref()]);

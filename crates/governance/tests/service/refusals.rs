@@ -6,7 +6,7 @@ use coco_governance::tables::{SERVICE_INFO, ServiceInfo, ServiceStatus};
 use http::Method;
 use serde_json::json;
 
-use super::harness::{Member, Message, Service, YES};
+use super::harness::{Member, Message, NOW_S, Service, YES};
 
 const CREATE: &str = "/members/proposals:create";
 
@@ -106,7 +106,11 @@ fn replayed_and_old_proposals_are_refused() {
     service.post_signed(CREATE, &old).refused(400, "ProposalCreatedTooLongAgo");
     let far = member.sign(&proposal(10_000_000_000));
     service.post_signed(CREATE, &far).refused(400, "InvalidCreatedAt");
-    service.post_signed(CREATE, &member.sign(&proposal(9_999_999_999))).expect(200);
+    // One from the future in the window would lock out everybody's honest clock.
+    let tomorrow = NOW_S as u64 + 24 * 60 * 60;
+    let ahead = member.sign(&proposal(tomorrow + 1));
+    service.post_signed(CREATE, &ahead).refused(400, "InvalidCreatedAt");
+    service.post_signed(CREATE, &member.sign(&proposal(tomorrow))).expect(200);
 
     service.pass("set_service_configuration", json!({"recent_cose_proposals_window_size": 1}));
     let shown = service.get("/service/info").json();
