@@ -135,7 +135,10 @@ impl Inner {
             self.wake.notify_one();
             return;
         };
-        self.cut(&mut writer);
+        // Somebody may have cut before the lock was ours.
+        if self.has_room() {
+            self.cut(&mut writer);
+        }
         drop(writer);
         if self.is_awaited() && self.has_room() {
             self.wake.notify_one();
@@ -280,9 +283,10 @@ impl Inner {
                 };
                 let inner = Arc::clone(self);
                 let done = Box::new(move |result| inner.persisted(last, result));
-                self.unsynced.store(self.settings.sync == Sync::Interval, Ordering::SeqCst);
                 let sync = self.settings.sync == Sync::Always;
                 self.host.disk().submit(Area::Ledger, operations, sync, done);
+                // After the writes: whoever clears this syncs them.
+                self.unsynced.store(self.settings.sync == Sync::Interval, Ordering::SeqCst);
             }
             Effect::Committed(tx_id) => {
                 let renames = self.files.lock().commit(tx_id.seqno);
