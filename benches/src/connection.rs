@@ -22,11 +22,18 @@ pub struct Connection {
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
     sent_at: VecDeque<Instant>,
-    pub failed_replies: u64,
+    failures_in: fn(&Reply<'_>) -> u64,
+    pub failures: u64,
+    pub first_failure: Option<String>,
 }
 
 impl Connection {
-    pub fn open(address: std::net::SocketAddr, tls: Option<Arc<ClientConfig>>) -> Result<Self> {
+    /// `failures_in` counts what a reply refuses.
+    pub fn open(
+        address: std::net::SocketAddr,
+        tls: Option<Arc<ClientConfig>>,
+        failures_in: fn(&Reply<'_>) -> u64,
+    ) -> Result<Self> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         let name = ServerName::IpAddress(address.ip().into());
@@ -37,7 +44,9 @@ impl Connection {
             outgoing: Vec::new(),
             incoming: Vec::new(),
             sent_at: VecDeque::new(),
-            failed_replies: 0,
+            failures_in,
+            failures: 0,
+            first_failure: None,
         })
     }
 
@@ -88,10 +97,14 @@ impl Connection {
         let now = Instant::now();
         let mut start = 0;
         let mut count = 0;
-        while let Some((length, status)) = reply(self.incoming.get(start..).unwrap_or_default())? {
-            start += length;
+        while let Some(reply) = reply(self.incoming.get(start..).unwrap_or_default())? {
+            start += reply.length;
             count += 1;
-            self.failed_replies += u64::from(!(200..300).contains(&status));
+            let failures = (self.failures_in)(&reply);
+            self.failures += failures;
+            if failures > 0 && self.first_failure.is_none() {
+                self.first_failure = Some(String::from_utf8_lossy(reply.body).into_owned());
+            }
             match self.sent_at.pop_front() {
                 Some(sent_at) => latencies.record(now - sent_at),
                 None => bail!("a reply that nobody asked for"),
@@ -131,16 +144,32 @@ impl Connection {
     }
 }
 
-/// Length and status of the reply at the start of `bytes`, if it is complete.
-fn reply(bytes: &[u8]) -> Result<Option<(usize, u16)>> {
+/// One reply of HTTP/1.1.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply<'a> {
+    pub status: u16,
+    pub body: &'a [u8],
+    /// With its head, in bytes.
+    pub length: usize,
+}
+
+impl Reply<'_> {
+    /// Whether its status says so.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// The reply at the start of `bytes`, if it is complete.
+pub fn reply(bytes: &[u8]) -> Result<Option<Reply<'_>>> {
     let Some(head) = memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
     let lines = bytes.get(..head).unwrap_or_default();
     let status = lines.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
     let Some(status) = status.and_then(|digits| digits.parse().ok()) else {
         bail!("not an HTTP reply: {:?}", String::from_utf8_lossy(lines));
     };
-    let total = head + 4 + content_length(lines)?;
-    Ok((bytes.len() >= total).then_some((total, status)))
+    let length = head + 4 + content_length(lines)?;
+    Ok(bytes.get(head + 4..length).map(|body| Reply { status, body, length }))
 }
 
 fn content_length(lines: &[u8]) -> Result<usize> {
@@ -161,9 +190,11 @@ mod tests {
     #[test]
     fn replies_are_found() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 204 No";
-        assert_eq!(reply(text).unwrap(), Some((41, 200)));
+        let first = Reply { status: 200, body: b"abc", length: 41 };
+        assert_eq!(reply(text).unwrap(), Some(first));
         assert_eq!(reply(&text[41..]).unwrap(), None);
-        assert_eq!(reply(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap(), Some((27, 204)));
+        let empty = Reply { status: 204, body: b"", length: 27 };
+        assert_eq!(reply(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap(), Some(empty));
         assert!(reply(b"gibberish\r\n\r\n").is_err());
     }
 }

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 
 use crate::Load;
-use crate::connection::Connection;
+use crate::connection::{Connection, Reply};
 use crate::latency::Latencies;
 use crate::server::Usage;
 
@@ -38,12 +38,14 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Sends the load and waits for every reply.
 pub fn run(load: &Load) -> Result<Measured> {
     let address = address(&load.address)?;
-    let tls = load.service_cert.as_deref().map(|cert| tls_config(load, cert)).transpose()?;
+    let client = load.cert.as_deref().zip(load.key.as_deref());
+    let tls = load.service_cert.as_deref().map(|cert| tls_config(cert, client)).transpose()?;
     let requests = requests(load);
     let mut poll = Poll::new()?;
     let mut connections = Vec::new();
     for number in 0..load.connections {
-        let mut connection = Connection::open(address, tls.clone())?;
+        let failures_in = |reply: &Reply<'_>| u64::from(!reply.is_success());
+        let mut connection = Connection::open(address, tls.clone(), failures_in)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(&mut connection.socket, Token(number), interest)?;
         connections.push(connection);
@@ -56,7 +58,7 @@ pub fn run(load: &Load) -> Result<Measured> {
     let mut latencies = Latencies::default();
     let mut next = 0;
     for connection in &mut connections {
-        connection.failed_replies = 0;
+        connection.failures = 0;
         top_up(connection, load.pipeline, &requests, &mut next);
         connection.flush()?;
     }
@@ -81,7 +83,7 @@ pub fn run(load: &Load) -> Result<Measured> {
     let [p50_ms, p99_ms, max_ms] = latencies.quantiles_ms([0.5, 0.99, 1.0]);
     Ok(Measured {
         requests: count,
-        failed: connections.iter().map(|connection| connection.failed_replies).sum(),
+        failed: connections.iter().map(|connection| connection.failures).sum(),
         rate_per_second: count as f64 / elapsed.as_secs_f64(),
         p50_ms,
         p99_ms,
@@ -155,20 +157,25 @@ fn scattered(number: usize) -> u64 {
     (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
-fn address(text: &str) -> Result<SocketAddr> {
+/// Where a name and port lead to.
+pub fn address(text: &str) -> Result<SocketAddr> {
     text.to_socket_addrs()?.next().with_context(|| format!("{text} is not an address"))
 }
 
-fn tls_config(load: &Load, service_cert: &Path) -> Result<Arc<ClientConfig>> {
+/// TLS that trusts a service; `client` are the files of a certificate and its key.
+pub fn tls_config(
+    service_cert: &Path,
+    client: Option<(&Path, &Path)>,
+) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(service_cert)?)?;
     let builder = ClientConfig::builder().with_root_certificates(roots);
-    let config = match (&load.cert, &load.key) {
-        (Some(cert), Some(key)) => builder.with_client_auth_cert(
+    let config = match client {
+        Some((cert, key)) => builder.with_client_auth_cert(
             vec![CertificateDer::from_pem_file(cert)?],
             PrivateKeyDer::from_pem_file(key)?,
         )?,
-        _ => builder.with_no_client_auth(),
+        None => builder.with_no_client_auth(),
     };
     Ok(Arc::new(config))
 }

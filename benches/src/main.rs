@@ -1,6 +1,7 @@
 //! The load generator and the tables of `docs/src/performance.md`.
 
 mod connection;
+mod ethereum;
 mod latency;
 mod load;
 mod peers;
@@ -24,6 +25,9 @@ struct Arguments {
 enum Task {
     /// Sends one kind of request to a running node.
     Load(Load),
+    /// Measures Ethereum transactions.
+    #[command(subcommand)]
+    Ethereum(ethereum::Task),
     /// Starts nodes and measures the whole table; prints it as Markdown.
     Suite {
         /// Seconds for each row.
@@ -104,6 +108,7 @@ fn run(arguments: Arguments) -> Result<()> {
             println!("{}", serde_json::to_string(&load::run(&load)?)?);
             Ok(())
         }
+        Task::Ethereum(task) => ethereum::run(task),
         Task::Suite { seconds, runs, only, bin } => {
             suite::run(&bin, seconds, runs, only.as_deref())
         }
