@@ -92,18 +92,18 @@ impl Server {
     }
 
     /// Where it serves Ethereum's JSON-RPC.
-    pub fn ethereum(&self, tls: bool) -> Result<Endpoint> {
-        let name = if tls { "/ethereum/tls_url" } else { "/ethereum/url" };
-        let url = self.ready.pointer(name).and_then(Value::as_str);
-        let url = url.with_context(|| format!("the node names no {name}"))?;
-        let (_, address) = url.split_once("://").context("not a URL")?;
+    pub fn ethereum(&self) -> Result<Endpoint> {
+        let url = self.ready.pointer("/ethereum/url").and_then(Value::as_str);
+        let url = url.context("the node serves no Ethereum")?;
+        let (scheme, address) = url.split_once("://").context("not a URL")?;
         let address = address.trim_end_matches('/').to_owned();
-        Ok(Endpoint { address, service_cert: tls.then(|| self.folder.join("service_cert.pem")) })
+        let is_tls = scheme == "https";
+        Ok(Endpoint { address, service_cert: is_tls.then(|| self.folder.join("service_cert.pem")) })
     }
 
     /// The key of an account that the genesis has funded.
     pub fn funder(&self) -> Result<&str> {
-        let key = self.ready.pointer("/ethereum/accounts/0/key").and_then(Value::as_str);
+        let key = self.ready.pointer("/ethereum/accounts/0/private_key").and_then(Value::as_str);
         key.context("the node names no funded account")
     }
 }

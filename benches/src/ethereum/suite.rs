@@ -157,8 +157,9 @@ fn line(server: &str, work: &str, measured: &Submitted) -> String {
 }
 
 fn coco(arguments: &Arguments, folder: &Path, tls: bool) -> Result<(Process, Endpoint)> {
-    let server = Server::start(&arguments.bin.join("coco"), folder, &[])?;
-    let endpoint = server.ethereum(tls)?;
+    let extra: &[&str] = if tls { &["--ethereum-tls"] } else { &[] };
+    let server = Server::start(&arguments.bin.join("coco"), folder, extra)?;
+    let endpoint = server.ethereum()?;
     Ok((Process::Coco(server), endpoint))
 }
 
