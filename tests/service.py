@@ -74,9 +74,9 @@ class Service:
         ready = self.process.stdout.readline()
         if not ready:
             raise RuntimeError(f"coco dev ended early: {pathlib.Path(self.log.name).read_text()}")
-        description = json.loads(ready)
-        self.url = description["url"]
-        return description
+        self.description = json.loads(ready)
+        self.url = self.description["url"]
+        return self.description
 
     def stop(self):
         """Asks the node to stop, and waits until it has."""
@@ -107,6 +107,12 @@ class Service:
         for client in self.clients:
             client.close()
         self.clients.clear()
+
+    def verify_ledger(self):
+        """The ledger as it is on disk: a torn tail is not a fault, anything else is."""
+        command = [BINARIES / "coco", "ledger", "verify", self.ledger, "--service-cert", self.service_cert_file]
+        result = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
 
     def identity(self, name: str) -> Identity:
         return Identity(self.folder, name)

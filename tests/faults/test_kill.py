@@ -1,11 +1,10 @@
 """`kill -9` under load, again and again: nothing reported committed is lost."""
 
 import os
-import subprocess
 import threading
 
 import httpx
-from service import BINARIES, EXAMPLES, Service
+from service import EXAMPLES, Service
 
 KILLS = int(os.environ.get("COCO_KILLS", "50"))
 CLIENTS = 4
@@ -53,21 +52,14 @@ def test_kill_and_restart(tmp_path):
                 assert not writer.is_alive()
                 everything |= writer.committed
             service.kill()
-            verify(service)
+            service.verify_ledger()
             service.start(keep=True)
             check_last(service, writers)
         assert len(everything) > KILLS
         check_all(service, everything)
     finally:
         service.stop()
-    verify(service)
-
-
-def verify(service: Service):
-    """The ledger as the crash left it: a torn tail is not a fault, anything else is."""
-    command = [BINARIES / "coco", "ledger", "verify", service.ledger, "--service-cert", service.service_cert_file]
-    result = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    service.verify_ledger()
 
 
 def check_last(service: Service, writers):
