@@ -1,4 +1,5 @@
-//! Tests with unmodified third-party clients: PyPI `ccf`, npm `@microsoft/ccf-app`, httpx, curl.
+//! Tests with unmodified third-party clients: PyPI `ccf`, `httpx` and `web3`; npm
+//! `@microsoft/ccf-app`, `ethers`, `viem`, `web3` and Foundry.
 
 use std::path::{Path, PathBuf};
 
@@ -9,20 +10,22 @@ use crate::run::{command, root, succeed, works};
 /// PyPI `ccf` 7 asks for this version.
 const PYTHON_MINOR_WANTED: u32 = 12;
 
-/// Builds the TypeScript example, prepares the Python environment and runs the suites.
+/// Builds what the suites deploy, prepares the Python environment and runs the suites.
 pub fn test() -> Result<()> {
-    build_typescript_example()?;
+    npm("examples/bank", &[&["ci"], &["run", "check"], &["run", "build"]])?;
+    // anvil is for benchmarks only.
+    npm("tests/ethereum", &[&["ci", "--omit=dev"], &["run", "build"]])?;
     let python = prepare_python()?;
     let mut suites = command(python, &["-m", "pytest", "-q", "--durations=10", "tests"]);
     succeed(suites.env("COCO_BIN", root().join("target/release")))
 }
 
-fn build_typescript_example() -> Result<()> {
-    let bank = root().join("examples/bank");
-    for arguments in [&["ci", "--no-audit", "--no-fund"][..], &["run", "check"], &["run", "build"]]
-    {
-        succeed(command("npm", arguments).current_dir(&bank))
-            .context("the TypeScript example needs Node.js and npm")?;
+/// Runs npm in a folder, once for each of the argument lists.
+fn npm(folder: &str, runs: &[&[&str]]) -> Result<()> {
+    for arguments in runs {
+        let mut npm = command("npm", arguments);
+        succeed(npm.args(["--no-audit", "--no-fund"]).current_dir(root().join(folder)))
+            .with_context(|| format!("{folder} needs Node.js and npm"))?;
     }
     Ok(())
 }
@@ -31,7 +34,10 @@ fn build_typescript_example() -> Result<()> {
 fn prepare_python() -> Result<PathBuf> {
     let folder = root().join("target/python");
     let python = folder.join("bin/python");
-    if !works(&mut command(&python, &["-m", "pytest", "--version"])) {
+    let wanted = std::fs::read(root().join("tests/requirements.txt"))?;
+    let installed = folder.join("requirements.txt");
+    let is_current = std::fs::read(&installed).is_ok_and(|installed| installed == wanted);
+    if !is_current || !works(&mut command(&python, &["-m", "pytest", "--version"])) {
         let (base, minor) = newest_python()?;
         create_environment(&base, &folder)?;
         let mut install = command(&python, &["-m", "pip", "install", "-q", "-r"]);
@@ -43,6 +49,7 @@ fn prepare_python() -> Result<PathBuf> {
             install.arg("--ignore-requires-python");
         }
         succeed(&mut install)?;
+        std::fs::write(&installed, wanted)?;
     }
     Ok(python)
 }
