@@ -2,9 +2,12 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use coco_kv::{Seqno, TxId, View};
 
-use crate::{Batch, Consensus, ConsensusError, Effect, Role};
+use crate::{
+    Batch, Change, Consensus, ConsensusError, Effect, FrameError, NodeId, ReadNo, Role, WriteNo,
+};
 
 /// A log with one node: always primary, a batch is committed once it and all before it are
 /// persisted.
@@ -14,8 +17,9 @@ pub struct SingleNode {
     /// Last position proposed.
     end: Seqno,
     committed: TxId,
-    /// Proposed, not yet committed; whether each is persisted.
+    /// Proposed, not yet committed, from `first_waiting` on; whether each is persisted.
     waiting: VecDeque<(TxId, bool)>,
+    first_waiting: u64,
     effects: VecDeque<Effect>,
 }
 
@@ -28,6 +32,7 @@ impl SingleNode {
             end: committed,
             committed: TxId { view, seqno: committed },
             waiting: VecDeque::new(),
+            first_waiting: 0,
             effects: VecDeque::from([Effect::Role(Role::Primary(view))]),
         }
     }
@@ -42,37 +47,73 @@ impl Consensus for SingleNode {
         self.committed
     }
 
+    fn may_propose(&self) -> Result<(), ConsensusError> {
+        Ok(())
+    }
+
     fn propose(&mut self, batch: Batch) -> Result<(), ConsensusError> {
         let Batch { first, last, .. } = &batch;
         if last.view != self.view {
             return Err(ConsensusError::WrongView { last: *last, current: self.view });
         }
-        if *first != self.end.next() || last.seqno < *first {
+        if !batch.follows(self.end, self.view) {
             let (first, last) = (*first, last.seqno);
             return Err(ConsensusError::NotConsecutive { first, last, end: self.end });
         }
         self.end = last.seqno;
+        let number = WriteNo(self.first_waiting + self.waiting.len() as u64);
         self.waiting.push_back((*last, false));
-        self.effects.push_back(Effect::Persist(batch));
+        self.effects.push_back(Effect::Persist(number, batch));
         Ok(())
     }
 
-    fn persisted(&mut self, last: TxId) -> Result<(), ConsensusError> {
-        let found = self.waiting.iter_mut().find(|(tx_id, _)| *tx_id == last);
-        match found {
-            Some((_, done)) if !*done => *done = true,
-            _ => return Err(ConsensusError::NotProposed(last)),
+    fn propose_change(&mut self, _: Batch, _: &[Change]) -> Result<(), ConsensusError> {
+        Err(ConsensusError::FixedMembership)
+    }
+
+    fn persisted(&mut self, write: WriteNo) -> Result<(), ConsensusError> {
+        let next = self.first_waiting + self.waiting.len() as u64;
+        if write.0 >= next {
+            return Err(ConsensusError::NotOrdered(write));
+        }
+        let at = write.0.checked_sub(self.first_waiting).and_then(|at| usize::try_from(at).ok());
+        if let Some((_, is_done)) = at.and_then(|at| self.waiting.get_mut(at)) {
+            *is_done = true;
         }
         let before = self.committed;
         while let Some(&(tx_id, true)) = self.waiting.front() {
             self.committed = tx_id;
             self.waiting.pop_front();
+            self.first_waiting += 1;
         }
         if self.committed != before {
             self.effects.push_back(Effect::Committed(self.committed));
         }
         Ok(())
     }
+
+    fn installed(&mut self, _: TxId) -> Result<(), ConsensusError> {
+        Err(ConsensusError::NotInstalling)
+    }
+
+    fn tick(&mut self) {}
+
+    fn receive(&mut self, _: NodeId, _: Bytes) -> Result<(), FrameError> {
+        Err(FrameError::Recipient)
+    }
+
+    fn unreachable(&mut self, _: NodeId) {}
+
+    fn transfer(&mut self, to: NodeId) -> Result<(), ConsensusError> {
+        Err(ConsensusError::NotAnotherVoter(to))
+    }
+
+    fn read(&mut self, read: ReadNo) -> Result<(), ConsensusError> {
+        self.effects.push_back(Effect::ReadReady(read));
+        Ok(())
+    }
+
+    fn compact(&mut self, _: TxId) {}
 
     fn next_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
@@ -108,13 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn a_report_without_a_proposal_is_refused() {
+    fn a_report_without_an_order_is_refused() {
         let mut log = log();
-        let last = TxId::new(2, 2);
-        assert_eq!(log.persisted(last), Err(ConsensusError::NotProposed(last)));
+        let write = WriteNo(0);
+        assert_eq!(log.persisted(write), Err(ConsensusError::NotOrdered(write)));
         log.propose(batch(1, 2)).unwrap();
-        log.persisted(last).unwrap();
-        assert_eq!(log.persisted(last), Err(ConsensusError::NotProposed(last)));
+        log.persisted(write).unwrap();
+        assert_eq!(log.persisted(write), Ok(()), "a second report has no effect");
+        assert_eq!(log.persisted(WriteNo(1)), Err(ConsensusError::NotOrdered(WriteNo(1))));
+        assert_eq!(log.committed(), TxId::new(2, 2));
     }
 
     proptest! {
@@ -133,13 +176,18 @@ mod tests {
                 log.propose(batch(end + 1, end + size)).unwrap();
                 end += size;
                 ends.push(end);
-                prop_assert!(matches!(log.next_effect(), Some(Effect::Persist(_))));
+                prop_assert!(matches!(log.next_effect(), Some(Effect::Persist(..))));
             }
-            let mut reports: Vec<_> = ends.iter().zip(order).map(|(end, key)| (key, *end)).collect();
+            let mut reports: Vec<_> = ends
+                .iter()
+                .zip(order)
+                .zip(0..)
+                .map(|((end, key), number)| (key, *end, WriteNo(number)))
+                .collect();
             reports.sort_unstable();
             let mut done = Vec::new();
-            for (_, report) in reports {
-                log.persisted(TxId::new(2, report)).unwrap();
+            for (_, report, write) in reports {
+                log.persisted(write).unwrap();
                 done.push(report);
                 let prefix = ends.iter().take_while(|end| done.contains(end)).last();
                 prop_assert_eq!(log.committed().seqno.0, prefix.copied().unwrap_or(0));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coco_adapter::{Adapter, Batch};
-use coco_consensus::{Consensus, Effect, Role};
+use coco_consensus::{Consensus, Effect, Role, WriteNo};
 use coco_kv::{Seqno, Store, TxId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -77,6 +77,11 @@ pub(super) struct Counters {
     pub batches: AtomicU64,
     pub bytes: AtomicU64,
 }
+
+/// The log asks for what a log of one node never does.
+#[derive(Debug, thiserror::Error)]
+#[error("the log is one of several nodes")]
+struct NotOfOneNode;
 
 impl Inner {
     /// The writer's task: runs until the pipeline has stopped.
@@ -274,15 +279,14 @@ impl Inner {
 
     fn carry_out(self: &Arc<Self>, effect: Effect) {
         match effect {
-            Effect::Persist(batch) => {
-                let last = batch.last;
+            Effect::Persist(write, batch) => {
                 let operations = self.files.lock().append(&batch);
                 let operations = match operations {
                     Ok(operations) => operations,
                     Err(error) => return self.fail(&error),
                 };
                 let inner = Arc::clone(self);
-                let done = Box::new(move |result| inner.persisted(last, result));
+                let done = Box::new(move |result| inner.persisted(write, result));
                 let sync = self.settings.sync == Sync::Always;
                 self.host.disk().submit(Area::Ledger, operations, sync, done);
                 // After the writes: whoever clears this syncs them.
@@ -304,15 +308,22 @@ impl Inner {
             Effect::Role(Role::Primary(view)) => {
                 tracing::info!(%view, "this node is the primary");
             }
+            // What only a log of several nodes asks for, and who uses one must carry out.
+            Effect::Truncate(_)
+            | Effect::Install(_)
+            | Effect::Send(..)
+            | Effect::Role(Role::Backup { .. })
+            | Effect::Membership(_)
+            | Effect::ReadReady(_) => self.fail(&NotOfOneNode),
         }
     }
 
     /// A batch is on the disk, or cannot be. Called by the host, possibly from its own thread.
-    fn persisted(self: &Arc<Self>, last: TxId, result: std::io::Result<()>) {
+    fn persisted(self: &Arc<Self>, write: WriteNo, result: std::io::Result<()>) {
         if let Err(error) = result {
             return self.fail(&error);
         }
-        let reported = self.consensus.lock().persisted(last);
+        let reported = self.consensus.lock().persisted(write);
         if let Err(error) = reported {
             return self.fail(&error);
         }

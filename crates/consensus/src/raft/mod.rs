@@ -1,0 +1,426 @@
+//! The log on Raft (Ongaro and Ousterhout 2014), by the engine of the crate `raft`.
+//!
+//! The engine decides; what is here turns its answers into [`Effect`]s and keeps it from what it
+//! must not see. Four rules go beyond it:
+//! * nothing of view and vote is ever read from a disk. A node that stops is gone; its successor
+//!   has another key and joins. So votes need no disk, and only acknowledgements wait for it;
+//! * a node whose own log is not yet on its disk does not stand for election, so that a primary
+//!   begins with everything persisted;
+//! * an acknowledgement that waits for the disk dies with the view it was meant for;
+//! * a primary that is voted out hands over at once.
+
+mod log;
+mod receive;
+mod settings;
+mod translate;
+mod turn;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use coco_kv::{TxId, View};
+use raft::eraftpb::{EntryType, Message as EngineMessage, MessageType};
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
+
+pub use settings::Settings;
+
+use crate::wire::{Content, MAX_BATCH_BYTES, Position};
+use crate::{
+    Batch, Change, Consensus, ConsensusError, Effect, FrameError, Membership, NodeId, ReadNo, Role,
+    WriteNo,
+};
+use log::Log;
+use translate::Addresses;
+
+/// Reads that wait for an answer, at most.
+const MAX_READS: usize = 1_024;
+
+/// A node's part of a log that many nodes keep.
+pub struct Raft {
+    me: NodeId,
+    settings: Settings,
+    engine_config: raft::Config,
+    engine: RawNode<Log>,
+    role: Role,
+    committed: TxId,
+    /// Everybody in the membership.
+    addresses: Addresses,
+    /// Who sent the frame that is being acted upon: it may not be in the membership yet.
+    correspondent: Option<NodeId>,
+    /// What an installation that is being received says of the membership.
+    offered: Membership,
+    /// Ordered to be persisted, by index.
+    writes: VecDeque<Write>,
+    next_write: u64,
+    /// What the engine waits for before it goes on.
+    handed_out: VecDeque<HandedOut>,
+    /// Acknowledgements that wait for the disk: the last to each node.
+    acknowledgements: BTreeMap<u64, (NodeId, EngineMessage)>,
+    /// Reads that wait for this index.
+    reads: VecDeque<(u64, ReadNo)>,
+    /// What is being installed, from the engine's order to the driver's report.
+    installing: Option<TxId>,
+    /// The installation that the driver is at.
+    installing_now: Option<TxId>,
+    /// How long each node has been at an installation, in ticks.
+    install_ticks: BTreeMap<u64, usize>,
+    sends: VecDeque<(NodeId, Bytes)>,
+    effects: VecDeque<Effect>,
+}
+
+struct Write {
+    number: WriteNo,
+    index: u64,
+    is_done: bool,
+}
+
+/// Something that the engine has handed out, and what must be on the disk before it is told so.
+struct HandedOut {
+    number: u64,
+    needs: Needs,
+}
+
+enum Needs {
+    Nothing,
+    EntriesTo(u64),
+    Installation,
+}
+
+/// How far another node has the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// The node.
+    pub node: NodeId,
+    /// The ledger that it has persisted reaches at least to here.
+    pub persisted: TxId,
+    /// It is at an installation.
+    pub is_installing: bool,
+}
+
+impl Raft {
+    /// The first node of a service, new or recovered: primary in `view` (at least 2) of a ledger
+    /// that ends with `end`.
+    pub fn start(settings: Settings, me: NodeId, view: View, end: TxId) -> Self {
+        assert!(view > View(1) && end.view <= view, "a service begins with view 2 or a later one");
+        let before = Position { index: 1, view: View(view.0 - 1) };
+        let mut raft =
+            Self::with_log(settings, me, Log::starting_after(before, end, Membership::of(me)));
+        // Its own vote is a majority.
+        let campaign = raft.engine.campaign();
+        debug_assert!(campaign.is_ok());
+        raft.turn();
+        raft
+    }
+
+    /// A node that joins: it knows nothing, and waits to hear from the primary.
+    pub fn join(settings: Settings, me: NodeId) -> Self {
+        let log = Log::starting_after(Position::default(), TxId::default(), Membership::default());
+        let mut raft = Self::with_log(settings, me, log);
+        raft.turn();
+        raft
+    }
+
+    fn with_log(settings: Settings, me: NodeId, log: Log) -> Self {
+        let engine_config = settings.engine(me.number(), log.applied().index);
+        let committed = log.end();
+        let addresses =
+            log.membership().nodes().into_iter().map(|node| (node.number(), node)).collect();
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        #[expect(
+            clippy::expect_used,
+            reason = "the settings are made to fit, the log is consistent"
+        )]
+        let engine =
+            RawNode::new(&engine_config, log, &logger).expect("the engine accepts its settings");
+        Self {
+            me,
+            settings,
+            engine_config,
+            engine,
+            role: Role::Backup { view: View(0), primary: None },
+            committed,
+            addresses,
+            correspondent: None,
+            offered: Membership::default(),
+            writes: VecDeque::new(),
+            next_write: 0,
+            handed_out: VecDeque::new(),
+            acknowledgements: BTreeMap::new(),
+            reads: VecDeque::new(),
+            installing: None,
+            installing_now: None,
+            install_ticks: BTreeMap::new(),
+            sends: VecDeque::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The nodes of the log, as far as this one has it committed.
+    pub fn membership(&self) -> &Membership {
+        self.log().membership()
+    }
+
+    /// The last entry of this node's log.
+    pub fn last(&self) -> Position {
+        let index = self.log().last_index();
+        Position { index, view: self.view_at(index).unwrap_or_default() }
+    }
+
+    /// The last transaction in this node's log.
+    pub fn end(&self) -> TxId {
+        self.log().end()
+    }
+
+    /// The view of the entry at an index of the log, if that is kept.
+    pub fn view_at(&self, index: u64) -> Option<View> {
+        self.log().view_at(index)
+    }
+
+    /// How far the other nodes are; known to the primary only.
+    pub fn replicas(&self) -> Vec<Replica> {
+        if !self.is_primary() {
+            return Vec::new();
+        }
+        let raft = &self.engine.raft;
+        let replica = |(number, node): (&u64, &NodeId)| {
+            let progress = raft.prs().get(*number).filter(|_| *node != self.me)?;
+            let persisted = self.log().end_at(progress.matched).unwrap_or_default();
+            let is_installing = progress.state == ProgressState::Snapshot;
+            Some(Replica { node: *node, persisted, is_installing })
+        };
+        self.addresses.iter().filter_map(replica).collect()
+    }
+
+    fn log(&self) -> &Log {
+        self.engine.store()
+    }
+
+    fn is_primary(&self) -> bool {
+        self.engine.raft.state == StateRole::Leader
+    }
+
+    /// Whether everything in the log is on this node's disk.
+    fn is_persisted(&self) -> bool {
+        let log = &self.engine.raft.raft_log;
+        log.persisted == log.last_index()
+    }
+
+    fn admit(&self, batch: &Batch) -> Result<(), ConsensusError> {
+        self.may_propose()?;
+        let (view, end) = (View(self.engine.raft.term), self.log().end());
+        let Batch { first, last, entries } = batch;
+        if last.view != view {
+            return Err(ConsensusError::WrongView { last: *last, current: view });
+        }
+        if !batch.follows(end.seqno, view) {
+            let (first, last, end) = (*first, last.seqno, end.seqno);
+            return Err(ConsensusError::NotConsecutive { first, last, end });
+        }
+        if entries.len() > MAX_BATCH_BYTES {
+            return Err(ConsensusError::TooLarge { bytes: entries.len() });
+        }
+        Ok(())
+    }
+
+    /// Tells nodes again to install what they have been told before, if that takes long: the
+    /// message may have been lost.
+    fn retry_installations(&mut self) {
+        let raft = &self.engine.raft;
+        let installing: Vec<_> = match self.is_primary() {
+            true => {
+                raft.prs().iter().filter(|(_, at)| at.state == ProgressState::Snapshot).collect()
+            }
+            false => Vec::new(),
+        };
+        let mut ticks: BTreeMap<_, _> = installing
+            .into_iter()
+            .map(|(number, _)| (*number, 1 + self.install_ticks.get(number).unwrap_or(&0)))
+            .collect();
+        for number in self.install_ticks.keys().filter(|number| !ticks.contains_key(number)) {
+            self.engine.store().forget_offer(*number);
+        }
+        for (number, ticks) in &mut ticks {
+            if *ticks >= self.settings.install_retry_ticks.max(1) {
+                self.engine.report_snapshot(*number, SnapshotStatus::Failure);
+                *ticks = 0;
+            }
+        }
+        self.install_ticks = ticks;
+    }
+}
+
+impl Consensus for Raft {
+    fn role(&self) -> Role {
+        self.role
+    }
+
+    fn committed(&self) -> TxId {
+        self.committed
+    }
+
+    fn may_propose(&self) -> Result<(), ConsensusError> {
+        let raft = &self.engine.raft;
+        if !self.is_primary() {
+            return Err(ConsensusError::NotPrimary);
+        }
+        if raft.lead_transferee.is_some() {
+            return Err(ConsensusError::Transferring);
+        }
+        match raft.uncommitted_size() < self.settings.max_uncommitted_bytes {
+            true => Ok(()),
+            false => Err(ConsensusError::Full),
+        }
+    }
+
+    fn propose(&mut self, batch: Batch) -> Result<(), ConsensusError> {
+        self.admit(&batch)?;
+        let mut proposal = EngineMessage::default();
+        proposal.set_msg_type(MessageType::MsgPropose);
+        proposal.from = self.me.number();
+        proposal.set_entries(vec![translate::batch_entry(batch)].into());
+        // Everything else that it would be refused for has been asked.
+        self.engine.raft.step(proposal).map_err(|_| ConsensusError::Full)?;
+        self.turn();
+        Ok(())
+    }
+
+    fn propose_change(&mut self, batch: Batch, changes: &[Change]) -> Result<(), ConsensusError> {
+        self.admit(&batch)?;
+        let membership = self.membership();
+        // The engine would silently replace the entry by a blank one.
+        if self.engine.raft.has_pending_conf() || membership.is_joint() {
+            return Err(ConsensusError::Changing);
+        }
+        membership.check(changes)?;
+        let context = crate::wire::write_membership_entry(changes, &batch);
+        let proposed = self.engine.propose_conf_change(context, translate::conf_change(changes));
+        proposed.map_err(|_| ConsensusError::Full)?;
+        self.turn();
+        let last = self.log().last_entry();
+        assert!(
+            last.is_some_and(|entry| entry.get_entry_type() == EntryType::EntryConfChangeV2),
+            "a change of membership that may be made is what the log ends with"
+        );
+        Ok(())
+    }
+
+    fn persisted(&mut self, write: WriteNo) -> Result<(), ConsensusError> {
+        if write.0 >= self.next_write {
+            return Err(ConsensusError::NotOrdered(write));
+        }
+        if let Some(write) = self.writes.iter_mut().find(|ordered| ordered.number == write) {
+            write.is_done = true;
+        }
+        self.turn();
+        Ok(())
+    }
+
+    fn installed(&mut self, at: TxId) -> Result<(), ConsensusError> {
+        if self.installing_now != Some(at) {
+            return Err(ConsensusError::NotInstalling);
+        }
+        self.installing_now = None;
+        // Otherwise a later one has been ordered meanwhile, and follows.
+        if self.installing == Some(at) {
+            self.installing = None;
+        }
+        self.turn();
+        Ok(())
+    }
+
+    fn tick(&mut self) {
+        if !self.is_primary() && !self.is_persisted() {
+            let raft = &mut self.engine.raft;
+            let before_standing = raft.randomized_election_timeout().saturating_sub(2);
+            raft.election_elapsed = raft.election_elapsed.min(before_standing);
+        }
+        self.retry_installations();
+        self.engine.tick();
+        self.turn();
+    }
+
+    fn receive(&mut self, from: NodeId, frame: Bytes) -> Result<(), FrameError> {
+        self.step(from, frame)
+    }
+
+    fn unreachable(&mut self, node: NodeId) {
+        if self.addresses.get(&node.number()) == Some(&node) {
+            self.engine.report_unreachable(node.number());
+            self.turn();
+        }
+    }
+
+    fn transfer(&mut self, to: NodeId) -> Result<(), ConsensusError> {
+        if !self.is_primary() {
+            return Err(ConsensusError::NotPrimary);
+        }
+        if to == self.me || !self.membership().voters.contains(&to) {
+            return Err(ConsensusError::NotAnotherVoter(to));
+        }
+        self.engine.transfer_leader(to.number());
+        self.turn();
+        Ok(())
+    }
+
+    fn read(&mut self, read: ReadNo) -> Result<(), ConsensusError> {
+        if self.engine.raft.leader_id == raft::INVALID_ID {
+            return Err(ConsensusError::NoPrimary);
+        }
+        if self.reads.len() >= MAX_READS || self.engine.raft.pending_read_count() >= MAX_READS {
+            return Err(ConsensusError::TooManyReads);
+        }
+        let context = crate::wire::ReadContext { node: self.me.number(), read: read.0 };
+        self.engine.read_index(translate::read_bytes(context));
+        self.turn();
+        Ok(())
+    }
+
+    fn compact(&mut self, to: TxId) {
+        let mut needed = u64::MAX;
+        if self.is_primary() {
+            let others =
+                self.engine.raft.prs().iter().filter(|(number, _)| **number != self.me.number());
+            // Whoever does not answer may be gone for ever.
+            for (_, at) in others.filter(|(_, at)| at.recent_active) {
+                let has = match at.state {
+                    ProgressState::Snapshot => at.pending_snapshot,
+                    _ => at.matched,
+                };
+                // A node that has nothing yet begins with an installation anyway.
+                needed = needed.min(if has == 0 { u64::MAX } else { has + 1 });
+            }
+        }
+        let max_bytes = self.settings.max_kept_bytes;
+        self.engine.mut_store().compact(to, needed, max_bytes);
+    }
+
+    fn next_effect(&mut self) -> Option<Effect> {
+        if let Some((to, frame)) = self.sends.pop_front() {
+            return Some(Effect::Send(to, frame));
+        }
+        if self.installing_now.is_some() {
+            return None;
+        }
+        let effect = self.effects.pop_front()?;
+        if let Effect::Install(at) = effect {
+            self.installing_now = Some(at);
+        }
+        Some(effect)
+    }
+}
+
+/// Whether an entry changes who counts, and how.
+fn changes_of(entry: &raft::eraftpb::Entry) -> Option<(Vec<Change>, Option<Batch>)> {
+    if entry.get_entry_type() == EntryType::EntryNormal {
+        return None;
+    }
+    Some(match translate::content_of(entry) {
+        Content::Membership(changes, batch) => (changes, Some(batch)),
+        _ => (Vec::new(), None),
+    })
+}
