@@ -1,6 +1,9 @@
-//! What a transaction and a block cost, stage by stage, on one thread and without disk or network.
+//! What an ERC-20 transfer costs, stage by stage, without disk or network.
 //!
 //! `cargo run --release -p coco-ethereum --example cost -- [accounts] [transactions per block]`
+//!
+//! First the stages by themselves on one thread, then `Rpc` as clients use it: requests one by one
+//! and in batches of 100, from 64 senders.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,131 +11,237 @@
     reason = "a measurement on the host's side"
 )]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_consensus::crypto::secp256k1::sign_message;
 use alloy_consensus::{SignableTransaction, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
+use alloy_genesis::{Genesis, GenesisAccount};
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
+use coco_ethereum::trial::Trial;
 use coco_ethereum::{Chain, FeePolicy, Opening, SignedTransaction, StateTrie, consortium_genesis};
 use coco_kv::{Store, View};
 
 const CHAIN_ID: u64 = 1337;
-const BLOCKS: usize = 5;
+const SENDERS: usize = 64;
+const TOKEN: Address = Address::repeat_byte(0x70);
+
+/// `transfer(address,uint256)` of a token, without the other functions: balances in a mapping at
+/// slot 0, a revert if there is too little, the event `Transfer`.
+const TOKEN_CODE: &str = "\
+    600435602435335f525f60205260405f20805480831160\
+    5b578290039055815f5260405f2080548201905\
+    55f52337fddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef60205fa3\
+    60015f5260205ff35b5f5ffd";
+
+fn main() {
+    let arguments: Vec<usize> =
+        std::env::args().skip(1).map(|argument| argument.parse().unwrap()).collect();
+    let accounts = arguments.first().copied().unwrap_or(100_000);
+    let per_block = arguments.get(1).copied().unwrap_or(1000);
+    let blocks = (20_000 / per_block).clamp(5, 2_000);
+
+    let mut senders: Vec<_> = (0..SENDERS)
+        .map(|index| Sender { secret: keccak256(index.to_be_bytes()), nonce: 0 })
+        .collect();
+    let genesis = genesis(&senders, accounts);
+    stages(&genesis, &mut senders, accounts, per_block, blocks);
+    senders.iter_mut().for_each(|sender| sender.nonce = 0);
+    clients(&genesis, &mut senders, per_block, blocks);
+}
+
+/// Each stage by itself.
+fn stages(
+    genesis: &Genesis,
+    senders: &mut [Sender],
+    accounts: usize,
+    per_block: usize,
+    blocks: usize,
+) {
+    let (store, started) = (Store::new(View(2)), Instant::now());
+    let mut tx = store.begin();
+    let (chain, _) = Chain::begin(&mut tx, genesis, FeePolicy::Free).unwrap();
+    store.commit(tx, |_, _| ()).unwrap();
+    store.compact(store.head().seqno);
+    println!("genesis of {accounts} accounts: {:?}, {} MB", started.elapsed(), resident_mb());
+    let started = Instant::now();
+    let trie = StateTrie::build(&store.begin()).unwrap();
+    println!("all tries from nothing: {:?}, {} MB", started.elapsed(), resident_mb());
+    drop(trie);
+
+    let before_mb = resident_mb();
+    let mut spent = [Duration::ZERO; 5];
+    let (mut writes, mut bytes) = (0, 0);
+    for _ in 0..blocks {
+        let raw: Vec<Bytes> = transfers(senders, per_block);
+        let started = Instant::now();
+        let signed: Vec<_> =
+            raw.iter().map(|raw| SignedTransaction::from_wire(raw).unwrap()).collect();
+        spent[0] += started.elapsed();
+        for transaction in &signed {
+            let started = Instant::now();
+            let mut tx = store.begin();
+            let executed = chain.execute(&mut tx, transaction, &opening()).unwrap();
+            spent[1] += started.elapsed();
+            assert!(executed.result.is_success());
+            writes += tx.writes().len();
+            bytes += written_bytes(&tx);
+            let started = Instant::now();
+            store.commit(tx, |_, _| ()).unwrap();
+            spent[2] += started.elapsed();
+        }
+        let started = Instant::now();
+        let mut tx = store.begin();
+        chain.seal(&mut tx, store.head()).unwrap().unwrap();
+        spent[3] += started.elapsed();
+        writes += tx.writes().len();
+        bytes += written_bytes(&tx);
+        let started = Instant::now();
+        store.commit(tx, |_, _| ()).unwrap();
+        store.compact(store.head().seqno);
+        spent[4] += started.elapsed();
+    }
+    let transactions = blocks * per_block;
+    let [recover, execute, commit, seal, commit_seal] =
+        spent.map(|spent| spent / u32::try_from(transactions).unwrap());
+    println!(
+        "stages, {per_block} in a block, each: decode and recover {recover:?}, \
+         execute {execute:?}, commit {commit:?}, seal {seal:?}, commit of the seal {commit_seal:?}"
+    );
+    println!(
+        "writes {:.1}, of {} bytes; memory {} bytes",
+        writes as f64 / transactions as f64,
+        bytes / transactions,
+        (resident_mb() - before_mb) * 1_000_000 / i64::try_from(transactions).unwrap()
+    );
+}
+
+/// Requests as a client sends them.
+fn clients(genesis: &Genesis, senders: &mut [Sender], per_block: usize, blocks: usize) {
+    let (trial, rpc) = Trial::begin(genesis, FeePolicy::Free).unwrap();
+    let rpc = Arc::new(rpc);
+    for (name, batch) in [("one by one", 1), ("in batches of 100", 100.min(per_block))] {
+        let (mut spent, mut sealing) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..blocks {
+            let raw = transfers(senders, per_block);
+            let requests: Vec<Vec<u8>> = raw.chunks(batch).map(request).collect();
+            let started = Instant::now();
+            for request in &requests {
+                let reply = block_on(rpc.handle(request)).unwrap();
+                assert!(!reply.windows(7).any(|window| window == b"\"error\""));
+            }
+            spent += started.elapsed();
+            let started = Instant::now();
+            trial.seal(&rpc).unwrap().unwrap();
+            sealing += started.elapsed();
+        }
+        let transactions = u32::try_from(blocks * per_block).unwrap();
+        println!(
+            "requests {name}: {:?} each, sealing {:?}",
+            spent / transactions,
+            sealing / transactions
+        );
+    }
+}
+
+fn request(raw: &[Bytes]) -> Vec<u8> {
+    let one = |(id, raw): (usize, &Bytes)| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"eth_sendRawTransaction","params":["{raw}"]}}"#
+        )
+    };
+    let all: Vec<_> = raw.iter().enumerate().map(one).collect();
+    match all.as_slice() {
+        [one] => one.clone().into_bytes(),
+        all => format!("[{}]", all.join(",")).into_bytes(),
+    }
+}
+
 struct Sender {
     secret: B256,
     nonce: u64,
 }
 
-fn main() {
-    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>().unwrap());
-    let accounts = arguments.next().unwrap_or(100_000);
-    let per_block = arguments.next().unwrap_or(1000);
-
-    let mut senders: Vec<_> = (0..per_block.min(256))
-        .map(|index| Sender { secret: keccak256(index.to_be_bytes()), nonce: 0 })
-        .collect();
-    let rich = senders.iter().map(|sender| address_of(sender.secret));
+/// Accounts with ether, and the token with balances of the senders.
+fn genesis(senders: &[Sender], accounts: usize) -> Genesis {
     let others = (0..accounts).map(|index| Address::from_word(keccak256(index.to_le_bytes())));
-    let balances = rich.chain(others).map(|address| (address, U256::from(1_000_000_000)));
-    let (store, started) = (Store::new(View(2)), Instant::now());
-    let mut tx = store.begin();
-    let (chain, _) =
-        Chain::begin(&mut tx, &consortium_genesis(CHAIN_ID, balances), FeePolicy::Free).unwrap();
-    store.commit(tx, |_, _| ()).unwrap();
-    println!("genesis of {accounts} accounts: {:?}", started.elapsed());
-    let started = Instant::now();
-    let _ = StateTrie::build(&store.begin()).unwrap().root();
-    println!("all tries from nothing:     {:?}", started.elapsed());
+    let balances = others.map(|address| (address, U256::from(1_000_000_000)));
+    let mut genesis = consortium_genesis(CHAIN_ID, balances);
+    let slot = |address: Address| keccak256([address.into_word().0, [0; 32]].concat());
+    let storage = senders
+        .iter()
+        .map(|sender| (slot(address_of(sender.secret)), B256::with_last_byte(1).0))
+        .map(|(slot, mut balance)| {
+            balance[16] = 1;
+            (slot, B256::from(balance))
+        });
+    let token = GenesisAccount {
+        nonce: Some(1),
+        code: Some(hex::decode(TOKEN_CODE).unwrap().into()),
+        storage: Some(storage.collect()),
+        ..GenesisAccount::default()
+    };
+    genesis.alloc.insert(TOKEN, token);
+    genesis
+}
 
-    for (name, kind) in [("transfers", Kind::Transfer), ("counters", Kind::Contract)] {
-        let target = match kind {
-            Kind::Transfer => None,
-            Kind::Contract => Some(deploy(&store, &chain, &mut senders)),
+/// Signed transfers of one token each, from the senders in turn to somebody else each time.
+fn transfers(senders: &mut [Sender], count: usize) -> Vec<Bytes> {
+    let one = |index: usize| {
+        let at = index % senders.len();
+        let sender = senders.get_mut(at).unwrap();
+        sender.nonce += 1;
+        let to = Address::from_word(keccak256((at as u64 * 16 + sender.nonce % 16).to_le_bytes()));
+        let input = [&hex!("a9059cbb")[..], &to.into_word().0, &U256::from(1).to_be_bytes::<32>()];
+        let transaction = TxLegacy {
+            chain_id: Some(CHAIN_ID),
+            nonce: sender.nonce - 1,
+            gas_price: 0,
+            gas_limit: 100_000,
+            to: TxKind::Call(TOKEN),
+            value: U256::ZERO,
+            input: input.concat().into(),
         };
-        let mut spent = [Duration::ZERO; 4];
-        for block in 0..BLOCKS {
-            let raw: Vec<Bytes> = (0..per_block)
-                .map(|index| {
-                    let at = index % senders.len();
-                    let sender = senders.get_mut(at).unwrap();
-                    sender.nonce += 1;
-                    let some = Address::from_word(keccak256((block * index).to_le_bytes()));
-                    let to = target.unwrap_or(some);
-                    sign(sender.secret, sender.nonce - 1, TxKind::Call(to), Bytes::new())
-                })
-                .collect();
-            let started = Instant::now();
-            let signed: Vec<_> =
-                raw.iter().map(|raw| SignedTransaction::from_wire(raw).unwrap()).collect();
-            spent[0] += started.elapsed();
-            for transaction in &signed {
-                let started = Instant::now();
-                let mut tx = store.begin();
-                chain.execute(&mut tx, transaction, &opening()).unwrap();
-                spent[1] += started.elapsed();
-                let started = Instant::now();
-                store.commit(tx, |_, _| ()).unwrap();
-                spent[2] += started.elapsed();
-            }
-            let started = Instant::now();
-            let mut tx = store.begin();
-            chain.seal(&mut tx, store.head()).unwrap().unwrap();
-            store.commit(tx, |_, _| ()).unwrap();
-            spent[3] += started.elapsed();
-        }
-        let transactions = u32::try_from(BLOCKS * per_block).unwrap();
-        let [recover, execute, commit, seal] = spent.map(|spent| spent / transactions);
-        println!(
-            "{name}, {per_block} in a block, each: decode and recover {recover:?}, \
-             execute {execute:?}, commit {commit:?}, seal {seal:?}"
-        );
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Transfer,
-    Contract,
-}
-
-/// A contract in which everybody has a counter, at the slot of the caller's address, and that
-/// logs each step.
-fn deploy(store: &Store, chain: &Chain, senders: &mut [Sender]) -> Address {
-    let code = "3354600101805f52335560205fa000";
-    let init = format!("600f600c600039600f6000f3{code}");
-    let sender = senders.first_mut().unwrap();
-    let created = address_of(sender.secret).create(sender.nonce);
-    let raw = sign(sender.secret, sender.nonce, TxKind::Create, hex::decode(init).unwrap().into());
-    sender.nonce += 1;
-    let mut tx = store.begin();
-    let executed =
-        chain.execute(&mut tx, &SignedTransaction::from_wire(&raw).unwrap(), &opening()).unwrap();
-    assert!(executed.result.is_success());
-    store.commit(tx, |_, _| ()).unwrap();
-    created
+        sign(sender.secret, transaction)
+    };
+    (0..count).map(one).collect()
 }
 
 fn opening() -> Opening {
     Opening { now_ms: 0, randomness: B256::ZERO }
 }
 
-fn sign(secret: B256, nonce: u64, to: TxKind, input: Bytes) -> Bytes {
-    let transaction = TxLegacy {
-        chain_id: Some(CHAIN_ID),
-        nonce,
-        gas_price: 0,
-        gas_limit: 200_000,
-        to,
-        value: U256::ZERO,
-        input,
-    };
+fn sign(secret: B256, transaction: TxLegacy) -> Bytes {
     let signature = sign_message(secret, transaction.signature_hash()).unwrap();
     let envelope: alloy_consensus::TxEnvelope = transaction.into_signed(signature).into();
     envelope.encoded_2718().into()
 }
 
 fn address_of(secret: B256) -> Address {
-    let raw = sign(secret, 0, TxKind::Create, Bytes::new());
+    let raw = sign(secret, TxLegacy { chain_id: Some(CHAIN_ID), ..TxLegacy::default() });
     SignedTransaction::from_wire(&raw).unwrap().sender()
+}
+
+/// Bytes of keys and values that a transaction writes.
+fn written_bytes(tx: &coco_kv::Tx) -> usize {
+    let maps = tx.writes().maps();
+    let all = maps.flat_map(|map| map.iter().map(|(key, value)| (key.len(), value)));
+    all.map(|(key, value)| key + value.map_or(0, |value| value.len())).sum()
+}
+
+fn resident_mb() -> i64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: i64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096 / 1_000_000
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! One chain: its rules, and what a node keeps of it besides the store.
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 use crate::{ChainRules, Codes, RecentTries};
 
 /// A chain as a node runs it. All that decides is in the store; code and tries are caches.
@@ -8,11 +10,33 @@ pub struct Chain {
     rules: ChainRules,
     codes: Codes,
     tries: RecentTries,
+    gate: RwLock<()>,
 }
+
+/// While it lives, nobody else's transaction passes the commit point.
+#[must_use]
+pub struct Hold<'a>(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'a, ()>);
+
+/// While it lives, nobody holds the others up.
+#[must_use]
+pub struct Pass<'a>(#[expect(dead_code, reason = "held")] RwLockReadGuard<'a, ()>);
 
 impl Chain {
     pub(crate) fn with_rules(rules: ChainRules) -> Self {
-        Self { rules, codes: Codes::default(), tries: RecentTries::default() }
+        let (codes, tries, gate) = Default::default();
+        Self { rules, codes, tries, gate }
+    }
+
+    /// Lets nobody else pass the commit point, as sealing a block needs it: whatever commits while
+    /// the block's roots are computed would belong to it. Waiting for commitment under a hold
+    /// never ends.
+    pub fn hold(&self) -> Hold<'_> {
+        Hold(self.gate.write())
+    }
+
+    /// To be taken for passing the commit point, and no longer than that.
+    pub fn pass(&self) -> Pass<'_> {
+        Pass(self.gate.read())
     }
 
     /// The rules.

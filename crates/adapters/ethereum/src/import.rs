@@ -3,13 +3,14 @@
 use alloy_consensus::{Block, EMPTY_OMMER_ROOT_HASH, Header, TxEnvelope, proofs};
 use alloy_primitives::{B256, Bytes, U256};
 use alloy_rlp::Decodable;
-use coco_kv::Tx;
+use coco_kv::{Seqno, Tx};
 use revm::context::BlockEnv;
 use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::primitives::hardfork::SpecId;
 
 use crate::block::{
-    BlockDraft, Head, Included, begin_block, end_block, merged, pay, record_block, requests_hash,
+    BlockDraft, BlockTransaction, Head, Included, begin_block, end_block, merged, pay,
+    record_block, requests_hash,
 };
 use crate::record::{BlockRecord, Change, TransactionRecord};
 use crate::{Chain, Refusal, SignedTransaction, StateError, StateTrie, Surroundings, World};
@@ -118,20 +119,19 @@ impl Chain {
         for (index, envelope) in block.body.transactions.iter().enumerate() {
             let refused = |refusal| ImportError::Refused { number, index, refusal };
             let (hash, mut record, changed) =
-                execute(&surroundings, &mut world, envelope).map_err(refused)?;
+                self.execute_again(&surroundings, &mut world, envelope).map_err(refused)?;
             if !surroundings.spec().is_enabled_in(SpecId::BYZANTIUM) {
                 trie.update(&mut world, &changed)?;
                 record.outcome = Bytes::copy_from_slice(trie.root().as_slice());
             }
             changes.extend(changed);
-            included.transactions.push((hash, record));
+            let executed_at = Seqno::default();
+            included.transactions.push(BlockTransaction { hash, record, executed_at });
         }
         changes.extend(self.rewards(&mut world, header, &block.body.ommers)?);
-        let logs: Vec<_> =
-            included.transactions.iter().flat_map(|(_, record)| record.logs.clone()).collect();
         let deposits = config.deposit_contract_address;
         let (changed, requests) =
-            end_block(&surroundings, &mut world, deposits, &logs, &withdrawals)?;
+            end_block(&surroundings, &mut world, deposits, included.logs(), &withdrawals)?;
         changes.extend(changed);
         included.changes = merged(changes);
         trie.update(&mut world, &included.changes)?;
@@ -154,16 +154,13 @@ impl Chain {
         check(&computed, header)?;
 
         let hash = header.hash_slow();
-        for (transaction, record) in &included.transactions {
-            crate::block::keep_transaction(tx, *transaction, record);
-        }
         let record = BlockRecord {
             header: header.clone(),
             ommers: block.body.ommers.clone(),
             withdrawals,
-            transactions: included.transactions.iter().map(|(hash, _)| *hash).collect(),
+            transactions: included.hashes(),
         };
-        record_block(tx, &record, hash, &included)?;
+        record_block(tx, &record, hash, included);
         self.tries().remember(number, hash, trie);
         Ok(hash)
     }
@@ -216,29 +213,30 @@ impl Chain {
         changes.extend(pay(world, header.beneficiary, whole)?);
         Ok(changes)
     }
-}
 
-fn execute(
-    surroundings: &Surroundings,
-    world: &mut World<'_>,
-    envelope: &TxEnvelope,
-) -> Result<(B256, TransactionRecord, Vec<Change>), Refusal> {
-    let spec = surroundings.spec();
-    let signed = if spec.is_enabled_in(SpecId::HOMESTEAD) {
-        SignedTransaction::new(envelope.clone())
-    } else {
-        SignedTransaction::new_frontier(envelope.clone())
-    };
-    let signed = signed.map_err(|error| Refusal::Failed(error.to_string()))?;
-    let evm = signed.to_evm();
-    let base_fee = surroundings.block.basefee;
-    let executed = surroundings
-        .execute(world, evm.clone())
-        .map_err(|error| Refusal::of(error, &evm, base_fee))?;
-    let changes = world.apply(executed.state, spec)?;
-    let result = executed.result;
-    let record = TransactionRecord::of(&signed, &result);
-    Ok((signed.hash(), record, changes))
+    fn execute_again(
+        &self,
+        surroundings: &Surroundings,
+        world: &mut World<'_>,
+        envelope: &TxEnvelope,
+    ) -> Result<(B256, TransactionRecord, Vec<Change>), Refusal> {
+        let spec = surroundings.spec();
+        let signed = if spec.is_enabled_in(SpecId::HOMESTEAD) {
+            SignedTransaction::new(envelope.clone())
+        } else {
+            SignedTransaction::new_frontier(envelope.clone())
+        };
+        let signed = signed.map_err(|error| Refusal::Failed(error.to_string()))?;
+        let evm = self.priced(signed.to_evm());
+        let base_fee = surroundings.block.basefee;
+        let executed = surroundings
+            .execute(world, evm.clone())
+            .map_err(|error| Refusal::of(error, &evm, base_fee))?;
+        let changes = world.apply(executed.state, spec)?;
+        let result = executed.result;
+        let record = TransactionRecord::of(&signed, &result);
+        Ok((signed.hash(), record, changes))
+    }
 }
 
 fn ommers_hash(ommers: &[Header]) -> B256 {

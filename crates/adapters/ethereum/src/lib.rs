@@ -61,16 +61,16 @@ mod world;
 
 pub(crate) use block::log_key;
 pub use block::{
-    Executed, Head, IncludedTransaction, Opening, Sealed, block, block_hash, block_number,
+    Executed, Head, IncludedTransaction, Opening, Sealed, block, block_hash, block_number, changes,
     ledger_position, transaction,
 };
-pub use chain::Chain;
+pub use chain::{Chain, Hold, Pass};
 pub use error::StateError;
 pub use evm::{EvmContext, ExecutionError, Surroundings};
 pub use genesis::{GenesisError, consortium_genesis};
 pub use import::{ImportError, ImportedBlock, blocks_of};
-pub use node::Node;
-pub use pool::Pool;
+pub use node::{CommitRefusal, Node};
+pub use pool::{Fate, Pool};
 pub use record::{Account, BlockRecord, Change, OpenBlock, Position, TransactionRecord};
 pub use refusal::{Invalid, Refusal};
 pub use roots::{RecentTries, StateTrie};

@@ -8,9 +8,8 @@
 //!   ethereum.storage_was   address ‖ slot ‖ block       value before that block; empty: zero
 //!   ethereum.storage_only  address                      "": has storage, but neither nonce nor code
 //!   ethereum.open          ""                           the block being filled
-//!   ethereum.executed      tx hash                      what a transaction of the open block touched
-//!   ethereum.transactions  tx hash                      envelope, sender, receipt
-//!   ethereum.positions     tx hash                      block, index, gas and logs before it
+//!   ethereum.executed      tx hash                      what a transaction of the open block did
+//!   ethereum.transactions  tx hash                      envelope, sender, receipt, place in its block
 //!   ethereum.blocks        block                        header, ommers, withdrawals, tx hashes
 //!   ethereum.hashes        block                        block hash
 //!   ethereum.numbers       block hash                   block
@@ -42,7 +41,6 @@ maps! {
     OPEN = "ethereum.open",
     EXECUTED = "ethereum.executed",
     TRANSACTIONS = "ethereum.transactions",
-    POSITIONS = "ethereum.positions",
     BLOCKS = "ethereum.blocks",
     HASHES = "ethereum.hashes",
     NUMBERS = "ethereum.numbers",

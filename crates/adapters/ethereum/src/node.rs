@@ -5,19 +5,18 @@ use std::pin::Pin;
 
 use alloy_primitives::B256;
 use coco_crypto::Digest;
-use coco_kv::{Conflict, Seqno, Tx, TxId};
+use coco_kv::{Seqno, Tx, TxId};
 
 /// What the JSON-RPC layer needs of the node: the store, the clock, randomness.
 pub trait Node: Send + Sync + 'static {
-    /// A transaction on the head, to execute on.
+    /// A transaction on the head.
     fn begin(&self) -> Tx;
 
-    /// A transaction on the state that readers see: that of the last committed batch, or of the
-    /// head where replies do not wait for commit.
-    fn read(&self) -> Tx;
-
     /// The commit point. `claims` is bound to the transaction's leaf of the Merkle tree.
-    fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, Conflict>;
+    fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, CommitRefusal>;
+
+    /// The last position that will never be taken back: clients are shown the blocks up to here.
+    fn committed(&self) -> Seqno;
 
     /// The ledger's receipt for a position, as JSON; `None` while it is not signed and committed,
     /// or is being fetched.
@@ -31,4 +30,24 @@ pub trait Node: Send + Sync + 'static {
 
     /// Ends after that many milliseconds.
     fn sleep(&self, milliseconds: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}
+
+/// Why a transaction has not passed the commit point.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitRefusal {
+    /// Another one was faster: execute it again.
+    #[error("what it has read has changed since")]
+    Conflict,
+    /// Too many transactions are not committed yet: later.
+    #[error("too many transactions wait to be committed")]
+    Busy,
+    /// It writes more than one transaction may.
+    #[error("it writes {bytes} bytes, more than the ledger takes in one transaction")]
+    TooLarge {
+        /// What it writes.
+        bytes: u64,
+    },
+    /// This node executes nothing: it stops, or is not the primary.
+    #[error("this node takes no transactions")]
+    Unavailable,
 }

@@ -1,46 +1,52 @@
 //! Transactions that wait for earlier ones of their sender.
 //!
-//! A transaction whose turn it is never waits: it is executed when it arrives, so the order is
+//! A transaction whose turn it is never waits here: it is executed when it arrives, so the order is
 //! that of arrival. What waits is in memory only: after a restart its sender sends it again, as
-//! with every Ethereum node. Nothing waits for ever: what is not reached within
-//! [`Pool::EXPIRY_MS`] is dropped.
+//! with every Ethereum node. Nothing waits for ever, and nothing disappears without a trace: what
+//! is dropped leaves its [`Fate`] behind for a while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use alloy_consensus::Transaction;
+use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256};
 use parking_lot::Mutex;
 
 use crate::{Refusal, SignedTransaction};
 
-/// The transactions that wait.
+/// The transactions that wait, and what became of those that did lately.
 #[derive(Debug, Default)]
 pub struct Pool {
     waiting: Mutex<Waiting>,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    by_sender: BTreeMap<Address, BTreeMap<u64, Entry>>,
-    count: usize,
-}
-
-#[derive(Debug)]
-struct Entry {
-    transaction: SignedTransaction,
-    since_ms: u64,
+/// Why a transaction waits no longer and was not executed either.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It had its turn and was refused, for this reason.
+    Refused(String),
+    /// Its turn did not come in time.
+    Expired,
+    /// Another transaction of its sender took its nonce.
+    Replaced(B256),
 }
 
 impl Pool {
     /// How far ahead of its sender's next nonce a transaction may be, and so how many of one
     /// sender wait at most.
     pub const WINDOW: u64 = 64;
-    /// How many wait at most, of all senders. At 128 KiB each they take 512 MiB.
-    pub const LIMIT: usize = 4096;
+    /// How many wait at most, of all senders.
+    pub const LIMIT: usize = 16_384;
+    /// How many bytes of envelopes wait at most.
+    pub const LIMIT_BYTES: usize = 64 * 1024 * 1024;
     /// How long one waits at most.
     pub const EXPIRY_MS: u64 = 10 * 60 * 1000;
     /// By how many percent a replacement must pay more, where anybody pays.
     pub const PRICE_BUMP: u128 = 10;
+    /// How many fates are remembered.
+    pub const FATES: usize = 16_384;
+    /// How often it is looked whether something waits too long.
+    const SWEEP_MS: u64 = 10 * 1000;
 
     /// Keeps a transaction whose sender's next nonce is `next`. One that has the nonce of another
     /// replaces it, if it pays enough more or nobody pays.
@@ -56,54 +62,85 @@ impl Pool {
             return Err(Refusal::GapTooWide { sender, nonce, next });
         }
         let mut waiting = self.waiting.lock();
-        waiting.expire(now_ms);
-        let room = waiting.count < Self::LIMIT;
-        let of_sender = waiting.by_sender.entry(sender).or_default();
-        let entry = Entry { transaction, since_ms: now_ms };
-        match of_sender.get_mut(&nonce) {
-            Some(old) if old.transaction.hash() == entry.transaction.hash() => {
-                Err(Refusal::AlreadyKnown)
+        if now_ms.saturating_sub(waiting.swept_ms) >= Self::SWEEP_MS {
+            waiting.sweep(now_ms);
+        }
+        let hash = transaction.hash();
+        let old = waiting.at(sender, nonce);
+        if let Some(old) = old {
+            if old.hash() == hash {
+                return Err(Refusal::AlreadyKnown);
             }
-            Some(old) if priced && !pays_more(&entry.transaction, &old.transaction) => {
-                Err(Refusal::Underpriced)
+            if priced && !pays_more(&transaction, old) {
+                return Err(Refusal::Underpriced);
             }
-            Some(old) => {
-                *old = entry;
-                Ok(())
-            }
-            None if !room => {
-                waiting.tidy(sender);
-                Err(Refusal::PoolFull)
-            }
-            None => {
-                of_sender.insert(nonce, entry);
-                waiting.count += 1;
-                Ok(())
-            }
+            waiting.forget(sender, nonce, Fate::Replaced(hash));
+        } else if waiting.is_full(&transaction) {
+            return Err(Refusal::PoolFull);
+        }
+        waiting.insert(transaction, now_ms);
+        Ok(())
+    }
+
+    /// Puts back what was taken too early. If it is to have another turn without anybody asking
+    /// for it, its sender is among [`ready`](Self::ready) from now on.
+    pub fn put_back(&self, (transaction, since_ms): (SignedTransaction, u64), ready: bool) {
+        let mut waiting = self.waiting.lock();
+        let (sender, nonce, hash) =
+            (transaction.sender(), transaction.envelope().nonce(), transaction.hash());
+        match waiting.at(sender, nonce).map(SignedTransaction::hash) {
+            Some(other) => waiting.remember(hash, Fate::Replaced(other)),
+            // It had its place before, so that no limit is asked.
+            None => waiting.insert(transaction, since_ms),
+        }
+        if ready {
+            waiting.ready.insert(sender);
         }
     }
 
-    /// Takes the sender's transaction with this nonce out, and drops those before it.
-    pub fn take(&self, sender: Address, nonce: u64) -> Option<SignedTransaction> {
+    /// A sender one of whose transactions was put back; each is told once.
+    pub fn ready(&self) -> Option<Address> {
+        self.waiting.lock().ready.pop_first()
+    }
+
+    /// Takes the sender's transaction with this nonce out, with the time since when it waits, and
+    /// drops those before it, whose nonces are used.
+    pub fn take(&self, sender: Address, nonce: u64) -> Option<(SignedTransaction, u64)> {
         let mut waiting = self.waiting.lock();
-        let of_sender = waiting.by_sender.get_mut(&sender)?;
-        let later = of_sender.split_off(&nonce);
-        let mut removed = std::mem::replace(of_sender, later).len();
-        let taken = of_sender.remove(&nonce);
-        removed += usize::from(taken.is_some());
-        waiting.count = waiting.count.saturating_sub(removed);
-        waiting.tidy(sender);
-        taken.map(|entry| entry.transaction)
+        while let Some(first) = waiting.first_nonce(sender).filter(|first| *first < nonce) {
+            let reason = format!("nonce too low: next nonce {nonce}, tx nonce {first}");
+            waiting.forget(sender, first, Fate::Refused(reason));
+        }
+        let entry = waiting.remove(sender, nonce)?;
+        Some((entry.transaction, entry.since_ms))
+    }
+
+    /// Remembers why a transaction that was taken out is not executed.
+    pub fn refused(&self, hash: B256, refusal: &Refusal) {
+        self.waiting.lock().remember(hash, Fate::Refused(refusal.to_string()));
+    }
+
+    /// What became of a transaction that waited lately and was not executed then. It may have been
+    /// sent again since.
+    pub fn fate(&self, hash: &B256) -> Option<Fate> {
+        self.waiting.lock().fates.get(hash).cloned()
     }
 
     /// Drops what has waited too long.
     pub fn expire(&self, now_ms: u64) {
-        self.waiting.lock().expire(now_ms);
+        self.waiting.lock().sweep(now_ms);
+    }
+
+    /// Whether a sender has transactions that wait.
+    pub fn has_sender(&self, sender: Address) -> bool {
+        self.waiting.lock().by_sender.contains_key(&sender)
     }
 
     /// A transaction that waits.
-    pub fn find(&self, hash: B256) -> Option<SignedTransaction> {
-        self.all().into_iter().find(|transaction| transaction.hash() == hash)
+    pub fn find(&self, hash: &B256) -> Option<SignedTransaction> {
+        let waiting = self.waiting.lock();
+        let (sender, nonce) = waiting.by_hash.get(hash)?;
+        waiting.at(*sender, *nonce).cloned()
     }
 
     /// All that wait, by sender and nonce.
@@ -113,9 +150,16 @@ impl Pool {
         entries.map(|entry| entry.transaction.clone()).collect()
     }
 
+    /// Those of one sender that wait, by nonce.
+    pub fn of(&self, sender: Address) -> Vec<SignedTransaction> {
+        let waiting = self.waiting.lock();
+        let entries = waiting.by_sender.get(&sender).into_iter().flat_map(BTreeMap::values);
+        entries.map(|entry| entry.transaction.clone()).collect()
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.waiting.lock().count
+        self.waiting.lock().by_hash.len()
     }
 
     /// Whether none waits.
@@ -124,19 +168,88 @@ impl Pool {
     }
 }
 
+#[derive(Debug)]
+struct Entry {
+    transaction: SignedTransaction,
+    since_ms: u64,
+    size_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    by_sender: BTreeMap<Address, BTreeMap<u64, Entry>>,
+    by_hash: HashMap<B256, (Address, u64)>,
+    bytes: usize,
+    ready: BTreeSet<Address>,
+    swept_ms: u64,
+    fates: HashMap<B256, Fate>,
+    // In the order in which they were remembered.
+    fated: VecDeque<B256>,
+}
+
 impl Waiting {
-    fn expire(&mut self, now_ms: u64) {
-        let fresh = |entry: &Entry| now_ms.saturating_sub(entry.since_ms) < Pool::EXPIRY_MS;
-        self.by_sender.retain(|_, of_sender| {
-            of_sender.retain(|_, entry| fresh(entry));
-            !of_sender.is_empty()
-        });
-        self.count = self.by_sender.values().map(BTreeMap::len).sum();
+    fn at(&self, sender: Address, nonce: u64) -> Option<&SignedTransaction> {
+        Some(&self.by_sender.get(&sender)?.get(&nonce)?.transaction)
     }
 
-    fn tidy(&mut self, sender: Address) {
-        if self.by_sender.get(&sender).is_some_and(BTreeMap::is_empty) {
+    fn first_nonce(&self, sender: Address) -> Option<u64> {
+        self.by_sender.get(&sender)?.keys().next().copied()
+    }
+
+    fn is_full(&self, another: &SignedTransaction) -> bool {
+        let bytes = self.bytes.saturating_add(another.envelope().encode_2718_len());
+        self.by_hash.len() >= Pool::LIMIT || bytes > Pool::LIMIT_BYTES
+    }
+
+    fn insert(&mut self, transaction: SignedTransaction, since_ms: u64) {
+        let size_bytes = transaction.envelope().encode_2718_len();
+        self.bytes = self.bytes.saturating_add(size_bytes);
+        let (sender, nonce) = (transaction.sender(), transaction.envelope().nonce());
+        self.by_hash.insert(transaction.hash(), (sender, nonce));
+        let of_sender = self.by_sender.entry(sender).or_default();
+        of_sender.insert(nonce, Entry { transaction, since_ms, size_bytes });
+    }
+
+    fn remove(&mut self, sender: Address, nonce: u64) -> Option<Entry> {
+        let of_sender = self.by_sender.get_mut(&sender)?;
+        let entry = of_sender.remove(&nonce)?;
+        if of_sender.is_empty() {
             self.by_sender.remove(&sender);
+        }
+        self.by_hash.remove(&entry.transaction.hash());
+        self.bytes = self.bytes.saturating_sub(entry.size_bytes);
+        Some(entry)
+    }
+
+    fn forget(&mut self, sender: Address, nonce: u64, fate: Fate) {
+        if let Some(entry) = self.remove(sender, nonce) {
+            self.remember(entry.transaction.hash(), fate);
+        }
+    }
+
+    fn remember(&mut self, hash: B256, fate: Fate) {
+        if self.fates.insert(hash, fate).is_none() {
+            self.fated.push_back(hash);
+        }
+        while self.fated.len() > Pool::FATES {
+            if let Some(oldest) = self.fated.pop_front() {
+                self.fates.remove(&oldest);
+            }
+        }
+    }
+
+    fn sweep(&mut self, now_ms: u64) {
+        self.swept_ms = now_ms;
+        let late = |entry: &Entry| now_ms.saturating_sub(entry.since_ms) >= Pool::EXPIRY_MS;
+        let expired: Vec<_> = self
+            .by_sender
+            .iter()
+            .flat_map(|(sender, of_sender)| of_sender.iter().map(move |at| (*sender, at)))
+            .filter(|(_, (_, entry))| late(entry))
+            .map(|(sender, (nonce, _))| (sender, *nonce))
+            .collect();
+        for (sender, nonce) in expired {
+            self.forget(sender, nonce, Fate::Expired);
         }
     }
 }
@@ -152,4 +265,173 @@ fn pays_more(new: &SignedTransaction, old: &SignedTransaction) -> bool {
         let enough = old.saturating_add(old.saturating_mul(Pool::PRICE_BUMP) / 100);
         new > old && new >= enough
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use alloy_consensus::crypto::secp256k1::sign_message;
+    use alloy_consensus::{SignableTransaction, TxLegacy};
+    use alloy_primitives::keccak256;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SENDERS: usize = 3;
+    const NONCES: usize = 6;
+    const PRICES: usize = 4;
+
+    /// Signed once: by sender, nonce and price.
+    static TRANSACTIONS: LazyLock<Vec<SignedTransaction>> = LazyLock::new(|| {
+        let signed = |index: usize| {
+            let transaction = TxLegacy {
+                nonce: ((index / PRICES) % NONCES) as u64,
+                gas_price: 100 + 6 * (index % PRICES) as u128,
+                ..TxLegacy::default()
+            };
+            let secret = keccak256([(index / PRICES / NONCES) as u8]);
+            let signature = sign_message(secret, transaction.signature_hash()).unwrap();
+            SignedTransaction::new(transaction.into_signed(signature).into()).unwrap()
+        };
+        (0..SENDERS * NONCES * PRICES).map(signed).collect()
+    });
+
+    fn transaction(sender: usize, nonce: usize, price: usize) -> &'static SignedTransaction {
+        &TRANSACTIONS[(sender * NONCES + nonce) * PRICES + price]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add { sender: usize, nonce: usize, price: usize, priced: bool },
+        Take { sender: usize, nonce: usize, put_back: bool },
+        Pass { seconds: u64 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            5 => (0..SENDERS, 0..NONCES, 0..PRICES, any::<bool>()).prop_map(
+                |(sender, nonce, price, priced)| Step::Add { sender, nonce, price, priced }
+            ),
+            3 => (0..SENDERS, 0..NONCES, any::<bool>())
+                .prop_map(|(sender, nonce, put_back)| Step::Take { sender, nonce, put_back }),
+            1 => (0u64..400).prop_map(|seconds| Step::Pass { seconds }),
+        ]
+    }
+
+    proptest! {
+        /// The model: what waits as a list of (sender, nonce, price, since), and the last fate of
+        /// everything that went another way than into execution.
+        #[test]
+        fn a_pool_behaves_like_a_list(steps in prop::collection::vec(step(), 0..120)) {
+            let pool = Pool::default();
+            let mut model: Vec<(usize, usize, usize, u64)> = Vec::new();
+            let mut fates: HashMap<B256, Fate> = HashMap::new();
+            let mut now_ms = 0;
+            for step in steps {
+                match step {
+                    Step::Add { sender, nonce, price, priced } => {
+                        let added = pool.add(transaction(sender, nonce, price).clone(), 0, now_ms, priced);
+                        let at = model.iter().position(|(s, n, ..)| (*s, *n) == (sender, nonce));
+                        let hash = transaction(sender, nonce, price).hash();
+                        match at.and_then(|at| Some((at, model.get(at)?.2))) {
+                            Some((_, old)) if old == price => {
+                                prop_assert_eq!(added, Err(Refusal::AlreadyKnown));
+                            }
+                            // Steps of 6 %: two of them are the bump of 10 %.
+                            Some((_, old)) if priced && price < old + 2 => {
+                                prop_assert_eq!(added, Err(Refusal::Underpriced));
+                            }
+                            Some((at, old)) => {
+                                prop_assert_eq!(added, Ok(()));
+                                let replaced = transaction(sender, nonce, old).hash();
+                                fates.insert(replaced, Fate::Replaced(hash));
+                                model[at] = (sender, nonce, price, now_ms);
+                            }
+                            None => {
+                                prop_assert_eq!(added, Ok(()));
+                                model.push((sender, nonce, price, now_ms));
+                            }
+                        }
+                    }
+                    Step::Take { sender, nonce, put_back } => {
+                        let address = transaction(sender, 0, 0).sender();
+                        let taken = pool.take(address, nonce as u64);
+                        let at = model.iter().position(|(s, n, ..)| (*s, *n) == (sender, nonce));
+                        let expected = at.map(|at| model.remove(at));
+                        prop_assert_eq!(
+                            taken.as_ref().map(|(taken, since)| (taken.hash(), *since)),
+                            expected.map(|(s, n, p, since)| (transaction(s, n, p).hash(), since))
+                        );
+                        model.retain(|(s, n, p, _)| {
+                            let late = *s == sender && *n < nonce;
+                            if late {
+                                let reason = format!("nonce too low: next nonce {nonce}, tx nonce {n}");
+                                fates.insert(transaction(*s, *n, *p).hash(), Fate::Refused(reason));
+                            }
+                            !late
+                        });
+                        if let (true, Some(taken), Some(expected)) = (put_back, taken, expected) {
+                            pool.put_back(taken, true);
+                            prop_assert_eq!(pool.ready(), Some(address));
+                            model.push(expected);
+                        }
+                    }
+                    Step::Pass { seconds } => {
+                        now_ms += seconds * 1000;
+                        pool.expire(now_ms);
+                        model.retain(|(s, n, p, since)| {
+                            let late = now_ms - since >= Pool::EXPIRY_MS;
+                            if late {
+                                fates.insert(transaction(*s, *n, *p).hash(), Fate::Expired);
+                            }
+                            !late
+                        });
+                    }
+                }
+                model.sort_by_key(|(s, n, ..)| (transaction(*s, 0, 0).sender(), *n));
+                let all: Vec<_> = pool.all().iter().map(SignedTransaction::hash).collect();
+                let expected: Vec<_> =
+                    model.iter().map(|(s, n, p, _)| transaction(*s, *n, *p).hash()).collect();
+                prop_assert_eq!(&all, &expected);
+                prop_assert_eq!(pool.len(), expected.len());
+                for hash in &all {
+                    prop_assert_eq!(pool.find(hash).map(|found| found.hash()), Some(*hash));
+                }
+                for (hash, fate) in &fates {
+                    prop_assert_eq!(&pool.fate(hash), &Some(fate.clone()));
+                }
+                prop_assert_eq!(pool.ready(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_has_bounds() {
+        let pool = Pool::default();
+        let far = TxLegacy { nonce: Pool::WINDOW + 1, ..TxLegacy::default() };
+        let signature = sign_message(keccak256("far"), far.signature_hash()).unwrap();
+        let far = SignedTransaction::new(far.into_signed(signature).into()).unwrap();
+        let refused = pool.add(far.clone(), 0, 0, false);
+        assert!(matches!(refused, Err(Refusal::GapTooWide { next: 0, .. })));
+        assert_eq!(pool.add(far, 1, 0, false), Ok(()));
+        // Long ones fill it by their bytes before they do by their number.
+        let mut added = 0;
+        loop {
+            let nonce = added % Pool::WINDOW;
+            let input = vec![1; 120 * 1024].into();
+            let long = TxLegacy { nonce, input, ..TxLegacy::default() };
+            let secret = keccak256((added / Pool::WINDOW).to_be_bytes());
+            let signature = sign_message(secret, long.signature_hash()).unwrap();
+            let long = SignedTransaction::new(long.into_signed(signature).into()).unwrap();
+            match pool.add(long, 0, 0, false) {
+                Ok(()) => added += 1,
+                Err(refusal) => {
+                    assert_eq!(refusal, Refusal::PoolFull);
+                    break;
+                }
+            }
+        }
+        assert_eq!(added as usize, Pool::LIMIT_BYTES / (120 * 1024 + 80));
+    }
 }

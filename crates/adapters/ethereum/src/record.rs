@@ -1,6 +1,6 @@
 //! What is kept in the maps, as RLP lists. An account is `[nonce, balance, code hash or ""]`.
 
-use alloy_consensus::{Header, TxEnvelope};
+use alloy_consensus::{Header, TxEnvelope, TxType};
 use alloy_eips::eip2718::Decodable2718;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, Log, U256};
@@ -8,6 +8,7 @@ use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
 use coco_kv::{MapName, Tx, Value};
 use revm::context::result::ExecutionResult;
 
+use crate::maps::TRANSACTIONS;
 use crate::{SignedTransaction, StateError};
 
 /// An account without its storage.
@@ -100,10 +101,18 @@ pub struct TransactionRecord {
 }
 
 impl TransactionRecord {
+    /// The kind of the envelope.
+    pub(crate) fn kind(&self) -> Result<TxType, StateError> {
+        match self.envelope.first() {
+            Some(byte) if *byte > 0x7f => Ok(TxType::Legacy),
+            Some(byte) => TxType::try_from(*byte).map_err(|_| bad_transaction()),
+            None => Err(bad_transaction()),
+        }
+    }
+
     /// The envelope, parsed.
     pub fn transaction(&self) -> Result<TxEnvelope, StateError> {
-        TxEnvelope::decode_2718_exact(&self.envelope)
-            .map_err(|_| StateError::BadRecord { map: "ethereum.transactions" })
+        TxEnvelope::decode_2718_exact(&self.envelope).map_err(|_| bad_transaction())
     }
 
     /// What an execution under the rules from Byzantium on leaves.
@@ -119,6 +128,28 @@ impl TransactionRecord {
     }
 }
 
+/// A transaction of the open block.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub(crate) struct ExecutedRecord {
+    /// The transaction and what came of it.
+    pub record: TransactionRecord,
+    /// What it changed, and if it opened the block what that changed.
+    pub changes: Vec<Change>,
+}
+
+/// A transaction of a sealed block.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub(crate) struct IncludedRecord {
+    /// The transaction and what came of it.
+    pub record: TransactionRecord,
+    /// Where it is.
+    pub position: Position,
+}
+
+fn bad_transaction() -> StateError {
+    StateError::BadRecord { map: TRANSACTIONS.as_str() }
+}
+
 /// Where a transaction is in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
 pub struct Position {
@@ -130,6 +161,9 @@ pub struct Position {
     pub cumulative_gas_used: u64,
     /// Logs in the block before this transaction's.
     pub first_log: u64,
+    /// The position on the ledger at which it was executed; 0 if it is on the ledger where this
+    /// record is.
+    pub executed_at: u64,
 }
 
 /// A sealed block.
@@ -190,7 +224,8 @@ mod tests {
             let _ = decode::<Account>(&ACCOUNTS, &bytes);
             let _ = decode::<OpenBlock>(&ACCOUNTS, &bytes);
             let _ = decode::<Vec<Change>>(&ACCOUNTS, &bytes);
-            let _ = decode::<TransactionRecord>(&ACCOUNTS, &bytes);
+            let _ = decode::<ExecutedRecord>(&ACCOUNTS, &bytes);
+            let _ = decode::<IncludedRecord>(&ACCOUNTS, &bytes);
             let _ = decode::<BlockRecord>(&ACCOUNTS, &bytes);
             let _ = SignedTransaction::from_wire(&bytes);
         }
@@ -210,10 +245,21 @@ mod tests {
             let envelope = envelope.into();
             let record =
                 TransactionRecord { envelope, sender, outcome, gas_used, logs: vec![log] };
-            prop_assert_eq!(decode(&ACCOUNTS, &encode(&record)), Ok(record));
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&record)), Ok(record.clone()));
             let slots = slots.into_iter().map(U256::from).collect();
             let changes = vec![Change { address: sender, slots }];
-            prop_assert_eq!(decode(&ACCOUNTS, &encode(&changes)), Ok(changes));
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&changes)), Ok(changes.clone()));
+            let position = Position {
+                block: gas_used,
+                index: 1,
+                cumulative_gas_used: gas_used,
+                first_log: 2,
+                executed_at: gas_used,
+            };
+            let included = IncludedRecord { record: record.clone(), position };
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&included)), Ok(included));
+            let executed = ExecutedRecord { record, changes };
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&executed)), Ok(executed));
         }
     }
 

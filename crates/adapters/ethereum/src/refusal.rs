@@ -45,6 +45,18 @@ pub enum Refusal {
     /// Others changed what it reads, again and again, before it could be committed.
     #[error("transaction could not be committed among conflicting ones, send it again")]
     Contended,
+    /// More transactions wait for the disk than this node keeps.
+    #[error("txpool is full: too many transactions wait to be committed, send it again")]
+    Busy,
+    /// It changes more than one transaction may.
+    #[error("the transaction writes {bytes} bytes, more than the ledger takes in one transaction")]
+    TooLarge {
+        /// What it writes.
+        bytes: u64,
+    },
+    /// This node stops, or is not the primary.
+    #[error("this node takes no transactions now")]
+    Unavailable,
     /// The EVM's own rules.
     #[error("{0}")]
     Invalid(Box<Invalid>),
@@ -85,6 +97,11 @@ impl Refusal {
             EVMError::Database(error) => Self::State(error),
             other => Self::Failed(other.to_string()),
         }
+    }
+
+    /// Whether the same transaction may well be executed a moment later.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Busy | Self::Contended | Self::Unavailable | Self::State(_))
     }
 
     /// The nonce the sender should have used, if the one used is too high.

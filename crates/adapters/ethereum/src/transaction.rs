@@ -43,9 +43,14 @@ impl SignedTransaction {
     /// geth's limit on what its pool takes.
     pub const MAX_BYTES: usize = 128 * 1024;
 
-    /// Parses and checks an envelope as it is sent over JSON-RPC. Transactions with blobs are
-    /// refused: the chain has no place for blobs.
+    /// Parses and checks an envelope as it is sent over JSON-RPC.
     pub fn from_wire(bytes: &[u8]) -> Result<Self, TransactionSyntax> {
+        Self::new(Self::parse(bytes)?)
+    }
+
+    /// Parses an envelope as it is sent over JSON-RPC; its signature is not looked at. Transactions
+    /// with blobs are refused: the chain has no place for blobs.
+    pub fn parse(bytes: &[u8]) -> Result<TxEnvelope, TransactionSyntax> {
         if bytes.len() > Self::MAX_BYTES {
             let size = bytes.len();
             return Err(TransactionSyntax::Oversized { size, limit: Self::MAX_BYTES });
@@ -58,12 +63,11 @@ impl SignedTransaction {
             Some(_) => {}
         }
         let is_legacy = bytes.first().is_some_and(|byte| *byte > 0x7f);
-        let envelope = TxEnvelope::decode_2718_exact(bytes).map_err(|error| match error {
+        TxEnvelope::decode_2718_exact(bytes).map_err(|error| match error {
             Eip2718Error::RlpError(error) => TransactionSyntax::Rlp(error),
             _ if is_legacy => TransactionSyntax::Rlp(alloy_rlp::Error::UnexpectedString),
             _ => TransactionSyntax::UnsupportedType,
-        })?;
-        Self::new(envelope)
+        })
     }
 
     /// Checks the signature of an envelope; a high `s` is refused (EIP-2).
@@ -77,6 +81,11 @@ impl SignedTransaction {
         let sender = envelope.recover_signer_unchecked();
         let sender = sender.map_err(|_| TransactionSyntax::InvalidSender)?;
         Ok(Self { envelope, sender })
+    }
+
+    /// An envelope whose sender is known, for it was executed.
+    pub(crate) fn recovered(envelope: TxEnvelope, sender: Address) -> Self {
+        Self { envelope, sender }
     }
 
     /// The envelope.

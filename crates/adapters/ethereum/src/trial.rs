@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use alloy_primitives::{B256, keccak256};
 use coco_crypto::Digest;
-use coco_kv::{Conflict, Seqno, Store, Tx, TxId, View};
+use coco_kv::{Seqno, Store, Tx, TxId, View};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::rpc::Rpc;
-use crate::{Chain, ChainOptions, GenesisError, Node, Refusal, Sealed};
+use crate::{Chain, ChainOptions, CommitRefusal, GenesisError, Node, Refusal, Sealed};
 
 /// One chain on one store. Time stands still until it is moved; nothing is sealed until asked.
 pub struct Trial {
@@ -21,6 +21,9 @@ pub struct Trial {
     now_ms: AtomicU64,
     drawn: AtomicU64,
     claims: Mutex<BTreeMap<Seqno, Digest>>,
+    committed: AtomicU64,
+    // Commits for which there is room.
+    room: AtomicU64,
 }
 
 impl Trial {
@@ -35,7 +38,8 @@ impl Trial {
         // Nobody else has the store yet.
         let _ = store.commit(tx, |_, _| ());
         let (now_ms, drawn, claims) = Default::default();
-        let trial = Arc::new(Self { store, now_ms, drawn, claims });
+        let (committed, room) = (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
+        let trial = Arc::new(Self { store, now_ms, drawn, claims, committed, room });
         let rpc = Rpc::new(Arc::new(chain), trial.clone());
         Ok((trial, rpc))
     }
@@ -45,16 +49,37 @@ impl Trial {
         self.now_ms.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
+    /// Lets nothing after the head be committed, until [`commit_all`](Self::commit_all).
+    pub fn commit_no_more(&self) {
+        self.committed.store(self.store.head().seqno.0, Ordering::Relaxed);
+    }
+
+    /// Commits everything, now and later.
+    pub fn commit_all(&self, rpc: &Rpc) -> Result<(), Refusal> {
+        self.committed.store(u64::MAX, Ordering::Relaxed);
+        Ok(rpc.committed()?)
+    }
+
+    /// Says whether there is no room for more uncommitted transactions.
+    pub fn set_busy(&self, busy: bool) {
+        self.set_busy_after(if busy { 0 } else { u64::MAX });
+    }
+
+    /// Leaves room for so many uncommitted transactions more.
+    pub fn set_busy_after(&self, transactions: u64) {
+        self.room.store(transactions, Ordering::Relaxed);
+    }
+
     /// What a cut of a batch does: seals the open block, if there is one, and announces it.
     pub fn seal(&self, rpc: &Rpc) -> Result<Option<Sealed>, Refusal> {
-        loop {
-            let mut tx = self.store.begin();
-            let sealed = rpc.chain().seal(&mut tx, self.store.head())?;
-            if self.store.commit(tx, |_, _| ()).is_ok() {
-                rpc.committed()?;
-                return Ok(sealed);
-            }
-        }
+        let held = rpc.chain().hold();
+        let mut tx = self.store.begin();
+        let sealed = rpc.chain().seal(&mut tx, self.store.head())?;
+        let committed = self.store.commit(tx, |_, _| ());
+        assert!(committed.is_ok(), "nobody else commits meanwhile");
+        drop(held);
+        rpc.committed()?;
+        Ok(sealed)
     }
 }
 
@@ -63,13 +88,18 @@ impl Node for Trial {
         self.store.begin()
     }
 
-    fn read(&self) -> Tx {
-        self.store.begin()
+    fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, CommitRefusal> {
+        let take = |room: u64| if room == u64::MAX { Some(room) } else { room.checked_sub(1) };
+        if self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return Err(CommitRefusal::Busy);
+        }
+        let keep = |tx_id: TxId, _| self.claims.lock().insert(tx_id.seqno, claims);
+        let committed = self.store.commit(tx, keep);
+        committed.map(|committed| committed.tx_id()).map_err(|_| CommitRefusal::Conflict)
     }
 
-    fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, Conflict> {
-        let keep = |tx_id: TxId, _| self.claims.lock().insert(tx_id.seqno, claims);
-        self.store.commit(tx, keep).map(|committed| committed.tx_id())
+    fn committed(&self) -> Seqno {
+        Seqno(self.committed.load(Ordering::Relaxed))
     }
 
     /// There is no ledger to sign anything: what the receipt would claim, and nothing else.

@@ -131,7 +131,7 @@ async fn a_batch_of_transfers_in_any_order_is_one_block_with_receipts() {
     assert_eq!(result(&rpc, "txpool_status", json!([])).await["pending"], "0x14");
 
     let sealed = trial.seal(&rpc).unwrap().unwrap();
-    assert_eq!(StateTrie::build(&trial.read()).unwrap().root(), sealed.header.state_root);
+    assert_eq!(StateTrie::build(&trial.begin()).unwrap().root(), sealed.header.state_root);
     assert!(sealed.header.extra_data.len() <= 32);
     assert_eq!(sealed.header.extra_data.as_ref(), b"2.21");
     assert!(trial.seal(&rpc).unwrap().is_none(), "no empty blocks");
@@ -271,6 +271,165 @@ async fn what_waits_is_replaced_by_price_and_expires() {
     trial.pass_ms(Pool::EXPIRY_MS);
     rpc.pool().expire(trial.now_ms());
     assert!(rpc.pool().is_empty());
+    let status = async |transaction: &TxEnvelope| {
+        result(&rpc, "coco_transactionStatus", json!([transaction.tx_hash()])).await
+    };
+    assert_eq!(
+        status(&at(1, 100)).await,
+        json!({"status": "replaced", "by": replacement.tx_hash()})
+    );
+    assert_eq!(status(&at(5, 7)).await, json!({"status": "expired"}));
+    let included = json!({"status": "included", "blockNumber": "0x1"});
+    assert_eq!(status(&replacement).await, included);
+    assert_eq!(status(&at(9, 9)).await, json!({"status": "unknown"}));
+}
+
+#[tokio::test]
+async fn what_is_refused_on_its_turn_says_why_and_leaves_the_nonce_to_another() {
+    let (ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let too_much = sign(
+        ada.secret,
+        TxLegacy {
+            chain_id: Some(CHAIN_ID),
+            nonce: 1,
+            gas_price: 0,
+            gas_limit: 21_000,
+            to: TxKind::Call(bob.address),
+            value: U256::from(10).pow(U256::from(21)),
+            input: Bytes::new(),
+        },
+    );
+    let status = async |transaction: &TxEnvelope| {
+        result(&rpc, "coco_transactionStatus", json!([transaction.tx_hash()])).await
+    };
+    send(&rpc, &too_much).await.unwrap();
+    send(&rpc, &ada.at(2, bob.address)).await.unwrap();
+    assert_eq!(status(&too_much).await, json!({"status": "queued"}));
+    send(&rpc, &ada.at(0, bob.address)).await.unwrap();
+    let refused = status(&too_much).await;
+    assert_eq!(refused["status"], "refused");
+    assert!(refused["reason"].as_str().unwrap().contains("insufficient funds"), "{refused}");
+    assert_eq!(status(&ada.at(2, bob.address)).await, json!({"status": "queued"}));
+    // Whoever waits for its receipt is told, too.
+    let reply = call(&rpc, "eth_sendRawTransactionSync", json!([raw(&too_much)])).await;
+    assert!(reply["error"]["message"].as_str().unwrap().contains("insufficient funds"), "{reply}");
+    // Its nonce is free; then the one that waited has its turn.
+    send(&rpc, &ada.at(1, bob.address)).await.unwrap();
+    assert!(rpc.pool().is_empty());
+    assert_eq!(status(&ada.at(2, bob.address)).await, json!({"status": "pending"}));
+    trial.seal(&rpc).unwrap().unwrap();
+    assert_eq!(result(&rpc, "eth_getTransactionCount", json!([ada.address])).await, "0x3");
+}
+
+#[tokio::test]
+async fn without_room_clients_are_refused_and_what_waits_has_its_turn_later() {
+    let (ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    send(&rpc, &ada.at(1, bob.address)).await.unwrap();
+    send(&rpc, &ada.at(2, bob.address)).await.unwrap();
+    trial.set_busy(true);
+    let error = send(&rpc, &ada.at(0, bob.address)).await.unwrap_err();
+    assert!(error.starts_with("txpool is full"), "{error}");
+    trial.set_busy(false);
+    send(&rpc, &ada.at(0, bob.address)).await.unwrap();
+    assert!(rpc.pool().is_empty());
+
+    send(&rpc, &ada.at(4, bob.address)).await.unwrap();
+    send(&rpc, &ada.at(5, bob.address)).await.unwrap();
+    // The room ends between the one that was missing and those that wait for it.
+    trial.set_busy_after(1);
+    send(&rpc, &ada.at(3, bob.address)).await.unwrap();
+    assert_eq!(rpc.pool().len(), 2);
+    rpc.committed().unwrap();
+    assert_eq!(rpc.pool().len(), 2);
+    trial.set_busy(false);
+    rpc.committed().unwrap();
+    assert!(rpc.pool().is_empty());
+}
+
+#[tokio::test]
+async fn clients_see_blocks_when_they_are_committed() {
+    let (mut ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let session = Session::new(&rpc);
+    let subscribe = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": ["newHeads"]
+    });
+    session.handle(&rpc, subscribe.to_string().as_bytes()).await.unwrap();
+    let first = ada.pay(bob.address);
+    send(&rpc, &first).await.unwrap();
+    trial.seal(&rpc).unwrap().unwrap();
+    trial.commit_no_more();
+    let (second, third) = (ada.pay(bob.address), ada.pay(bob.address));
+    send(&rpc, &second).await.unwrap();
+    let sealed = trial.seal(&rpc).unwrap().unwrap();
+    send(&rpc, &third).await.unwrap();
+
+    assert_eq!(result(&rpc, "eth_blockNumber", json!([])).await, "0x1");
+    for (tag, balance) in
+        [("latest", "0x1"), ("finalized", "0x1"), ("safe", "0x1"), ("pending", "0x3")]
+    {
+        assert_eq!(result(&rpc, "eth_getBalance", json!([bob.address, tag])).await, balance);
+    }
+    let count = result(&rpc, "eth_getTransactionCount", json!([ada.address, "pending"])).await;
+    assert_eq!(count, "0x3");
+    let shown = result(&rpc, "eth_getTransactionByHash", json!([second.tx_hash()])).await;
+    assert_eq!(shown["blockNumber"], Json::Null);
+    for (method, params) in [
+        ("eth_getTransactionReceipt", json!([second.tx_hash()])),
+        ("eth_getBlockByNumber", json!(["0x2", false])),
+        ("eth_getBlockByHash", json!([sealed.hash, false])),
+    ] {
+        assert_eq!(result(&rpc, method, params).await, Json::Null, "{method}");
+    }
+    let status = result(&rpc, "coco_transactionStatus", json!([second.tx_hash()])).await;
+    assert_eq!(status, json!({"status": "pending"}));
+    let proof = result(&rpc, "eth_getProof", json!([bob.address, [], "latest"])).await;
+    assert_eq!(proof["balance"], "0x1");
+    let heads = session.next(&rpc).await.unwrap();
+    assert_eq!(heads.len(), 1);
+
+    trial.commit_all(&rpc).unwrap();
+    assert_eq!(result(&rpc, "eth_getBalance", json!([bob.address])).await, "0x2");
+    let receipt = result(&rpc, "eth_getTransactionReceipt", json!([second.tx_hash()])).await;
+    assert_eq!(receipt["blockNumber"], "0x2");
+    let heads = session.next(&rpc).await.unwrap();
+    let head: Json = serde_json::from_slice(&heads[0]).unwrap();
+    assert_eq!(head["params"]["result"]["hash"], json!(sealed.hash));
+}
+
+#[tokio::test]
+async fn a_client_that_listens_to_blocks_misses_none_however_much_happens() {
+    let (mut ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let (heads, all) = (Session::new(&rpc), Session::new(&rpc));
+    for (session, kind) in [(&heads, "newHeads"), (&all, "newPendingTransactions")] {
+        let subscribe = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": [kind, true]
+        });
+        session.handle(&rpc, subscribe.to_string().as_bytes()).await.unwrap();
+    }
+    let full = result(&rpc, "eth_newPendingTransactionFilter", json!([true])).await;
+    const BLOCKS: usize = 300;
+    for _ in 0..BLOCKS {
+        for _ in 0..5 {
+            rpc.submit(SignedTransaction::new(ada.pay(bob.address)).unwrap()).unwrap();
+        }
+        trial.seal(&rpc).unwrap().unwrap();
+    }
+    for number in 1..=BLOCKS {
+        let messages = heads.next(&rpc).await.unwrap();
+        let head: Json = serde_json::from_slice(&messages[0]).unwrap();
+        assert_eq!(head["params"]["result"]["number"], json!(format!("{number:#x}")));
+    }
+    let messages = all.next(&rpc).await.unwrap();
+    assert_eq!(messages.len(), 5 * BLOCKS);
+    let first: Json = serde_json::from_slice(&messages[0]).unwrap();
+    assert_eq!(first["params"]["result"]["nonce"], "0x0");
+    let polled = result(&rpc, "eth_getFilterChanges", json!([full])).await;
+    assert_eq!(polled.as_array().unwrap().len(), 5 * BLOCKS);
+    assert_eq!(polled[7]["nonce"], "0x7");
 }
 
 #[tokio::test]
@@ -411,7 +570,7 @@ async fn contracts_log_revert_and_are_found_by_filters() {
     assert_eq!(gone["error"]["message"], "filter not found");
 
     let mut told = Vec::new();
-    for _ in 0..4 {
+    while told.len() < 5 {
         for message in session.next(&rpc).await.unwrap() {
             let message: Json = serde_json::from_slice(&message).unwrap();
             told.push(message["params"]["result"].clone());
@@ -467,6 +626,38 @@ async fn requests_that_are_none_are_refused() {
     assert!(rpc.handle(&long).await.is_some());
 }
 
+/// A transaction that takes long would always find its block sealed, or what it reads changed.
+#[test]
+fn a_long_transaction_has_its_turn_among_short_ones() {
+    let (long, mut short) = (Wallet::new("long"), Wallet::new("short"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&short]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                let transaction = short.pay(Address::repeat_byte(9));
+                rpc.submit(SignedTransaction::new(transaction).unwrap()).unwrap();
+                trial.seal(&rpc).unwrap();
+            }
+        });
+        // Counts down from a million.
+        let init = hex::decode("620f42405b600190038060045700").unwrap();
+        let transaction = TxLegacy {
+            chain_id: Some(CHAIN_ID),
+            nonce: 0,
+            gas_price: 0,
+            gas_limit: 16_000_000,
+            to: TxKind::Create,
+            value: U256::ZERO,
+            input: init.into(),
+        };
+        let signed = SignedTransaction::new(sign(long.secret, transaction)).unwrap();
+        let submitted = rpc.submit(signed);
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        submitted.unwrap();
+    });
+}
+
 /// Many connections at once, gaps and blocks in between: all is executed exactly once, nothing
 /// waits at the end, every block follows from the one before.
 #[test]
@@ -498,7 +689,7 @@ fn nothing_is_lost_or_stuck_under_concurrent_senders() {
     });
     trial.seal(&rpc).unwrap();
     assert!(rpc.pool().is_empty());
-    let mut tx = trial.read();
+    let mut tx = trial.begin();
     let head = coco_ethereum::Head::read(&mut tx).unwrap().unwrap();
     let mut included = 0;
     for number in 1..=head.number {

@@ -7,11 +7,13 @@ mod system;
 
 pub use open::{Executed, Opening};
 pub use read::{
-    Head, IncludedTransaction, block, block_hash, block_number, ledger_position, transaction,
+    Head, IncludedTransaction, block, block_hash, block_number, changes, ledger_position,
+    transaction,
 };
+pub(crate) use read::{executed_transaction, is_executed};
 pub use seal::Sealed;
 pub(crate) use seal::{
-    BlockDraft, Included, executed, keep_transaction, log_key, merged, record_block,
+    BlockDraft, BlockTransaction, Included, executed, log_key, merged, record_block,
 };
 pub(crate) use system::{begin_block, end_block, pay, requests_hash};
 

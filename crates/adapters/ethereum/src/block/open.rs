@@ -9,9 +9,9 @@ use revm::context::{BlockEnv, TxEnv};
 use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::primitives::hardfork::SpecId;
 
-use super::{Head, begin_block, keep_transaction};
-use crate::maps::{EXECUTED, OPEN, TRANSACTIONS, hash_key};
-use crate::record::{self, Change, OpenBlock, TransactionRecord};
+use super::{Head, begin_block, is_executed};
+use crate::maps::{EXECUTED, OPEN, hash_key};
+use crate::record::{self, ExecutedRecord, OpenBlock, TransactionRecord};
 use crate::{Chain, FeePolicy, Refusal, SignedTransaction, StateError, Surroundings, World};
 
 /// What the transaction that opens a block takes from outside the store.
@@ -62,7 +62,7 @@ impl Chain {
         opening: &Opening,
     ) -> Result<Executed, Refusal> {
         let hash = transaction.hash();
-        if tx.has(&TRANSACTIONS, hash.as_slice()) {
+        if is_executed(tx, &hash) {
             return Err(Refusal::AlreadyKnown);
         }
         self.check_chain_id(transaction)?;
@@ -88,8 +88,8 @@ impl Chain {
         changes.extend(world.apply(executed.state, surroundings.spec())?);
 
         let result = executed.result;
-        keep_transaction(tx, hash, &TransactionRecord::of(transaction, &result));
-        tx.put(&EXECUTED, hash_key(&hash), record::encode(&changes));
+        let record = TransactionRecord::of(transaction, &result);
+        tx.put(&EXECUTED, hash_key(&hash), record::encode(&ExecutedRecord { record, changes }));
         Ok(Executed { hash, result })
     }
 
@@ -169,9 +169,4 @@ impl OpenBlock {
     pub fn read(tx: &mut Tx) -> Result<Option<Self>, StateError> {
         record::read(tx, &OPEN, &[])
     }
-}
-
-/// What the transactions of the open block have changed, unordered.
-pub(super) fn changes_of(value: &[u8]) -> Result<Vec<Change>, StateError> {
-    record::decode(&EXECUTED, value)
 }

@@ -1,15 +1,19 @@
 //! What is kept of sealed blocks.
 
 use alloy_consensus::Header;
-use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom, TxEnvelope};
+use alloy_consensus::{
+    Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom, TxEnvelope, TxType,
+};
 use alloy_eips::eip1559::BaseFeeParams;
 use alloy_primitives::{Address, B256};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
 use coco_kv::{Seqno, Tx};
 
 use crate::StateError;
-use crate::maps::{BLOCKS, CHAIN, HASHES, NUMBERS, POSITIONS, TRANSACTIONS};
-use crate::record::{self, BlockRecord, Position, TransactionRecord};
+use crate::maps::{BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, NUMBERS, TRANSACTIONS};
+use crate::record::{
+    self, BlockRecord, Change, ExecutedRecord, IncludedRecord, Position, TransactionRecord,
+};
 
 /// The last sealed block, as much as the next one needs of it.
 #[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
@@ -30,6 +34,35 @@ impl Head {
     /// The head; `None` before the genesis.
     pub fn read(tx: &mut Tx) -> Result<Option<Self>, StateError> {
         record::read(tx, &CHAIN, b"head")
+    }
+
+    /// The last block that was sealed at or before a position; `None` before the genesis.
+    pub fn at(tx: &mut Tx, position: Seqno) -> Result<Option<Self>, StateError> {
+        let Some(head) = Self::read(tx)? else { return Ok(None) };
+        let mut number = head.number;
+        let sealed =
+            |tx: &mut Tx, number: u64| tx.version_of_previous_write(&HASHES, &number.to_be_bytes());
+        while sealed(tx, number).is_some_and(|sealed| sealed > position) {
+            let Some(before) = number.checked_sub(1) else { return Ok(None) };
+            number = before;
+        }
+        if number == head.number {
+            return Ok(Some(head));
+        }
+        let hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
+        let header = block(tx, number)?.ok_or(StateError::NoBlock(number))?.header;
+        Ok(Some(Self::of(&header, hash)))
+    }
+
+    /// The head that a block is.
+    pub(crate) fn of(header: &Header, hash: B256) -> Self {
+        Self {
+            number: header.number,
+            hash,
+            timestamp: header.timestamp,
+            gas_limit: header.gas_limit,
+            next_base_fee: Self::next_base_fee_of(header),
+        }
     }
 
     /// The base fee of the block after one with this header, by EIP-1559; 0 before it.
@@ -70,29 +103,53 @@ pub struct IncludedTransaction {
 impl IncludedTransaction {
     /// The receipt as it is hashed into the receipts root.
     pub fn receipt(&self) -> ReceiptEnvelope {
-        receipt(&self.envelope, &self.record, self.position.cumulative_gas_used)
+        receipt(self.envelope.tx_type(), &self.record, self.position.cumulative_gas_used)
     }
 }
 
 /// A transaction of a sealed block.
 pub fn transaction(tx: &mut Tx, hash: B256) -> Result<Option<IncludedTransaction>, StateError> {
-    let Some(position) = record::read::<Position>(tx, &POSITIONS, hash.as_slice())? else {
-        return Ok(None);
-    };
-    let record = record::read::<TransactionRecord>(tx, &TRANSACTIONS, hash.as_slice())?
-        .ok_or(StateError::NoTransaction(hash))?;
+    let included = record::read::<IncludedRecord>(tx, &TRANSACTIONS, hash.as_slice())?;
+    let Some(IncludedRecord { record, position }) = included else { return Ok(None) };
     let (envelope, sender) = (record.transaction()?, record.sender);
     Ok(Some(IncludedTransaction { envelope, sender, position, record }))
 }
 
+/// Whether a transaction was executed, in the open block or an earlier one.
+pub(crate) fn is_executed(tx: &mut Tx, hash: &B256) -> bool {
+    tx.has(&EXECUTED, hash.as_slice()) || tx.has(&TRANSACTIONS, hash.as_slice())
+}
+
+/// An executed transaction, in the open block or an earlier one.
+pub(crate) fn executed_transaction(
+    tx: &mut Tx,
+    hash: B256,
+) -> Result<Option<TransactionRecord>, StateError> {
+    if let Some(executed) = record::read::<ExecutedRecord>(tx, &EXECUTED, hash.as_slice())? {
+        return Ok(Some(executed.record));
+    }
+    let included = record::read::<IncludedRecord>(tx, &TRANSACTIONS, hash.as_slice())?;
+    Ok(included.map(|included| included.record))
+}
+
 /// The position on the ledger at which a transaction was executed: whose receipt proves it.
 pub fn ledger_position(tx: &mut Tx, hash: B256) -> Option<Seqno> {
-    tx.version_of_previous_write(&TRANSACTIONS, hash.as_slice())
+    if let Some(position) = tx.version_of_previous_write(&EXECUTED, hash.as_slice()) {
+        return Some(position);
+    }
+    let written_at = tx.version_of_previous_write(&TRANSACTIONS, hash.as_slice())?;
+    let executed_at = transaction(tx, hash).ok()??.position.executed_at;
+    Some(if executed_at == 0 { written_at } else { Seqno(executed_at) })
+}
+
+/// The accounts and slots that changed in a sealed block.
+pub fn changes(tx: &mut Tx, number: u64) -> Result<Vec<Change>, StateError> {
+    record::read(tx, &CHANGES, &number.to_be_bytes())?.ok_or(StateError::NoBlock(number))
 }
 
 /// The receipt of a transaction whose place in its block is known.
 pub(super) fn receipt(
-    envelope: &TxEnvelope,
+    kind: TxType,
     record: &TransactionRecord,
     cumulative_gas_used: u64,
 ) -> ReceiptEnvelope {
@@ -101,5 +158,5 @@ pub(super) fn receipt(
         Err(_) => Eip658Value::Eip658(record.outcome.first() == Some(&1)),
     };
     let receipt = Receipt { status, cumulative_gas_used, logs: record.logs.clone() };
-    ReceiptEnvelope::from_typed(envelope.tx_type(), ReceiptWithBloom::from(receipt))
+    ReceiptEnvelope::from_typed(kind, ReceiptWithBloom::from(receipt))
 }

@@ -2,7 +2,7 @@
 
 use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header, TxReceipt};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bloom, Bytes, U256};
+use alloy_primitives::{Address, B256, Bloom, Bytes, Log, U256};
 use alloy_trie::root::ordered_trie_root_with_encoder;
 use coco_kv::{Seqno, Tx, TxId};
 use revm::primitives::hardfork::SpecId;
@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::end_block;
-use super::open::changes_of;
 use super::read::{Head, receipt};
 use super::system::requests_hash;
 use crate::maps::{
-    BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, LOGS, NUMBERS, OPEN, POSITIONS, TRANSACTIONS,
-    hash_key,
+    BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, LOGS, NUMBERS, OPEN, TRANSACTIONS, hash_key,
 };
-use crate::record::{self, BlockRecord, Change, OpenBlock, Position, TransactionRecord};
+use crate::record::{
+    self, BlockRecord, Change, ExecutedRecord, IncludedRecord, OpenBlock, Position,
+    TransactionRecord,
+};
 use crate::{Chain, Refusal, StateError, World, roots};
 
 /// A block that was sealed.
@@ -32,8 +33,28 @@ pub struct Sealed {
 /// The transactions of a block in their order, and what the block changed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Included {
-    pub transactions: Vec<(B256, TransactionRecord)>,
+    pub transactions: Vec<BlockTransaction>,
     pub changes: Vec<Change>,
+}
+
+/// A transaction of a block.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockTransaction {
+    pub hash: B256,
+    pub record: TransactionRecord,
+    /// The position on the ledger at which it was executed; 0 if that is where its block is.
+    pub executed_at: Seqno,
+}
+
+impl Included {
+    /// All logs of the block, in order.
+    pub fn logs(&self) -> impl Iterator<Item = &Log> {
+        self.transactions.iter().flat_map(|included| &included.record.logs)
+    }
+
+    pub fn hashes(&self) -> Vec<B256> {
+        self.transactions.iter().map(|included| included.hash).collect()
+    }
 }
 
 /// What a block's header says of its transactions.
@@ -53,11 +74,10 @@ impl Chain {
         let Some(open) = OpenBlock::read(tx)? else { return Ok(None) };
         let mut included = executed(tx)?;
         let surroundings = self.surroundings(&open);
-        let logs: Vec<_> =
-            included.transactions.iter().flat_map(|(_, record)| record.logs.clone()).collect();
         let mut world = World::in_block(tx, self.codes(), open.number);
         let deposits = self.rules().config().deposit_contract_address;
-        let (changes, requests) = end_block(&surroundings, &mut world, deposits, &logs, &[])?;
+        let (changes, requests) =
+            end_block(&surroundings, &mut world, deposits, included.logs(), &[])?;
         included.changes = merged(included.changes.into_iter().chain(changes));
 
         let parent = open.number.saturating_sub(1);
@@ -97,9 +117,9 @@ impl Chain {
             header: header.clone(),
             ommers: Vec::new(),
             withdrawals: Vec::new(),
-            transactions: included.transactions.iter().map(|(hash, _)| *hash).collect(),
+            transactions: included.hashes(),
         };
-        record_block(tx, &block, hash, &included)?;
+        record_block(tx, &block, hash, included);
         self.tries().remember(open.number, hash, trie);
         Ok(Some(Sealed { hash, header }))
     }
@@ -110,14 +130,14 @@ impl BlockDraft {
     pub(crate) fn of(included: &Included) -> Result<Self, StateError> {
         let mut receipts = Vec::with_capacity(included.transactions.len());
         let (mut gas_used, mut bloom) = (0_u64, Bloom::ZERO);
-        for (_, record) in &included.transactions {
+        for BlockTransaction { record, .. } in &included.transactions {
             gas_used = gas_used.saturating_add(record.gas_used);
-            let receipt = receipt(&record.transaction()?, record, gas_used);
+            let receipt = receipt(record.kind()?, record, gas_used);
             bloom |= receipt.bloom();
             receipts.push(receipt);
         }
         let envelopes: Vec<&Bytes> =
-            included.transactions.iter().map(|(_, record)| &record.envelope).collect();
+            included.transactions.iter().map(|included| &included.record.envelope).collect();
         Ok(Self {
             transactions_root: ordered_trie_root_with_encoder(&envelopes, |envelope, out| {
                 out.extend_from_slice(envelope);
@@ -135,23 +155,19 @@ impl BlockDraft {
 pub(crate) fn executed(tx: &mut Tx) -> Result<Included, StateError> {
     let mut found = Vec::new();
     tx.for_each(&EXECUTED, |key, value| {
-        found.push((B256::try_from(key), changes_of(value)));
+        found.push((B256::try_from(key), record::decode::<ExecutedRecord>(&EXECUTED, value)));
         ControlFlow::Continue(())
     });
-    let bad = StateError::BadRecord { map: EXECUTED.as_str() };
-    let mut order: Vec<(Option<Seqno>, B256, Vec<Change>)> = Vec::with_capacity(found.len());
-    for (hash, changes) in found {
-        let hash = hash.map_err(|_| bad.clone())?;
-        order.push((tx.version_of_previous_write(&EXECUTED, hash.as_slice()), hash, changes?));
-    }
-    order.sort_by_key(|(version, ..)| *version);
     let mut included = Included::default();
-    for (_, hash, changes) in order {
-        let record = record::read::<TransactionRecord>(tx, &TRANSACTIONS, hash.as_slice())?
-            .ok_or(StateError::NoTransaction(hash))?;
-        included.transactions.push((hash, record));
+    for (hash, executed) in found {
+        let hash = hash.map_err(|_| StateError::BadRecord { map: EXECUTED.as_str() })?;
+        let ExecutedRecord { record, changes } = executed?;
+        let position = tx.version_of_previous_write(&EXECUTED, hash.as_slice());
+        let executed_at = position.unwrap_or_default();
+        included.transactions.push(BlockTransaction { hash, record, executed_at });
         included.changes.extend(changes);
     }
+    included.transactions.sort_by_key(|transaction| transaction.executed_at);
     Ok(included)
 }
 
@@ -169,18 +185,8 @@ pub(crate) fn merged(changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
     by_address.into_iter().map(merge).collect()
 }
 
-/// Writes a transaction that was executed.
-pub(crate) fn keep_transaction(tx: &mut Tx, hash: B256, record: &TransactionRecord) {
-    tx.put(&TRANSACTIONS, hash_key(&hash), record::encode(record));
-}
-
 /// Writes everything by which a block is found again, and makes it the head.
-pub(crate) fn record_block(
-    tx: &mut Tx,
-    block: &BlockRecord,
-    hash: B256,
-    included: &Included,
-) -> Result<(), StateError> {
+pub(crate) fn record_block(tx: &mut Tx, block: &BlockRecord, hash: B256, included: Included) {
     let header = &block.header;
     let number = header.number.to_be_bytes();
     tx.put(&BLOCKS, number, record::encode(block));
@@ -188,10 +194,16 @@ pub(crate) fn record_block(
     tx.put(&NUMBERS, hash_key(&hash), number);
     tx.put(&CHANGES, number, record::encode(&included.changes));
     let (mut cumulative_gas_used, mut first_log) = (0_u64, 0);
-    for (index, (transaction, record)) in (0..).zip(&included.transactions) {
+    for (index, BlockTransaction { hash, record, executed_at }) in (0..).zip(included.transactions)
+    {
         cumulative_gas_used = cumulative_gas_used.saturating_add(record.gas_used);
-        let position = Position { block: header.number, index, cumulative_gas_used, first_log };
-        tx.put(&POSITIONS, hash_key(transaction), record::encode(&position));
+        let position = Position {
+            block: header.number,
+            index,
+            cumulative_gas_used,
+            first_log,
+            executed_at: executed_at.0,
+        };
         first_log += record.logs.len() as u64;
         for log in &record.logs {
             tx.put(&LOGS, log_key(0, log.address.as_slice(), header.number), []);
@@ -199,16 +211,10 @@ pub(crate) fn record_block(
                 tx.put(&LOGS, log_key(kind, topic.as_slice(), header.number), []);
             }
         }
+        let included = IncludedRecord { record, position };
+        tx.put(&TRANSACTIONS, hash_key(&hash), record::encode(&included));
     }
-    let head = Head {
-        number: header.number,
-        hash,
-        timestamp: header.timestamp,
-        gas_limit: header.gas_limit,
-        next_base_fee: Head::next_base_fee_of(header),
-    };
-    tx.put(&CHAIN, "head", record::encode(&head));
-    Ok(())
+    tx.put(&CHAIN, "head", record::encode(&Head::of(header, hash)));
 }
 
 /// The key under which a block is found by an address (kind 0) or topic (kinds 1 to 4) in its logs.

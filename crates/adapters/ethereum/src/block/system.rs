@@ -41,11 +41,11 @@ pub(crate) fn begin_block(
 }
 
 /// Pays withdrawals out, and collects requests from Prague on.
-pub(crate) fn end_block(
+pub(crate) fn end_block<'a>(
     surroundings: &Surroundings,
     world: &mut World<'_>,
     deposit_contract: Option<Address>,
-    logs: &[Log],
+    logs: impl IntoIterator<Item = &'a Log>,
     withdrawals: &[Withdrawal],
 ) -> Result<(Vec<Change>, Requests), Refusal> {
     let mut changes = Vec::new();
@@ -121,11 +121,11 @@ fn call(
 }
 
 /// The deposits in the logs of the deposit contract, in the flat form of EIP-6110.
-fn deposits(contract: Option<Address>, logs: &[Log]) -> Vec<u8> {
+fn deposits<'a>(contract: Option<Address>, logs: impl IntoIterator<Item = &'a Log>) -> Vec<u8> {
     let mut deposits = Vec::new();
+    let Some(contract) = contract else { return deposits };
     for log in logs {
-        let of_contract = contract == Some(log.address);
-        if !of_contract || log.topics().first() != Some(&DEPOSIT_EVENT) {
+        if log.address != contract || log.topics().first() != Some(&DEPOSIT_EVENT) {
             continue;
         }
         // Five `bytes` fields of fixed lengths: public key, withdrawal credentials, amount,

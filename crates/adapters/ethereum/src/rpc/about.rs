@@ -14,7 +14,7 @@ use crate::{ChainRules, StateError, block_hash};
 impl Rpc {
     /// EIP-7910: the fork that is, the next one and the last one.
     pub(super) fn config(&self) -> Answer {
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let head = self.head(tx)?;
         let genesis = block_hash(tx, 0).ok_or(StateError::NoGenesis)?;
         let rules = self.chain.rules();
@@ -31,7 +31,7 @@ impl Rpc {
     }
 
     pub(super) fn capabilities(&self) -> Answer {
-        let head = self.head(&mut self.node.read())?;
+        let head = self.head(&mut self.node.begin())?;
         let whole = json!({"disabled": false, "oldestBlock": "0x0"});
         Ok(json!({
             "head": {"number": super::quantity(head.number), "hash": head.hash},

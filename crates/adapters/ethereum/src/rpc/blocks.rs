@@ -13,14 +13,15 @@ use serde_json::{Value as Json, json};
 
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
+use crate::block::executed_transaction;
 use crate::{
-    BlockRecord, FeePolicy, IncludedTransaction, StateError, block_hash, ledger_position, record,
+    BlockRecord, FeePolicy, IncludedTransaction, StateError, block_hash, ledger_position,
     transaction,
 };
 
 impl Rpc {
     pub(super) fn block_number(&self) -> Answer {
-        Ok(quantity(self.head(&mut self.node.read())?.number))
+        Ok(quantity(self.head(&mut self.node.begin())?.number))
     }
 
     pub(super) fn block_by_number(&self, params: &Params) -> Answer {
@@ -34,7 +35,7 @@ impl Rpc {
     }
 
     fn block_by_id(&self, id: BlockId, full: bool) -> Answer {
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         match self.find_sealed(tx, id)? {
             Some((hash, block)) => self.rpc_block(tx, hash, block, full),
             None => Ok(Json::Null),
@@ -52,7 +53,7 @@ impl Rpc {
     }
 
     fn header_by_id(&self, id: BlockId) -> Answer {
-        match self.find_sealed(&mut self.node.read(), id)? {
+        match self.find_sealed(&mut self.node.begin(), id)? {
             Some((hash, block)) => to_json(&rpc_header(hash, &block, None)),
             None => Ok(Json::Null),
         }
@@ -141,17 +142,17 @@ impl Rpc {
     }
 
     pub(super) fn block_transaction_count(&self, params: &Params) -> Answer {
-        let found = self.block_param(&mut self.node.read(), params)?;
+        let found = self.block_param(&mut self.node.begin(), params)?;
         Ok(found.map_or(Json::Null, |(_, block)| quantity(block.transactions.len() as u64)))
     }
 
     pub(super) fn ommer_count(&self, params: &Params) -> Answer {
-        let found = self.block_param(&mut self.node.read(), params)?;
+        let found = self.block_param(&mut self.node.begin(), params)?;
         Ok(found.map_or(Json::Null, |(_, block)| quantity(block.ommers.len() as u64)))
     }
 
     pub(super) fn ommer(&self, params: &Params) -> Answer {
-        let Some((_, block)) = self.block_param(&mut self.node.read(), params)? else {
+        let Some((_, block)) = self.block_param(&mut self.node.begin(), params)? else {
             return Ok(Json::Null);
         };
         let index: U64 = params.required(1)?;
@@ -163,8 +164,8 @@ impl Rpc {
 
     pub(super) fn transaction_by_hash(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
-        let tx = &mut self.node.read();
-        if let Some(included) = transaction(tx, hash)? {
+        let tx = &mut self.node.begin();
+        if let Some(included) = self.included(tx, hash)? {
             let number = included.position.block;
             let block = self.sealed(tx, number)?;
             let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
@@ -177,7 +178,7 @@ impl Rpc {
     }
 
     pub(super) fn transaction_by_index(&self, params: &Params) -> Answer {
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let Some((block_hash, block)) = self.block_param(tx, params)? else {
             return Ok(Json::Null);
         };
@@ -191,7 +192,7 @@ impl Rpc {
 
     pub(super) fn raw_transaction(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
-        if let Some(included) = transaction(&mut self.node.read(), hash)? {
+        if let Some(included) = self.included(&mut self.node.begin(), hash)? {
             return to_json(&included.record.envelope);
         }
         match self.pending_transaction(hash)? {
@@ -205,14 +206,14 @@ impl Rpc {
 
     pub(super) fn transaction_receipt(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
-        self.receipt_of(&mut self.node.read(), hash)
+        self.receipt_of(&mut self.node.begin(), hash)
     }
 
     /// The ledger's own receipt of a transaction, which proves it to anybody offline; null while
     /// there is none.
     pub(super) fn ledger_receipt(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
-        let position = ledger_position(&mut self.node.read(), hash);
+        let position = ledger_position(&mut self.node.begin(), hash);
         let receipt = position.and_then(|position| self.node.receipt(position));
         Ok(receipt
             .map_or(Json::Null, |receipt| json!({"transactionHash": hash, "receipt": receipt})))
@@ -220,7 +221,7 @@ impl Rpc {
 
     /// The receipt of a transaction in a sealed block, or null.
     pub(super) fn receipt_of(&self, tx: &mut Tx, hash: B256) -> Answer {
-        let Some(included) = transaction(tx, hash)? else { return Ok(Json::Null) };
+        let Some(included) = self.included(tx, hash)? else { return Ok(Json::Null) };
         let number = included.position.block;
         let block = self.sealed(tx, number)?;
         let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
@@ -228,7 +229,7 @@ impl Rpc {
     }
 
     pub(super) fn block_receipts(&self, params: &Params) -> Answer {
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let Some((block_hash, block)) = self.block_param(tx, params)? else {
             return Ok(Json::Null);
         };
@@ -276,12 +277,12 @@ impl Rpc {
     }
 
     pub(super) fn raw_header(&self, params: &Params) -> Answer {
-        let (_, block) = self.block_or_error(&mut self.node.read(), params)?;
+        let (_, block) = self.block_or_error(&mut self.node.begin(), params)?;
         to_json(&Bytes::from(alloy_rlp::encode(&block.header)))
     }
 
     pub(super) fn raw_block(&self, params: &Params) -> Answer {
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let (_, block) = self.block_or_error(tx, params)?;
         let mut envelopes = Vec::with_capacity(block.transactions.len());
         for hash in &block.transactions {
@@ -292,7 +293,7 @@ impl Rpc {
     }
 
     pub(super) fn raw_receipts(&self, params: &Params) -> Answer {
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let (_, block) = self.block_or_error(tx, params)?;
         let mut receipts = Vec::with_capacity(block.transactions.len());
         for hash in &block.transactions {
@@ -329,12 +330,10 @@ impl Rpc {
         hash: B256,
     ) -> Result<Option<(TxEnvelope, alloy_primitives::Address)>, RpcError> {
         let tx = &mut self.node.begin();
-        let record: Option<record::TransactionRecord> =
-            record::read(tx, &crate::maps::TRANSACTIONS, hash.as_slice())?;
-        if let Some(record) = record {
+        if let Some(record) = executed_transaction(tx, hash)? {
             return Ok(Some((record.transaction()?, record.sender)));
         }
-        let waiting = self.pool.find(hash);
+        let waiting = self.pool.find(&hash);
         Ok(waiting.map(|waiting| (waiting.envelope().clone(), waiting.sender())))
     }
 }

@@ -23,7 +23,7 @@ impl Rpc {
 
     pub(super) fn eth_call(&self, params: &Params) -> Answer {
         let request: TransactionRequest = params.required(0)?;
-        let mut tx = self.node.read();
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 1)?;
         let mut surroundings = self.call_surroundings(&mut tx, at, params.optional(3)?)?;
         let mut world = self.world(&mut tx, at)?;
@@ -39,7 +39,7 @@ impl Rpc {
 
     pub(super) fn estimate_gas(&self, params: &Params) -> Answer {
         let request: TransactionRequest = params.required(0)?;
-        let mut tx = self.node.read();
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 1)?;
         let mut surroundings = self.call_surroundings(&mut tx, at, params.optional(3)?)?;
         let mut world = self.world(&mut tx, at)?;
@@ -51,7 +51,7 @@ impl Rpc {
 
     pub(super) fn create_access_list(&self, params: &Params) -> Answer {
         let mut request: TransactionRequest = params.required(0)?;
-        let mut tx = self.node.read();
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 1)?;
         let mut surroundings = self.call_surroundings(&mut tx, at, None)?;
         let mut world = self.world(&mut tx, at)?;

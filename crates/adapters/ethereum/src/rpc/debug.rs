@@ -33,9 +33,9 @@ impl Rpc {
     pub(super) fn trace_transaction(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
         let options = options(params.optional(1)?)?;
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let included =
-            transaction(tx, hash)?.ok_or_else(|| RpcError::server("transaction not found"))?;
+            self.included(tx, hash)?.ok_or_else(|| RpcError::server("transaction not found"))?;
         let number = included.position.block;
         let block = self.sealed(tx, number)?;
         let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
@@ -47,7 +47,7 @@ impl Rpc {
     }
 
     pub(super) fn trace_block(&self, params: &Params) -> Answer {
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let (hash, block) = self.block_or_error(tx, params)?;
         let options = options(params.optional(1)?)?;
         if block.header.gas_used > Self::MAX_TRACED_GAS {
@@ -60,7 +60,7 @@ impl Rpc {
 
     pub(super) fn trace_call(&self, params: &Params) -> Answer {
         let request: TransactionRequest = params.required(0)?;
-        let mut tx = self.node.read();
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 1)?;
         let options: GethDebugTracingCallOptions = params.optional(2)?.unwrap_or_default();
         let mut surroundings =

@@ -27,7 +27,7 @@ impl Rpc {
     }
 
     pub(super) fn gas_price(&self) -> Answer {
-        Ok(quantity(self.next_base_fee(&mut self.node.read())?))
+        Ok(quantity(self.next_base_fee(&mut self.node.begin())?))
     }
 
     /// Transactions are taken in order of arrival: a tip buys nothing.
@@ -36,11 +36,11 @@ impl Rpc {
     }
 
     pub(super) fn base_fee(&self) -> Answer {
-        Ok(quantity(self.next_base_fee(&mut self.node.read())?))
+        Ok(quantity(self.next_base_fee(&mut self.node.begin())?))
     }
 
     pub(super) fn blob_base_fee(&self) -> Answer {
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let head = self.head(tx)?.number;
         let header = self.sealed(tx, head)?.header;
         let Some(blobs) = self.chain.rules().blobs_at(header.timestamp) else {
@@ -58,7 +58,7 @@ impl Rpc {
         let newest: BlockNumberOrTag = params.required(1)?;
         let percentiles: Vec<f64> = params.optional(2)?.unwrap_or_default();
         check_percentiles(&percentiles)?;
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let newest = match self.find_block(tx, newest.into())? {
             Some(At::Block(number)) => number,
             Some(At::Pending) => self.head(tx)?.number,

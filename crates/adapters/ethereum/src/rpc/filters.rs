@@ -1,8 +1,8 @@
 //! Filters that clients poll.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use alloy_primitives::{B256, U128};
+use alloy_primitives::U128;
 use alloy_rpc_types_eth::Filter;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
@@ -29,8 +29,8 @@ enum Kind {
     Blocks(u64),
     /// Logs in blocks after this one.
     Logs(Box<Filter>, u64),
-    /// Transactions executed since the last poll.
-    Transactions(VecDeque<B256>),
+    /// Transactions after the first `seen` that were executed.
+    Transactions { seen: u64, full: bool },
 }
 
 impl Rpc {
@@ -38,25 +38,21 @@ impl Rpc {
     const MAX_FILTERS: usize = 10_000;
     /// A filter that nobody polls for so long is forgotten; geth's time.
     const FILTER_IDLE_MS: u64 = 5 * 60 * 1000;
-    /// Transactions that a filter remembers between polls.
-    const MAX_REMEMBERED: usize = 10_000;
 
     pub(super) fn new_filter(&self, params: &Params) -> Answer {
         let filter = read_filter(params)?;
-        let head = self.head(&mut self.node.read())?.number;
+        let head = self.head(&mut self.node.begin())?.number;
         self.install(Kind::Logs(Box::new(filter), head))
     }
 
     pub(super) fn new_block_filter(&self) -> Answer {
-        let head = self.head(&mut self.node.read())?.number;
+        let head = self.head(&mut self.node.begin())?.number;
         self.install(Kind::Blocks(head))
     }
 
     pub(super) fn new_pending_filter(&self, params: &Params) -> Answer {
-        if params.optional::<bool>(0)?.unwrap_or_default() {
-            return Err(RpcError::invalid_params("full transactions are not supported in filters"));
-        }
-        self.install(Kind::Transactions(VecDeque::new()))
+        let full = params.optional(0)?.unwrap_or_default();
+        self.install(Kind::Transactions { seen: self.news.executed_count(), full })
     }
 
     fn install(&self, kind: Kind) -> Answer {
@@ -75,7 +71,7 @@ impl Rpc {
 
     pub(super) fn filter_changes(&self, params: &Params) -> Answer {
         let id: U128 = params.required(0)?;
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         let head = self.head(tx)?.number;
         let mut filters = self.filters.by_id.lock();
         let filter = filters.get_mut(&id).ok_or_else(unknown)?;
@@ -100,7 +96,21 @@ impl Rpc {
                 }
                 to_json(&self.logs_between(tx, &filter, first, last)?)
             }
-            Kind::Transactions(hashes) => to_json(&std::mem::take(hashes)),
+            Kind::Transactions { seen, full } => {
+                let (hashes, count) = self.news.executed_since(*seen);
+                *seen = count;
+                let full = *full;
+                drop(filters);
+                // Who polls too rarely cannot tell a part from the whole.
+                let hashes = hashes.ok_or_else(|| {
+                    RpcError::limit("more transactions since the last poll than are remembered")
+                })?;
+                if !full {
+                    return to_json(&hashes);
+                }
+                let shown = hashes.into_iter().filter_map(|hash| self.shown_pending(hash));
+                Ok(Json::Array(shown.collect()))
+            }
         }
     }
 
@@ -110,24 +120,12 @@ impl Rpc {
             Some(Polled { kind: Kind::Logs(filter, _), .. }) => filter.clone(),
             _ => return Err(unknown()),
         };
-        to_json(&self.matching_logs(&mut self.node.read(), &filter)?)
+        to_json(&self.matching_logs(&mut self.node.begin(), &filter)?)
     }
 
     pub(super) fn uninstall_filter(&self, params: &Params) -> Answer {
         let id: U128 = params.required(0)?;
         Ok(Json::Bool(self.filters.by_id.lock().remove(&id).is_some()))
-    }
-
-    /// Tells the filters of a transaction.
-    pub(super) fn remember_transaction(&self, hash: B256) {
-        for filter in self.filters.by_id.lock().values_mut() {
-            if let Kind::Transactions(hashes) = &mut filter.kind {
-                if hashes.len() >= Self::MAX_REMEMBERED {
-                    hashes.pop_front();
-                }
-                hashes.push_back(hash);
-            }
-        }
     }
 }
 

@@ -25,7 +25,7 @@ impl Rpc {
 
     pub(super) fn logs(&self, params: &Params) -> Answer {
         let filter = read_filter(params)?;
-        let tx = &mut self.node.read();
+        let tx = &mut self.node.begin();
         to_json(&self.matching_logs(tx, &filter)?)
     }
 

@@ -11,6 +11,7 @@ mod error;
 mod fees;
 mod filters;
 mod logs;
+mod news;
 mod params;
 mod send;
 mod simulate;
@@ -22,18 +23,18 @@ mod view;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use tokio::sync::broadcast;
 
 use crate::{Chain, Head, Node, Pool};
 
 pub use error::RpcError;
 pub use params::Params;
-pub use subscribe::{Event, Session};
+pub use subscribe::Session;
 
 use filters::Filters;
+use news::News;
+use send::{Ahead, Recovered};
 
 /// A result of a method.
 pub type Answer = Result<Json, RpcError>;
@@ -44,9 +45,7 @@ pub struct Rpc {
     node: Arc<dyn Node>,
     pool: Pool,
     filters: Filters,
-    events: broadcast::Sender<Event>,
-    // The last block that was announced.
-    announced: Mutex<u64>,
+    news: News,
 }
 
 #[derive(Deserialize)]
@@ -75,11 +74,10 @@ impl Rpc {
 
     /// The methods over `chain`.
     pub fn new(chain: Arc<Chain>, node: Arc<dyn Node>) -> Self {
-        let (events, _) = broadcast::channel(1024);
-        let head = Head::read(&mut node.read()).ok().flatten();
-        let announced = Mutex::new(head.map_or(0, |head| head.number));
+        let head = Head::at(&mut node.begin(), node.committed()).ok().flatten();
+        let news = News::new(head.map_or(0, |head| head.number));
         let (pool, filters) = (Pool::default(), Filters::default());
-        Self { chain, node, pool, filters, events, announced }
+        Self { chain, node, pool, filters, news }
     }
 
     /// The chain.
@@ -111,7 +109,9 @@ impl Rpc {
                 refuse(RpcError::invalid_request("batch too large"))
             }
             Ok(Json::Array(requests)) => self.handle_batch(requests, session).await,
-            Ok(request) => self.handle_one(request, session).await.map(|reply| to_bytes(&reply)),
+            Ok(request) => {
+                self.handle_one(request, session, None).await.map(|reply| to_bytes(&reply))
+            }
         }
     }
 
@@ -120,10 +120,12 @@ impl Rpc {
         requests: Vec<Json>,
         session: Option<&Session>,
     ) -> Option<Vec<u8>> {
+        let mut ahead = Ahead::of(&self.node, &requests);
         let mut replies = Vec::new();
-        for request in requests {
+        for (index, request) in requests.into_iter().enumerate() {
             let answer = if replies.len() < Self::MAX_BATCH_REPLY_BYTES {
-                self.handle_one(request, session).await
+                let recovered = ahead.next(index).await;
+                self.handle_one(request, session, recovered).await
             } else {
                 let id = request.get("id").cloned();
                 id.map(|id| reply(id, Err(RpcError::new(-32003, "response too large"))))
@@ -140,7 +142,12 @@ impl Rpc {
         Some(replies)
     }
 
-    async fn handle_one(&self, request: Json, session: Option<&Session>) -> Option<Json> {
+    async fn handle_one(
+        &self,
+        request: Json,
+        session: Option<&Session>,
+        recovered: Option<Recovered>,
+    ) -> Option<Json> {
         let id = request.get("id").cloned().unwrap_or_default();
         let request: Request = match serde_json::from_value(request) {
             Ok(request) => request,
@@ -150,14 +157,21 @@ impl Rpc {
             return Some(reply(id, Err(RpcError::invalid_request("invalid request"))));
         }
         let answer = match Params::new(request.params) {
-            Ok(params) => self.call(&request.method, &params, session).await,
+            Ok(params) => self.call(&request.method, &params, session, recovered).await,
             Err(error) => Err(error),
         };
         request.id.map(|id| reply(id, answer))
     }
 
-    async fn call(&self, method: &str, params: &Params, session: Option<&Session>) -> Answer {
+    async fn call(
+        &self,
+        method: &str,
+        params: &Params,
+        session: Option<&Session>,
+        recovered: Option<Recovered>,
+    ) -> Answer {
         match (method, session) {
+            ("eth_sendRawTransaction", _) => self.send_raw_transaction(params, recovered).await,
             ("eth_sendRawTransactionSync", _) => self.send_raw_transaction_sync(params).await,
             ("eth_subscribe", Some(session)) => session.subscribe(self, params),
             ("eth_unsubscribe", Some(session)) => session.unsubscribe(params),
@@ -212,6 +226,7 @@ impl Rpc {
             "eth_getTransactionReceipt" => self.transaction_receipt(params),
 
             "coco_getReceipt" => self.ledger_receipt(params),
+            "coco_transactionStatus" => self.transaction_status(params),
 
             "eth_getBalance" => self.balance(params),
             "eth_getTransactionCount" => self.transaction_count(params),
@@ -232,7 +247,6 @@ impl Rpc {
             "eth_baseFee" => self.base_fee(),
             "eth_blobBaseFee" => self.blob_base_fee(),
 
-            "eth_sendRawTransaction" => self.send_raw_transaction(params),
             "eth_fillTransaction" => self.fill_transaction(params),
             "txpool_status" => self.txpool_status(),
             "txpool_content" => self.txpool_content(None),

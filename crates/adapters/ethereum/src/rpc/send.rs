@@ -1,29 +1,114 @@
 //! Transactions on their way into a block.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use alloy_consensus::Transaction as _;
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, Bytes, TxKind, U64};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U64};
 use alloy_rpc_types_eth::TransactionRequest;
 use serde_json::{Map, Value as Json, json};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::blocks::rpc_pending;
 use super::unsigned::unsigned;
-use super::{Answer, Event, Params, Rpc, RpcError, quantity, to_json};
-use crate::{Executed, FeePolicy, Refusal, SignedTransaction, World};
+use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
+use crate::block::is_executed;
+use crate::pool::Fate;
+use crate::{CommitRefusal, Executed, FeePolicy, Node, Refusal, SignedTransaction, World};
+
+/// A transaction with its sender, or why it is none.
+pub(super) type Recovered = Result<SignedTransaction, RpcError>;
+
+/// A transaction as it is sent. What is known already costs no recovery of its sender.
+fn receive(node: &dyn Node, raw: &[u8]) -> Recovered {
+    let envelope = SignedTransaction::parse(raw)?;
+    if is_executed(&mut node.begin(), envelope.tx_hash()) {
+        return Err(Refusal::AlreadyKnown.into());
+    }
+    Ok(SignedTransaction::new(envelope)?)
+}
+
+/// The senders of a batch's transactions, recovered on other threads while those before are
+/// executed. Recovery is most of what a transaction costs before the commit point.
+#[derive(Default)]
+pub(super) struct Ahead {
+    // Which requests of the batch are in the chunks.
+    requests: VecDeque<usize>,
+    chunks: VecDeque<JoinHandle<Vec<Recovered>>>,
+    done: VecDeque<Recovered>,
+}
+
+impl Ahead {
+    /// Transactions that one thread recovers in a row.
+    const CHUNK: usize = 8;
+
+    pub(super) fn of(node: &Arc<dyn Node>, requests: &[Json]) -> Self {
+        let mut ahead = Self::default();
+        let Ok(runtime) = Handle::try_current() else { return ahead };
+        let mut raw = Vec::new();
+        for (index, request) in requests.iter().enumerate() {
+            let params = request.get("params").and_then(|params| params.get(0));
+            let sends = request.get("method").is_some_and(|name| name == "eth_sendRawTransaction");
+            if let (true, Some(Json::String(text))) = (sends, params) {
+                ahead.requests.push_back(index);
+                raw.push(text.clone());
+            }
+        }
+        while !raw.is_empty() {
+            let (rest, node) = (raw.split_off(raw.len().min(Self::CHUNK)), Arc::clone(node));
+            let chunk = std::mem::replace(&mut raw, rest);
+            ahead.chunks.push_back(runtime.spawn(async move {
+                let recover = |text: &String| {
+                    let raw = Params::new(Some(json!([text])))?.required::<Bytes>(0)?;
+                    receive(&*node, &raw)
+                };
+                chunk.iter().map(recover).collect()
+            }));
+        }
+        ahead
+    }
+
+    /// The transaction of a request; they are asked for in order.
+    pub(super) async fn next(&mut self, request: usize) -> Option<Recovered> {
+        if self.requests.front() != Some(&request) {
+            return None;
+        }
+        if self.done.is_empty() {
+            // If the runtime stops, each is recovered when its turn comes.
+            self.done = self.chunks.pop_front()?.await.unwrap_or_default().into();
+            if self.done.is_empty() {
+                self.requests.clear();
+            }
+        }
+        self.requests.pop_front();
+        self.done.pop_front()
+    }
+}
 
 impl Rpc {
-    /// Executions of one transaction that may lose against others before it is refused.
-    const MAX_ATTEMPTS: usize = 256;
+    /// Executions of one transaction next to others, before it is executed alone.
+    const OPTIMISTIC_ATTEMPTS: usize = 3;
+    /// Executions of one transaction before it is refused: alone it loses to rollbacks only.
+    const MAX_ATTEMPTS: usize = 8;
+    /// How long a transaction waits for room among the uncommitted ones.
+    const PATIENCE_MS: u64 = 2_000;
     /// How long `eth_sendRawTransactionSync` waits at most, and unless told otherwise.
     const MAX_WAIT_MS: u64 = 30_000;
     const DEFAULT_WAIT_MS: u64 = 5_000;
 
-    pub(super) fn send_raw_transaction(&self, params: &Params) -> Answer {
-        let raw: Bytes = params.required(0)?;
-        let signed = SignedTransaction::from_wire(&raw)?;
+    pub(super) async fn send_raw_transaction(
+        &self,
+        params: &Params,
+        recovered: Option<Recovered>,
+    ) -> Answer {
+        let signed = match recovered {
+            Some(recovered) => recovered?,
+            None => receive(&*self.node, &params.required::<Bytes>(0)?)?,
+        };
         let hash = signed.hash();
-        self.submit(signed)?;
+        self.submit_with_patience(signed).await?;
         to_json(&hash)
     }
 
@@ -35,20 +120,23 @@ impl Rpc {
             _ => params.optional::<U64>(1)?.map(|wait| wait.saturating_to()),
         };
         let wait_ms = wait_ms.unwrap_or(Self::DEFAULT_WAIT_MS).min(Self::MAX_WAIT_MS);
-        let signed = SignedTransaction::from_wire(&raw)?;
+        let signed = receive(&*self.node, &raw)?;
         let hash = signed.hash();
         // Before it is sent, so that its block is not missed.
-        let mut events = self.events.subscribe();
-        self.submit(signed)?;
+        let mut head = self.news.head();
+        self.submit_with_patience(signed).await?;
         let deadline = self.node.sleep(wait_ms);
         tokio::pin!(deadline);
         loop {
-            let receipt = self.receipt_of(&mut self.node.read(), hash)?;
+            let receipt = self.receipt_of(&mut self.node.begin(), hash)?;
             if !receipt.is_null() {
                 return Ok(receipt);
             }
+            if let Some(Fate::Refused(reason)) = self.pool.fate(&hash) {
+                return Err(RpcError::server(reason));
+            }
             tokio::select! {
-                event = events.recv() => if matches!(event, Err(RecvError::Closed)) {
+                changed = head.changed() => if changed.is_err() {
                     return Err(RpcError::server("the node is stopping"));
                 },
                 () = &mut deadline => {
@@ -63,40 +151,136 @@ impl Rpc {
         }
     }
 
+    /// What became of a transaction: `included`, `pending` (executed, its block is not committed
+    /// yet), `queued` (waits for earlier ones), `refused`, `expired`, `replaced`, or `unknown`.
+    pub(super) fn transaction_status(&self, params: &Params) -> Answer {
+        let hash: B256 = params.required(0)?;
+        let tx = &mut self.node.begin();
+        if let Some(included) = self.included(tx, hash)? {
+            let number = quantity(included.position.block);
+            return Ok(json!({"status": "included", "blockNumber": number}));
+        }
+        if self.pool.find(&hash).is_some() {
+            return Ok(json!({"status": "queued"}));
+        }
+        if is_executed(tx, &hash) {
+            return Ok(json!({"status": "pending"}));
+        }
+        Ok(match self.pool.fate(&hash) {
+            Some(Fate::Refused(reason)) => json!({"status": "refused", "reason": reason}),
+            Some(Fate::Expired) => json!({"status": "expired"}),
+            Some(Fate::Replaced(by)) => json!({"status": "replaced", "by": by}),
+            None => json!({"status": "unknown"}),
+        })
+    }
+
+    /// [`submit`](Self::submit); a client that is faster than the disk is slowed down before it is
+    /// refused.
+    async fn submit_with_patience(&self, signed: SignedTransaction) -> Result<(), Refusal> {
+        let mut refused = match self.submit(signed.clone()) {
+            Err(refusal) if refusal == Refusal::Busy => refusal,
+            done => return done,
+        };
+        let (mut committed, deadline) = (self.news.head(), self.node.sleep(Self::PATIENCE_MS));
+        tokio::pin!(deadline);
+        while refused == Refusal::Busy {
+            tokio::select! {
+                changed = committed.changed() => if changed.is_err() { break },
+                () = &mut deadline => break,
+            }
+            match self.submit(signed.clone()) {
+                Ok(()) => return Ok(()),
+                Err(refusal) => refused = refusal,
+            }
+        }
+        Err(refused)
+    }
+
     /// Executes a transaction, or keeps it if its turn has not come; then those that waited for
     /// it.
     pub fn submit(&self, signed: SignedTransaction) -> Result<(), Refusal> {
         let (sender, nonce) = (signed.sender(), signed.envelope().nonce());
-        let mut next = match self.execute(&signed) {
-            Ok(_) => nonce.saturating_add(1),
+        match self.execute(&signed) {
+            Ok(_) => {
+                self.promote(sender, nonce.saturating_add(1));
+                self.promote_authorities(&signed);
+            }
             Err(refusal) => {
                 let Some(next) = refusal.gap() else { return Err(refusal) };
                 let priced = self.chain.rules().fees() != FeePolicy::Free;
                 self.pool.add(signed, next, self.node.now_ms(), priced)?;
                 // What it waits for may have come in between and not have seen it waiting.
-                self.next_nonce(sender)?
-            }
-        };
-        while let Some(waiting) = self.pool.take(sender, next) {
-            match self.execute(&waiting) {
-                Ok(_) => next = next.saturating_add(1),
-                // It had its turn, and is refused as if it had been sent now. Its sender sees
-                // that the nonce has not moved.
-                Err(_) => break,
+                self.promote(sender, self.next_nonce(sender)?);
             }
         }
         Ok(())
     }
 
-    /// Executes a transaction and commits it, again if others were faster.
+    /// Gives those that were put off another turn.
+    pub(super) fn resume(&self) {
+        while let Some(sender) = self.pool.ready() {
+            let Ok(next) = self.next_nonce(sender) else { return };
+            if !self.promote(sender, next) {
+                return;
+            }
+        }
+    }
+
+    /// Executes what waits of a sender from its next nonce on; whether there was room for it.
+    fn promote(&self, sender: Address, mut next: u64) -> bool {
+        while let Some(waiting) = self.pool.take(sender, next) {
+            match self.execute(&waiting.0) {
+                Ok(_) | Err(Refusal::AlreadyKnown) => next = next.saturating_add(1),
+                Err(refusal) if refusal.is_passing() => {
+                    self.pool.put_back(waiting, true);
+                    return false;
+                }
+                // The one before it was rolled back.
+                Err(refusal) if refusal.gap().is_some() => {
+                    self.pool.put_back(waiting, false);
+                    break;
+                }
+                // It had its turn. Its nonce is still to be used, so that later ones wait on.
+                Err(refusal) => {
+                    self.pool.refused(waiting.0.hash(), &refusal);
+                    break;
+                }
+            }
+        }
+        true
+    }
+
+    /// An authorization (EIP-7702) uses up a nonce of its signer as a transaction does.
+    fn promote_authorities(&self, signed: &SignedTransaction) {
+        for authorization in signed.envelope().authorization_list().into_iter().flatten() {
+            if let Ok(authority) = authorization.recover_authority()
+                && self.pool.has_sender(authority)
+                && let Ok(next) = self.next_nonce(authority)
+            {
+                self.promote(authority, next);
+            }
+        }
+    }
+
+    /// Executes a transaction and commits it, again if others were faster; at last alone, so that
+    /// a long one among many short ones has its turn, too.
     fn execute(&self, signed: &SignedTransaction) -> Result<Executed, Refusal> {
-        for _ in 0..Self::MAX_ATTEMPTS {
+        for attempt in 0..Self::MAX_ATTEMPTS {
+            let alone = (attempt >= Self::OPTIMISTIC_ATTEMPTS).then(|| self.chain.hold());
             let mut tx = self.node.begin();
             let executed = self.chain.execute(&mut tx, signed, &self.opening())?;
-            if self.node.commit(tx, executed.claims()).is_ok() {
-                self.remember_transaction(executed.hash);
-                let _ = self.events.send(Event::Transaction(executed.hash));
-                return Ok(executed);
+            let passing = alone.is_none().then(|| self.chain.pass());
+            let committed = self.node.commit(tx, executed.claims());
+            drop((passing, alone));
+            match committed {
+                Ok(_) => {
+                    self.news.tell_executed(executed.hash);
+                    return Ok(executed);
+                }
+                Err(CommitRefusal::Conflict) => {}
+                Err(CommitRefusal::Busy) => return Err(Refusal::Busy),
+                Err(CommitRefusal::TooLarge { bytes }) => return Err(Refusal::TooLarge { bytes }),
+                Err(CommitRefusal::Unavailable) => return Err(Refusal::Unavailable),
             }
         }
         Err(Refusal::Contended)
@@ -132,7 +316,7 @@ impl Rpc {
         }
         if request.gas_price.is_none() {
             let tip = request.max_priority_fee_per_gas.unwrap_or_default();
-            let base_fee = u128::from(self.next_base_fee(&mut self.node.read())?);
+            let base_fee = u128::from(self.next_base_fee(&mut self.node.begin())?);
             request.max_priority_fee_per_gas = Some(tip);
             let most = base_fee.saturating_mul(2).saturating_add(tip);
             request.max_fee_per_gas = Some(request.max_fee_per_gas.unwrap_or(most));
@@ -168,7 +352,8 @@ impl Rpc {
             }
             Ok(Json::Object(by_sender))
         };
-        Ok(json!({"pending": show(executed)?, "queued": show(self.pool.all())?}))
+        let queued = of.map_or_else(|| self.pool.all(), |of| self.pool.of(of));
+        Ok(json!({"pending": show(executed)?, "queued": show(queued)?}))
     }
 
     pub(super) fn txpool_inspect(&self) -> Answer {
@@ -202,8 +387,9 @@ impl Rpc {
     fn executed_transactions(&self) -> Result<Vec<SignedTransaction>, RpcError> {
         let tx = &mut self.node.begin();
         let mut transactions = Vec::new();
-        for (_, record) in crate::block::executed(tx)?.transactions {
-            transactions.push(SignedTransaction::new_frontier(record.transaction()?)?);
+        for executed in crate::block::executed(tx)?.transactions {
+            let (envelope, sender) = (executed.record.transaction()?, executed.record.sender);
+            transactions.push(SignedTransaction::recovered(envelope, sender));
         }
         Ok(transactions)
     }

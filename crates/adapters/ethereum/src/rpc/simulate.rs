@@ -8,7 +8,7 @@ use alloy_rpc_types_eth::simulate::{SimBlock, SimulatePayload};
 use alloy_rpc_types_eth::{
     Block, BlockOverrides, BlockTransactions, Log, Transaction, TransactionRequest, Withdrawals,
 };
-use coco_kv::Tx;
+use coco_kv::{Seqno, Tx};
 use revm::context::result::{EVMError, ExecutionResult, InvalidTransaction};
 use serde_json::{Value as Json, json};
 
@@ -17,7 +17,9 @@ use super::transfers::TransferLogs;
 use super::unsigned::unsigned;
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
-use crate::block::{BlockDraft, Included, begin_block, end_block, merged, requests_hash};
+use crate::block::{
+    BlockDraft, BlockTransaction, Included, begin_block, end_block, merged, requests_hash,
+};
 use crate::evm::MovedPrecompiles;
 use crate::maps::HASHES;
 use crate::record::{Change, TransactionRecord};
@@ -64,7 +66,7 @@ impl Rpc {
         if payload.block_state_calls.len() as u64 > Self::MAX_SIMULATED {
             return Err(too_many());
         }
-        let mut tx = self.node.read();
+        let mut tx = self.node.begin();
         let base = match self.state_at(&mut tx, params, 1)? {
             At::Block(number) => number,
             At::Pending => self.head(&mut tx)?.number,
@@ -162,13 +164,13 @@ impl Simulation<'_> {
                     _ => Vec::new(),
                 },
             };
-            included.transactions.push((*called.envelope.tx_hash(), record));
+            let (hash, executed_at) = (*called.envelope.tx_hash(), Seqno::default());
+            included.transactions.push(BlockTransaction { hash, record, executed_at });
             calls.push(called);
         }
-        let logs: Vec<_> =
-            included.transactions.iter().flat_map(|(_, record)| record.logs.clone()).collect();
         let deposits = chain.rules().config().deposit_contract_address;
-        let (changed, requests) = end_block(&surroundings, &mut world, deposits, &logs, &[])?;
+        let (changed, requests) =
+            end_block(&surroundings, &mut world, deposits, included.logs(), &[])?;
         changes.extend(changed);
         changes.extend(chain.rewards(&mut world, &header, &[])?);
         self.trie.update(&mut world, &merged(changes))?;

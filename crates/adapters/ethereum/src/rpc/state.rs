@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256};
-use alloy_rpc_types_eth::BlockId;
 use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
 use coco_kv::Tx;
 use serde_json::{Value as Json, json};
@@ -11,9 +10,8 @@ use serde_json::{Value as Json, json};
 use super::params::slot;
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
-use crate::maps::CHANGES;
-use crate::record::{self, Change};
-use crate::{Account, StateError, StateTrie, World, block_hash};
+use crate::block::executed;
+use crate::{Account, Head, StateError, StateTrie, World, block_hash, changes};
 
 impl Rpc {
     /// Slots that one request may ask for.
@@ -32,21 +30,14 @@ impl Rpc {
 
     fn account_at(&self, params: &Params) -> Result<Account, RpcError> {
         let address: Address = params.required(0)?;
-        let mut tx = self.reader(params, 1)?;
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 1)?;
         Ok(self.world(&mut tx, at)?.account(address)?.unwrap_or_default())
     }
 
-    /// What is asked of the pending state is read from the head, so that a sender's next nonce is
-    /// right as soon as a transaction was accepted.
-    fn reader(&self, params: &Params, index: usize) -> Result<Tx, RpcError> {
-        let id: Option<BlockId> = params.optional(index)?;
-        Ok(if id == Some(BlockId::pending()) { self.node.begin() } else { self.node.read() })
-    }
-
     pub(super) fn code(&self, params: &Params) -> Answer {
         let address: Address = params.required(0)?;
-        let mut tx = self.reader(params, 1)?;
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 1)?;
         let mut world = self.world(&mut tx, at)?;
         let account = world.account(address)?.unwrap_or_default();
@@ -55,7 +46,7 @@ impl Rpc {
 
     pub(super) fn account_info(&self, params: &Params) -> Answer {
         let address: Address = params.required(0)?;
-        let mut tx = self.reader(params, 1)?;
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 1)?;
         let mut world = self.world(&mut tx, at)?;
         let account = world.account(address)?.unwrap_or_default();
@@ -70,7 +61,7 @@ impl Rpc {
     pub(super) fn storage_at(&self, params: &Params) -> Answer {
         let address: Address = params.required(0)?;
         let slot = slot(&params.required::<String>(1)?)?;
-        let mut tx = self.reader(params, 2)?;
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 2)?;
         let value = self.world(&mut tx, at)?.slot(address, slot)?;
         to_json(&B256::from(value))
@@ -86,7 +77,7 @@ impl Rpc {
             let message = format!("too many slots (max {})", Self::MAX_SLOTS);
             return Err(RpcError::invalid_params(message));
         }
-        let mut tx = self.reader(params, 1)?;
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 1)?;
         let mut world = self.world(&mut tx, at)?;
         let mut values = BTreeMap::new();
@@ -107,7 +98,7 @@ impl Rpc {
             let message = format!("too many slots (max {})", Self::MAX_SLOTS);
             return Err(RpcError::invalid_params(message));
         }
-        let mut tx = self.node.read();
+        let mut tx = self.node.begin();
         let at = self.state_at(&mut tx, params, 2)?;
         let number = match at {
             At::Block(number) => number,
@@ -156,7 +147,7 @@ impl Rpc {
         if let Some(trie) = self.chain.tries().after(number, hash) {
             return Ok(trie);
         }
-        let head = self.head(tx)?;
+        let head = Head::read(tx)?.ok_or(StateError::NoGenesis)?;
         if head.number.saturating_sub(number) > Self::MAX_PROOF_DISTANCE {
             return Err(RpcError::server("distance to target block exceeds maximum proof window"));
         }
@@ -170,28 +161,12 @@ impl Rpc {
                 trie
             }
         };
-        let open = self.open_changes(tx)?;
+        let open = executed(tx)?.changes;
         trie.update(&mut World::past(tx, self.chain.codes(), number), &open)?;
         for later in number.saturating_add(1)..=head.number {
-            let changes: Vec<Change> = record::read(tx, &CHANGES, &later.to_be_bytes())?
-                .ok_or(StateError::NoBlock(later))?;
+            let changes = changes(tx, later)?;
             trie.update(&mut World::past(tx, self.chain.codes(), number), &changes)?;
         }
         Ok(trie)
-    }
-
-    /// What the transactions of the open block have changed.
-    fn open_changes(&self, tx: &mut Tx) -> Result<Vec<Change>, RpcError> {
-        let mut values = Vec::new();
-        tx.for_each(&crate::maps::EXECUTED, |_, value| {
-            values.push(value.clone());
-            std::ops::ControlFlow::Continue(())
-        });
-        let mut all = Vec::new();
-        for value in values {
-            let changes: Vec<Change> = record::decode(&crate::maps::EXECUTED, &value)?;
-            all.extend(changes);
-        }
-        Ok(all)
     }
 }

@@ -2,36 +2,42 @@
 
 use std::collections::BTreeMap;
 
-use alloy_primitives::{B256, U64};
+use alloy_primitives::U64;
 use alloy_rpc_types_eth::Filter;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, watch};
 
 use super::blocks::rpc_pending;
 use super::logs::read_filter;
 use super::{Answer, Params, Rpc, RpcError, to_bytes, to_json};
-use crate::{Head, StateError};
-
-/// What happened on the chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A block is there to be read.
-    Block(u64),
-    /// A transaction was executed.
-    Transaction(B256),
-}
+use crate::StateError;
 
 /// One connection with subscriptions. The transport passes requests to [`Session::handle`] and
 /// sends what [`Session::next`] gives.
 pub struct Session {
-    events: tokio::sync::Mutex<Receiver<Event>>,
+    listener: tokio::sync::Mutex<Listener>,
     subscriptions: Mutex<BTreeMap<U64, Subscription>>,
+    subscribed: Notify,
+}
+
+/// How far the session has been told.
+struct Listener {
+    head: watch::Receiver<u64>,
+    executed: watch::Receiver<u64>,
+    last_block: u64,
+    transactions: u64,
 }
 
 #[derive(Clone, Debug)]
-enum Subscription {
+struct Subscription {
+    kind: Kind,
+    // What was before it is no news.
+    after_block: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
     NewHeads,
     Logs(Box<Filter>),
     NewPendingTransactions { full: bool },
@@ -44,9 +50,14 @@ impl Session {
 
     /// A session without subscriptions.
     pub fn new(rpc: &Rpc) -> Self {
+        let head = rpc.news.head();
+        let last_block = *head.borrow();
+        let executed = rpc.news.executed();
+        let transactions = rpc.news.executed_count();
         Self {
-            events: tokio::sync::Mutex::new(rpc.events.subscribe()),
+            listener: Listener { head, executed, last_block, transactions }.into(),
             subscriptions: Mutex::default(),
+            subscribed: Notify::new(),
         }
     }
 
@@ -55,51 +66,81 @@ impl Session {
         rpc.handle_with(message, Some(self)).await
     }
 
-    /// The next messages to the client; `None` when the node stops or the client was too slow to
-    /// take them: then the transport closes the connection, so that nothing is lost in silence.
+    /// The next messages to the client: those of one block, or of transactions. Blocks are read
+    /// when the client has taken the messages of those before, so that a slow one misses none.
+    /// `None` when the node stops, or when so many transactions were executed since the last call
+    /// that some are forgotten: then the transport closes the connection, so that nothing is lost
+    /// in silence.
     pub async fn next(&self, rpc: &Rpc) -> Option<Vec<Vec<u8>>> {
-        let mut events = self.events.lock().await;
+        let mut listener = self.listener.lock().await;
         loop {
-            let event = match events.recv().await {
-                Ok(event) => event,
-                Err(RecvError::Lagged(_)) if self.subscriptions.lock().is_empty() => continue,
-                Err(_) => return None,
+            let subscriptions = self.subscriptions.lock().clone();
+            let listens = |wanted: fn(&Kind) -> bool| {
+                subscriptions.values().any(|subscription| wanted(&subscription.kind))
             };
-            let messages = self.messages(rpc, &event);
-            if !messages.is_empty() {
-                return Some(messages);
+            let head = *listener.head.borrow_and_update();
+            // After a rollback the numbers come again, with other blocks.
+            listener.last_block = listener.last_block.min(head);
+            if !listens(|kind| matches!(kind, Kind::NewHeads | Kind::Logs(_))) {
+                listener.last_block = head;
+            }
+            while listener.last_block < head {
+                listener.last_block += 1;
+                let messages = block_messages(rpc, &subscriptions, listener.last_block);
+                if !messages.is_empty() {
+                    return Some(messages);
+                }
+            }
+            listener.executed.mark_unchanged();
+            let pending = listens(|kind| matches!(kind, Kind::NewPendingTransactions { .. }));
+            let (hashes, count) = rpc.news.executed_since(listener.transactions);
+            listener.transactions = count;
+            if pending {
+                let hashes = hashes?;
+                let messages = transaction_messages(rpc, &subscriptions, &hashes);
+                if !messages.is_empty() {
+                    return Some(messages);
+                }
+            }
+            let Listener { head, executed, .. } = &mut *listener;
+            tokio::select! {
+                changed = head.changed() => changed.ok()?,
+                changed = executed.changed(), if pending => changed.ok()?,
+                () = self.subscribed.notified() => {}
             }
         }
     }
 
     pub(super) fn subscribe(&self, rpc: &Rpc, params: &Params) -> Answer {
         let kind: String = params.required(0)?;
-        let subscription = match kind.as_str() {
-            "newHeads" => Subscription::NewHeads,
+        let kind = match kind.as_str() {
+            "newHeads" => Kind::NewHeads,
             "logs" => {
                 let filter = match params.raw(1) {
                     Some(filter) => read_filter(&Params::new(Some(json!([filter])))?)?,
                     None => Filter::default(),
                 };
-                Subscription::Logs(Box::new(filter))
+                Kind::Logs(Box::new(filter))
             }
             "newPendingTransactions" => {
                 let full = params.optional(1)?.unwrap_or_default();
-                Subscription::NewPendingTransactions { full }
+                Kind::NewPendingTransactions { full }
             }
-            "syncing" => Subscription::Syncing,
+            "syncing" => Kind::Syncing,
             _ => {
                 let message = format!("no {kind:?} subscription in eth namespace");
                 return Err(RpcError::invalid_params(message));
             }
         };
+        let after_block = *rpc.news.head().borrow();
         let [.., b0, b1, b2, b3, b4, b5, b6, b7] = rpc.node.randomness().0;
         let id = U64::from(u64::from_be_bytes([b0, b1, b2, b3, b4, b5, b6, b7]));
         let mut subscriptions = self.subscriptions.lock();
         if subscriptions.len() >= Self::MAX_SUBSCRIPTIONS {
             return Err(RpcError::limit("too many subscriptions"));
         }
-        subscriptions.insert(id, subscription);
+        subscriptions.insert(id, Subscription { kind, after_block });
+        self.subscribed.notify_one();
         to_json(&id)
     }
 
@@ -110,61 +151,79 @@ impl Session {
             None => Err(RpcError::server("subscription not found")),
         }
     }
+}
 
-    fn messages(&self, rpc: &Rpc, event: &Event) -> Vec<Vec<u8>> {
-        let subscriptions = self.subscriptions.lock().clone();
-        let mut messages = Vec::new();
-        for (id, subscription) in subscriptions {
-            for result in rpc.news(&subscription, event).unwrap_or_default() {
-                let params = json!({"subscription": id, "result": result});
-                let message = json!({
-                    "jsonrpc": "2.0", "method": "eth_subscription", "params": params
-                });
-                messages.push(to_bytes(&message));
-            }
+fn message(id: U64, result: &Json) -> Vec<u8> {
+    let params = json!({"subscription": id, "result": result});
+    to_bytes(&json!({"jsonrpc": "2.0", "method": "eth_subscription", "params": params}))
+}
+
+fn block_messages(
+    rpc: &Rpc,
+    subscriptions: &BTreeMap<U64, Subscription>,
+    number: u64,
+) -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    for (id, subscription) in subscriptions {
+        if number <= subscription.after_block {
+            continue;
         }
-        messages
+        // A block that cannot be read is a fault of the node, which its log tells.
+        let news = rpc.block_news(&subscription.kind, number).unwrap_or_default();
+        messages.extend(news.iter().map(|result| message(*id, result)));
     }
+    messages
+}
+
+fn transaction_messages(
+    rpc: &Rpc,
+    subscriptions: &BTreeMap<U64, Subscription>,
+    hashes: &[alloy_primitives::B256],
+) -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    for hash in hashes {
+        for (id, subscription) in subscriptions {
+            let shown = match subscription.kind {
+                Kind::NewPendingTransactions { full: false } => Some(json!(hash)),
+                Kind::NewPendingTransactions { full: true } => rpc.shown_pending(*hash),
+                _ => None,
+            };
+            messages.extend(shown.map(|shown| message(*id, &shown)));
+        }
+    }
+    messages
 }
 
 impl Rpc {
     /// Says that more may be readable than before, as after every commit of a batch: tells whoever
-    /// waits for blocks of those that are new.
+    /// waits for blocks, and gives transactions that were put off another turn.
     pub fn committed(&self) -> Result<(), StateError> {
-        let Some(head) = Head::read(&mut self.node.read())? else { return Ok(()) };
-        let mut announced = self.announced.lock();
-        // After a rollback the numbers come again, with other blocks.
-        let first = announced.saturating_add(1).min(head.number.saturating_add(1));
-        for number in first..=head.number {
-            // Nobody may be listening.
-            let _ = self.events.send(Event::Block(number));
+        if let Some(head) = self.last_committed(&mut self.node.begin())? {
+            self.news.tell_head(head.number);
         }
-        *announced = head.number;
+        self.resume();
         Ok(())
     }
 
-    /// What an event is to a subscription.
-    fn news(&self, subscription: &Subscription, event: &Event) -> Result<Vec<Json>, RpcError> {
-        match (subscription, event) {
-            (Subscription::NewHeads, Event::Block(number)) => {
+    /// What a block is to a subscription.
+    fn block_news(&self, kind: &Kind, number: u64) -> Result<Vec<Json>, RpcError> {
+        match kind {
+            Kind::NewHeads => {
                 let params = Params::new(Some(json!([format!("{number:#x}")])))?;
                 Ok(vec![self.header_by_number(&params)?])
             }
-            (Subscription::Logs(filter), Event::Block(number)) => {
-                let tx = &mut self.node.read();
-                let logs = self.logs_between(tx, filter, *number, *number)?;
+            Kind::Logs(filter) => {
+                let tx = &mut self.node.begin();
+                let logs = self.logs_between(tx, filter, number, number)?;
                 logs.iter().map(to_json).collect()
             }
-            (Subscription::NewPendingTransactions { full: false }, Event::Transaction(hash)) => {
-                Ok(vec![to_json(hash)?])
-            }
-            (Subscription::NewPendingTransactions { full: true }, Event::Transaction(hash)) => {
-                match self.pending_transaction(*hash)? {
-                    Some((envelope, sender)) => Ok(vec![to_json(&rpc_pending(envelope, sender))?]),
-                    None => Ok(Vec::new()),
-                }
-            }
-            _ => Ok(Vec::new()),
+            Kind::NewPendingTransactions { .. } | Kind::Syncing => Ok(Vec::new()),
         }
+    }
+
+    /// A transaction that was just executed, for a reply; `None` if it was rolled back since.
+    pub(super) fn shown_pending(&self, hash: alloy_primitives::B256) -> Option<Json> {
+        let (envelope, sender) = self.pending_transaction(hash).ok()??;
+        to_json(&rpc_pending(envelope, sender)).ok()
     }
 }

@@ -1,12 +1,13 @@
 //! Which state a request is about.
 
 use alloy_eips::{BlockId, BlockNumberOrTag};
+use alloy_primitives::B256;
 use coco_kv::Tx;
 
 use super::{Params, Rpc, RpcError};
 use crate::{
-    BlockRecord, Head, OpenBlock, Opening, StateError, Surroundings, World, block, block_hash,
-    block_number,
+    BlockRecord, Head, IncludedTransaction, OpenBlock, Opening, StateError, Surroundings, World,
+    block, block_hash, block_number, transaction,
 };
 
 /// A state.
@@ -19,17 +20,35 @@ pub(super) enum At {
 }
 
 impl Rpc {
+    /// The last block that clients see: what is not committed may still be taken back.
     pub(super) fn head(&self, tx: &mut Tx) -> Result<Head, RpcError> {
-        Ok(Head::read(tx)?.ok_or(StateError::NoGenesis)?)
+        Ok(self.last_committed(tx)?.ok_or(StateError::NoGenesis)?)
+    }
+
+    pub(super) fn last_committed(&self, tx: &mut Tx) -> Result<Option<Head>, StateError> {
+        Head::at(tx, self.node.committed())
+    }
+
+    /// A transaction in a block that clients see.
+    pub(super) fn included(
+        &self,
+        tx: &mut Tx,
+        hash: B256,
+    ) -> Result<Option<IncludedTransaction>, RpcError> {
+        let head = self.head(tx)?.number;
+        let included = transaction(tx, hash)?;
+        Ok(included.filter(|included| included.position.block <= head))
     }
 
     /// The block that an id names, if there is one.
     pub(super) fn find_block(&self, tx: &mut Tx, id: BlockId) -> Result<Option<At>, RpcError> {
         let head = self.head(tx)?.number;
         Ok(match id {
-            BlockId::Hash(hash) => block_number(tx, hash.block_hash).map(At::Block),
+            BlockId::Hash(hash) => {
+                block_number(tx, hash.block_hash).filter(|number| *number <= head).map(At::Block)
+            }
             BlockId::Number(BlockNumberOrTag::Number(number)) => {
-                block_hash(tx, number).map(|_| At::Block(number))
+                (number <= head && block_hash(tx, number).is_some()).then_some(At::Block(number))
             }
             BlockId::Number(BlockNumberOrTag::Earliest) => Some(At::Block(0)),
             BlockId::Number(BlockNumberOrTag::Pending) => Some(At::Pending),
@@ -57,10 +76,10 @@ impl Rpc {
         let past = match at {
             At::Pending => None,
             // Nothing has happened since the last block, as long as none is open.
-            At::Block(number) if number == self.head(tx)?.number => {
-                OpenBlock::read(tx)?.map(|_| number)
+            At::Block(number) => {
+                let is_last = Head::read(tx)?.is_some_and(|head| head.number == number);
+                (!is_last || OpenBlock::read(tx)?.is_some()).then_some(number)
             }
-            At::Block(number) => Some(number),
         };
         Ok(match past {
             Some(number) => World::past(tx, self.chain.codes(), number),
