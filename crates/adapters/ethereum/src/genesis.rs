@@ -126,7 +126,7 @@ impl Chain {
             transactions: Vec::new(),
         };
         record_block(tx, &block, hash, Included::default());
-        chain.tries().remember(block.header.number, hash, trie);
+        chain.tries().remember(block.header.number, hash, trie, 0);
         chain.try_empty_block(tx)?;
         Ok((chain, hash))
     }

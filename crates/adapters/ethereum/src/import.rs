@@ -10,9 +10,9 @@ use revm::primitives::hardfork::SpecId;
 
 use crate::block::{
     BlockDraft, BlockTransaction, Head, Included, begin_block, end_block, merged, pay,
-    record_block, requests_hash,
+    record_block, requests_hash, weight,
 };
-use crate::record::{BlockRecord, Change, TransactionRecord};
+use crate::record::{BlockRecord, Change, OpenBlock, TransactionRecord};
 use crate::{Chain, Refusal, SignedTransaction, StateError, StateTrie, Surroundings, World};
 
 /// A block as it is exchanged, with signed transactions.
@@ -39,6 +39,9 @@ pub enum ImportError {
         /// The last block's.
         hash: B256,
     },
+    /// The chain executes transactions of its own: their block must be sealed first.
+    #[error("a block is being filled")]
+    Open,
     /// A rule that this node does not carry.
     #[error("block {number}: {what} is not supported")]
     Unsupported {
@@ -103,6 +106,9 @@ impl Chain {
         if number.checked_sub(1) != Some(head.number) || header.parent_hash != head.hash {
             return Err(ImportError::NotNext { number, head: head.number, hash: head.hash });
         }
+        if OpenBlock::read(tx)?.is_some() {
+            return Err(ImportError::Open);
+        }
         let config = self.rules().config();
         if config.dao_fork_support && config.dao_fork_block == Some(number) {
             return Err(ImportError::Unsupported { number, what: "the DAO's irregular state" });
@@ -160,8 +166,9 @@ impl Chain {
             withdrawals,
             transactions: included.hashes(),
         };
+        let changed = weight(&included.changes);
         record_block(tx, &record, hash, included);
-        self.tries().remember(number, hash, trie);
+        self.tries().remember(number, hash, trie, changed);
         Ok(hash)
     }
 

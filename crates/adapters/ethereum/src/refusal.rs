@@ -99,6 +99,12 @@ impl Refusal {
         }
     }
 
+    /// Whether its sender has used its nonce before, perhaps for this very transaction.
+    pub(crate) fn is_used_nonce(&self) -> bool {
+        let Self::Invalid(invalid) = self else { return false };
+        matches!(invalid.rule, InvalidTransaction::NonceTooLow { .. })
+    }
+
     /// Whether the same transaction may well be executed a moment later.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Busy | Self::Contended | Self::Unavailable | Self::State(_))

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use alloy_consensus::TrieAccount;
+use alloy_consensus::{EMPTY_ROOT_HASH, TrieAccount};
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use coco_kv::Tx;
 use parking_lot::Mutex;
@@ -47,7 +47,9 @@ impl StateTrie {
         tx.for_each(&ACCOUNTS, |key, value| {
             let account = record::decode::<Account>(&ACCOUNTS, value);
             match (Address::try_from(key), account) {
-                (Ok(address), Ok(account)) => trie.put_account(address, Some(account)),
+                (Ok(address), Ok(account)) => {
+                    trie.put_account(keccak256::<Address>(address), Some(account));
+                }
                 _ => bad = Some(StateError::BadRecord { map: ACCOUNTS.as_str() }),
             }
             if bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -64,7 +66,7 @@ impl StateTrie {
                 self.put_slot(hashed, *slot, value);
             }
             let account = world.account(*address)?;
-            self.put_account(*address, account);
+            self.put_account(hashed, account);
         }
         Ok(())
     }
@@ -76,7 +78,7 @@ impl StateTrie {
 
     /// The storage root of an account.
     pub fn storage_root(&self, address: Address) -> B256 {
-        self.storages.get(&keccak256(address)).map_or_else(|| Trie::default().root(), Trie::root)
+        self.storages.get(&keccak256(address)).map_or(EMPTY_ROOT_HASH, Trie::root)
     }
 
     /// The proof of an account, or of its absence.
@@ -102,13 +104,12 @@ impl StateTrie {
         }
     }
 
-    fn put_account(&mut self, address: Address, account: Option<Account>) {
-        let hashed = keccak256(address);
+    fn put_account(&mut self, hashed: B256, account: Option<Account>) {
         let Some(Account { nonce, balance, code_hash }) = account else {
             self.storages.remove(&hashed);
             return self.accounts.remove(hashed);
         };
-        let storage_root = self.storage_root(address);
+        let storage_root = self.storages.get(&hashed).map_or(EMPTY_ROOT_HASH, Trie::root);
         let account = TrieAccount { nonce, balance, storage_root, code_hash };
         self.accounts.insert(hashed, alloy_rlp::encode(account));
     }
@@ -117,27 +118,57 @@ impl StateTrie {
 /// The tries after each of the last blocks.
 #[derive(Debug, Default)]
 pub struct RecentTries {
-    by_block: Mutex<BTreeMap<u64, (B256, StateTrie)>>,
+    kept: Mutex<Kept>,
+    // Held by whoever builds one from nothing, so that nobody else does at the same time.
+    pub(crate) building: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_block: BTreeMap<u64, Version>,
+    changes: usize,
+}
+
+#[derive(Debug)]
+struct Version {
+    hash: B256,
+    trie: StateTrie,
+    // Accounts and slots that it does not share with the version before.
+    changes: usize,
 }
 
 impl RecentTries {
     /// Blocks whose tries are kept. They share what did not change between them.
     pub const KEPT: usize = 256;
+    /// Changed accounts and slots in all versions that are kept, beyond the last one. Each has the
+    /// nodes on its path, up to some 3 kB, so that this bounds the memory to about 200 MB.
+    pub const KEPT_CHANGES: usize = 65_536;
 
     /// The tries after a block, if they are still known.
     pub fn after(&self, number: u64, hash: B256) -> Option<StateTrie> {
-        let by_block = self.by_block.lock();
-        by_block.get(&number).filter(|(known, _)| *known == hash).map(|(_, trie)| trie.clone())
+        let kept = self.kept.lock();
+        let version = kept.by_block.get(&number).filter(|version| version.hash == hash);
+        version.map(|version| version.trie.clone())
     }
 
-    /// Remembers the tries after a block. A block of the same number, rolled back since, is
-    /// forgotten.
-    pub fn remember(&self, number: u64, hash: B256, trie: StateTrie) {
-        let mut by_block = self.by_block.lock();
-        by_block.insert(number, (hash, trie));
-        while by_block.len() > Self::KEPT {
-            by_block.pop_first();
+    /// Remembers the tries after a block that changed so many accounts and slots. A block of the
+    /// same number, rolled back since, is forgotten.
+    pub fn remember(&self, number: u64, hash: B256, trie: StateTrie, changes: usize) {
+        let mut kept = self.kept.lock();
+        let rolled_back = kept.by_block.insert(number, Version { hash, trie, changes });
+        kept.changes += changes;
+        kept.changes -= rolled_back.map_or(0, |version| version.changes);
+        let mut dropped = Vec::new();
+        while kept.by_block.len() > 1
+            && (kept.by_block.len() > Self::KEPT || kept.changes > Self::KEPT_CHANGES)
+        {
+            let first = kept.by_block.pop_first();
+            kept.changes -= first.as_ref().map_or(0, |(_, version)| version.changes);
+            dropped.push(first);
         }
+        // Their nodes are freed when nobody waits any more.
+        drop(kept);
+        drop(dropped);
     }
 }
 

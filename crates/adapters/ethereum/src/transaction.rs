@@ -43,14 +43,9 @@ impl SignedTransaction {
     /// geth's limit on what its pool takes.
     pub const MAX_BYTES: usize = 128 * 1024;
 
-    /// Parses and checks an envelope as it is sent over JSON-RPC.
+    /// Parses and checks an envelope as it is sent over JSON-RPC. Transactions with blobs are
+    /// refused: the chain has no place for blobs.
     pub fn from_wire(bytes: &[u8]) -> Result<Self, TransactionSyntax> {
-        Self::new(Self::parse(bytes)?)
-    }
-
-    /// Parses an envelope as it is sent over JSON-RPC; its signature is not looked at. Transactions
-    /// with blobs are refused: the chain has no place for blobs.
-    pub fn parse(bytes: &[u8]) -> Result<TxEnvelope, TransactionSyntax> {
         if bytes.len() > Self::MAX_BYTES {
             let size = bytes.len();
             return Err(TransactionSyntax::Oversized { size, limit: Self::MAX_BYTES });
@@ -63,11 +58,12 @@ impl SignedTransaction {
             Some(_) => {}
         }
         let is_legacy = bytes.first().is_some_and(|byte| *byte > 0x7f);
-        TxEnvelope::decode_2718_exact(bytes).map_err(|error| match error {
+        let envelope = TxEnvelope::decode_2718_exact(bytes).map_err(|error| match error {
             Eip2718Error::RlpError(error) => TransactionSyntax::Rlp(error),
             _ if is_legacy => TransactionSyntax::Rlp(alloy_rlp::Error::UnexpectedString),
             _ => TransactionSyntax::UnsupportedType,
-        })
+        })?;
+        Self::new(envelope)
     }
 
     /// Checks the signature of an envelope; a high `s` is refused (EIP-2).

@@ -5,7 +5,7 @@ use std::ops::{Bound, ControlFlow};
 
 use alloy_primitives::map::HashSet;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
-use coco_kv::{MapName, Tx, Value};
+use coco_kv::{MapName, Seqno, Tx, Value};
 use parking_lot::Mutex;
 use revm::Database;
 use revm::primitives::hardfork::SpecId;
@@ -13,8 +13,8 @@ use revm::state::{AccountInfo, Bytecode, EvmState};
 
 use crate::StateError;
 use crate::maps::{
-    ACCOUNTS, ACCOUNTS_WAS, CODE, HASHES, STORAGE, STORAGE_ONLY, STORAGE_WAS, at_block, hash_key,
-    last_with_prefix, slot_key, slot_of, slot_value,
+    ACCOUNTS, ACCOUNTS_WAS, CODE, HASHES, OPEN, STORAGE, STORAGE_ONLY, STORAGE_WAS, at_block,
+    hash_key, last_with_prefix, slot_key, slot_of, slot_value,
 };
 use crate::record::{self, Account, Change};
 
@@ -32,6 +32,8 @@ pub struct World<'a> {
     // Accounts shown with a nonce of 1 instead of 0, see `basic`.
     raised: HashSet<Address>,
     sender: Option<Address>,
+    // Where on the ledger the block was opened; none if all of it is this transaction.
+    opened_at: Option<Seqno>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,8 @@ enum When {
 impl<'a> World<'a> {
     /// The present, inside `block`: values it had before the block stay readable.
     pub fn in_block(tx: &'a mut Tx, codes: &'a Codes, block: u64) -> Self {
-        Self::new(tx, codes, When::Block(block))
+        let opened_at = tx.version_of_previous_write(&OPEN, &[]);
+        Self { opened_at, ..Self::new(tx, codes, When::Block(block)) }
     }
 
     /// The present, for trying things out, or before there is any history.
@@ -62,7 +65,7 @@ impl<'a> World<'a> {
 
     fn new(tx: &'a mut Tx, codes: &'a Codes, when: When) -> Self {
         let (cleared, raised) = (HashSet::default(), HashSet::default());
-        Self { tx, codes, when, cleared, raised, sender: None }
+        Self { tx, codes, when, cleared, raised, sender: None, opened_at: None }
     }
 
     /// Says who sends the transaction that is executed next.
@@ -99,15 +102,16 @@ impl<'a> World<'a> {
     /// Writes an account; `None` removes it, its storage is cleared by
     /// [`clear_storage`](Self::clear_storage).
     pub fn put_account(&mut self, address: Address, account: Option<Account>) {
+        let before = self.before(&ACCOUNTS, address.as_slice());
         let value = account.map(|account| record::encode(&account));
-        self.write(&ACCOUNTS, &ACCOUNTS_WAS, address.as_slice(), value);
+        self.write(&ACCOUNTS, &ACCOUNTS_WAS, address.as_slice(), || before, value);
     }
 
     /// Writes a slot.
     pub fn put_slot(&mut self, address: Address, slot: U256, value: U256) {
         let key = slot_key(address, slot);
-        let value = (!value.is_zero()).then(|| Value::from(slot_value(value)));
-        self.write(&STORAGE, &STORAGE_WAS, &key, value);
+        let before = self.before(&STORAGE, &key);
+        self.write(&STORAGE, &STORAGE_WAS, &key, || before, slot_entry(value));
     }
 
     /// Keeps code; returns its hash.
@@ -129,7 +133,7 @@ impl<'a> World<'a> {
             ControlFlow::Continue(())
         });
         for slot in &slots {
-            self.write(&STORAGE, &STORAGE_WAS, &slot_key(address, *slot), None);
+            self.put_slot(address, *slot, U256::ZERO);
         }
         if matches!(self.when, When::Past(_)) {
             self.cleared.insert(address);
@@ -174,7 +178,10 @@ impl<'a> World<'a> {
             } else {
                 for (slot, value) in &after.storage {
                     if value.is_changed() {
-                        self.put_slot(address, *slot, value.present_value);
+                        let key = slot_key(address, *slot);
+                        let before = || slot_entry(value.original_value).unwrap_or_default();
+                        let present = slot_entry(value.present_value);
+                        self.write(&STORAGE, &STORAGE_WAS, &key, before, present);
                         change.slots.push(*slot);
                     }
                 }
@@ -222,17 +229,44 @@ impl<'a> World<'a> {
         }
     }
 
-    fn write(&mut self, now: &MapName, was: &MapName, key: &[u8], value: Option<Value>) {
+    /// What is kept of a key that is overwritten in a block; empty if it was absent.
+    fn before(&mut self, now: &MapName, key: &[u8]) -> Value {
+        match self.when {
+            When::Block(_) => self.tx.get(now, key).unwrap_or_default(),
+            When::Scratch | When::Past(_) => Value::default(),
+        }
+    }
+
+    fn write(
+        &mut self,
+        now: &MapName,
+        was: &MapName,
+        key: &[u8],
+        before: impl FnOnce() -> Value,
+        value: Option<Value>,
+    ) {
         if let When::Block(block) = self.when {
             let kept = at_block(key, block);
-            if !self.tx.has(was, &kept) {
-                let before = self.tx.get(now, key).unwrap_or_default();
-                self.tx.put(was, kept, before);
+            if !self.is_kept(now, was, key, &kept) {
+                self.tx.put(was, kept, before());
             }
         }
         match value {
             Some(value) => self.tx.put(now, key, value),
             None => self.tx.remove(now, key),
+        }
+    }
+
+    /// Whether the value before the block is kept already. What was written since the block was
+    /// opened has its old value kept; so only of an absent key it must be looked up.
+    fn is_kept(&mut self, now: &MapName, was: &MapName, key: &[u8], kept: &[u8]) -> bool {
+        if own_write(self.tx, now, key).is_some() {
+            return true;
+        }
+        let Some(opened_at) = self.opened_at else { return false };
+        match self.tx.version_of_previous_write(now, key) {
+            Some(written_at) => written_at >= opened_at,
+            None => self.tx.has(was, kept),
         }
     }
 
@@ -249,6 +283,10 @@ impl<'a> World<'a> {
         self.codes.keep(hash, code.clone());
         Ok(code)
     }
+}
+
+fn slot_entry(value: U256) -> Option<Value> {
+    (!value.is_zero()).then(|| Value::from(slot_value(value)))
 }
 
 fn own_write(tx: &Tx, map: &MapName, key: &[u8]) -> Option<Option<Value>> {

@@ -146,7 +146,6 @@ fn naive_state_root(world: &mut World<'_>, touched: &BTreeMap<Address, Vec<U256>
             balance: account.balance,
             storage_root: root(&slots),
             code_hash: account.code_hash,
-            ..Default::default()
         };
         accounts.insert(keccak256(address), alloy_rlp::encode(account));
     }

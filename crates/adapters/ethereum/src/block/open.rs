@@ -62,9 +62,6 @@ impl Chain {
         opening: &Opening,
     ) -> Result<Executed, Refusal> {
         let hash = transaction.hash();
-        if is_executed(tx, &hash) {
-            return Err(Refusal::AlreadyKnown);
-        }
         self.check_chain_id(transaction)?;
         let mut changes = Vec::new();
         let open = match OpenBlock::read(tx)? {
@@ -82,9 +79,14 @@ impl Chain {
         let surroundings = self.surroundings(&open);
         let mut world = World::in_block(tx, self.codes(), open.number);
         let evm = self.priced(transaction.to_evm());
-        let executed = surroundings
-            .execute(&mut world, evm.clone())
-            .map_err(|error| Refusal::of(error, &evm, open.base_fee))?;
+        let executed = match surroundings.execute(&mut world, evm.clone()) {
+            Ok(executed) => executed,
+            Err(error) => {
+                let refusal = Refusal::of(error, &evm, open.base_fee);
+                let known = refusal.is_used_nonce() && is_executed(tx, &hash);
+                return Err(if known { Refusal::AlreadyKnown } else { refusal });
+            }
+        };
         changes.extend(world.apply(executed.state, surroundings.spec())?);
 
         let result = executed.result;

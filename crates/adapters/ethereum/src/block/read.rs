@@ -1,9 +1,7 @@
 //! What is kept of sealed blocks.
 
 use alloy_consensus::Header;
-use alloy_consensus::{
-    Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom, TxEnvelope, TxType,
-};
+use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom, TxEnvelope};
 use alloy_eips::eip1559::BaseFeeParams;
 use alloy_primitives::{Address, B256};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
@@ -103,7 +101,8 @@ pub struct IncludedTransaction {
 impl IncludedTransaction {
     /// The receipt as it is hashed into the receipts root.
     pub fn receipt(&self) -> ReceiptEnvelope {
-        receipt(self.envelope.tx_type(), &self.record, self.position.cumulative_gas_used)
+        let receipt = receipt(&self.record, self.position.cumulative_gas_used);
+        ReceiptEnvelope::from_typed(self.envelope.tx_type(), ReceiptWithBloom::from(receipt))
     }
 }
 
@@ -148,15 +147,10 @@ pub fn changes(tx: &mut Tx, number: u64) -> Result<Vec<Change>, StateError> {
 }
 
 /// The receipt of a transaction whose place in its block is known.
-pub(super) fn receipt(
-    kind: TxType,
-    record: &TransactionRecord,
-    cumulative_gas_used: u64,
-) -> ReceiptEnvelope {
+pub(super) fn receipt(record: &TransactionRecord, cumulative_gas_used: u64) -> Receipt {
     let status = match <[u8; 32]>::try_from(record.outcome.as_ref()) {
         Ok(root) => Eip658Value::PostState(root.into()),
         Err(_) => Eip658Value::Eip658(record.outcome.first() == Some(&1)),
     };
-    let receipt = Receipt { status, cumulative_gas_used, logs: record.logs.clone() };
-    ReceiptEnvelope::from_typed(kind, ReceiptWithBloom::from(receipt))
+    Receipt { status, cumulative_gas_used, logs: record.logs.clone() }
 }

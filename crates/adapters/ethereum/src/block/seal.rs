@@ -1,8 +1,11 @@
 //! The end of a block: roots, header, indexes.
 
-use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header, TxReceipt};
+use alloy_consensus::{
+    EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header, ReceiptEnvelope, ReceiptWithBloom,
+};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bloom, Bytes, Log, U256};
+use alloy_primitives::map::HashMap;
+use alloy_primitives::{Address, B256, Bloom, BloomInput, Bytes, Log, U256, keccak256};
 use alloy_trie::root::ordered_trie_root_with_encoder;
 use coco_kv::{Seqno, Tx, TxId};
 use revm::primitives::hardfork::SpecId;
@@ -119,8 +122,9 @@ impl Chain {
             withdrawals: Vec::new(),
             transactions: included.hashes(),
         };
+        let changed = weight(&included.changes);
         record_block(tx, &block, hash, included);
-        self.tries().remember(open.number, hash, trie);
+        self.tries().remember(open.number, hash, trie, changed);
         Ok(Some(Sealed { hash, header }))
     }
 }
@@ -129,12 +133,13 @@ impl BlockDraft {
     /// Computes the roots over the transactions and their receipts.
     pub(crate) fn of(included: &Included) -> Result<Self, StateError> {
         let mut receipts = Vec::with_capacity(included.transactions.len());
-        let (mut gas_used, mut bloom) = (0_u64, Bloom::ZERO);
+        let (mut gas_used, mut bloom, mut blooms) = (0_u64, Bloom::ZERO, Blooms::default());
         for BlockTransaction { record, .. } in &included.transactions {
             gas_used = gas_used.saturating_add(record.gas_used);
-            let receipt = receipt(record.kind()?, record, gas_used);
-            bloom |= receipt.bloom();
-            receipts.push(receipt);
+            let logs_bloom = blooms.of(&record.logs);
+            bloom |= logs_bloom;
+            let receipt = ReceiptWithBloom { receipt: receipt(record, gas_used), logs_bloom };
+            receipts.push(ReceiptEnvelope::from_typed(record.kind()?, receipt));
         }
         let envelopes: Vec<&Bytes> =
             included.transactions.iter().map(|included| &included.record.envelope).collect();
@@ -148,6 +153,28 @@ impl BlockDraft {
             bloom,
             gas_used,
         })
+    }
+}
+
+/// Makes the blooms of a block: most of its logs are of few contracts and say few things.
+#[derive(Default)]
+struct Blooms {
+    addresses: HashMap<Address, B256>,
+    topics: HashMap<B256, B256>,
+}
+
+impl Blooms {
+    fn of(&mut self, logs: &[Log]) -> Bloom {
+        let mut bloom = Bloom::ZERO;
+        for log in logs {
+            let address = self.addresses.entry(log.address);
+            bloom.accrue(BloomInput::Hash(*address.or_insert_with(|| keccak256(log.address))));
+            for topic in log.topics() {
+                let hash = *self.topics.entry(*topic).or_insert_with(|| keccak256(topic));
+                bloom.accrue(BloomInput::Hash(hash));
+            }
+        }
+        bloom
     }
 }
 
@@ -169,6 +196,11 @@ pub(crate) fn executed(tx: &mut Tx) -> Result<Included, StateError> {
     }
     included.transactions.sort_by_key(|transaction| transaction.executed_at);
     Ok(included)
+}
+
+/// Accounts and slots that changed.
+pub(crate) fn weight(changes: &[Change]) -> usize {
+    changes.iter().map(|change| 1 + change.slots.len()).sum()
 }
 
 /// One change for each account, with all its slots.

@@ -1,5 +1,7 @@
 //! Executions that leave no trace: calls, gas estimates, access lists.
 
+use std::cell::Cell;
+
 use alloy_eips::eip2930::AccessList;
 use alloy_primitives::{Address, TxKind, U256};
 use alloy_rpc_types_eth::state::StateOverride;
@@ -20,6 +22,8 @@ use crate::{Account, ExecutionError, Refusal, Surroundings, World};
 impl Rpc {
     /// Gas of a call that does not say how much it wants; geth's default.
     pub(super) const CALL_GAS: u64 = 50_000_000;
+    /// Gas of all executions that one request tries: geth bounds their time instead.
+    const TRIED_GAS: u64 = 4 * Self::CALL_GAS;
 
     pub(super) fn eth_call(&self, params: &Params) -> Answer {
         let request: TransactionRequest = params.required(0)?;
@@ -58,13 +62,15 @@ impl Rpc {
         override_state(&mut world, params.optional(2)?)?;
         // What the list holds changes what it costs and may change what is accessed, so it is
         // repeated until it is stable.
-        for _ in 0..16 {
+        let mut tried = 0_u64;
+        while tried <= Self::TRIED_GAS {
             let call = self.call_of(&mut world, &mut surroundings, &request)?;
             let before = request.access_list.clone().unwrap_or_default();
             let mut inspector = AccessListInspector::new(before.clone());
             let executed = surroundings
                 .inspect(&mut world, call.clone(), &mut inspector)
                 .map_err(|e| refused(e, &call))?;
+            tried = tried.saturating_add(executed.result.tx_gas_used().max(Self::CALL_GAS / 16));
             let found = inspector.into_access_list();
             if found == before || request.access_list.as_ref() == Some(&found) {
                 let gas_used = quantity(executed.result.tx_gas_used());
@@ -191,17 +197,22 @@ impl Rpc {
     }
 }
 
-/// geth's search: execute with the most, then look for the least that succeeds, to within 1.5 %.
+/// geth's search: execute with the most, then look for the least that succeeds, to within 1.5 %, or
+/// as near as [`Rpc::TRIED_GAS`] allows.
 fn estimate(
     surroundings: &Surroundings,
     world: &mut World<'_>,
     call: TxEnv,
     most: u64,
 ) -> Result<u64, RpcError> {
+    let tried = Cell::new(0_u64);
     let mut succeeds = |gas: u64| -> Result<Option<ExecutionResult>, RpcError> {
         let call = TxEnv { gas_limit: gas, ..call.clone() };
         match surroundings.execute(world, call.clone()) {
-            Ok(executed) => Ok(Some(executed.result)),
+            Ok(executed) => {
+                tried.set(tried.get().saturating_add(executed.result.tx_gas_used()));
+                Ok(Some(executed.result))
+            }
             Err(EVMError::Transaction(
                 InvalidTransaction::CallGasCostMoreThanGasLimit { .. }
                 | InvalidTransaction::GasFloorMoreThanGasLimit { .. },
@@ -231,7 +242,7 @@ fn estimate(
     }
     while low.saturating_add(1) < high {
         let range = high.saturating_sub(low);
-        if range.saturating_mul(1000) / high.max(1) < 15 {
+        if range.saturating_mul(1000) / high.max(1) < 15 || tried.get() > Rpc::TRIED_GAS {
             break;
         }
         let middle = if guess > low && guess < high { guess } else { low + range / 2 };

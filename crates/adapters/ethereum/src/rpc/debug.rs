@@ -25,10 +25,14 @@ use crate::{
 impl Rpc {
     /// Gas of the transactions of a block that is traced as a whole.
     const MAX_TRACED_GAS: u64 = 200_000_000;
-    /// Steps in one trace of single instructions.
-    const MAX_STEPS: u64 = 1_000_000;
+    /// Gas of the transactions before the one that is traced.
+    const MAX_REPLAYED_GAS: u64 = 1_000_000_000;
+    /// Steps of single instructions in one reply.
+    const MAX_STEPS: u64 = 200_000;
     /// Bytes of inputs and memory that one trace may copy.
-    const MAX_RECORDED_BYTES: usize = 256 * 1024 * 1024;
+    const MAX_RECORDED_BYTES: usize = 32 * 1024 * 1024;
+    /// Bytes of traces in one reply.
+    const MAX_TRACE_BYTES: usize = 128 * 1024 * 1024;
 
     pub(super) fn trace_transaction(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
@@ -36,6 +40,10 @@ impl Rpc {
         let tx = &mut self.node.begin();
         let included =
             self.included(tx, hash)?.ok_or_else(|| RpcError::server("transaction not found"))?;
+        if included.position.cumulative_gas_used > Self::MAX_REPLAYED_GAS {
+            let message = "the transactions before it in its block are too long to be repeated";
+            return Err(RpcError::limit(message));
+        }
         let number = included.position.block;
         let block = self.sealed(tx, number)?;
         let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
@@ -95,11 +103,11 @@ impl Rpc {
         let mut world = World::past(tx, self.chain.codes(), parent);
         let beacon_root = header.parent_beacon_block_root;
         begin_block(&surroundings, &mut world, header.parent_hash, beacon_root)?;
-        let mut traces = Vec::new();
+        let (mut traces, mut bytes, mut options) = (Vec::new(), 0, options.clone());
         for (hash, included) in block.transactions.iter().zip(included) {
             let call = self.chain.priced(to_evm(&included.envelope, included.sender));
             let state = if only.is_none_or(|only| only == *hash) {
-                let mut inspector = inspector(options)?;
+                let mut inspector = inspector(&options)?;
                 let context = TransactionContext {
                     block_hash: Some(block_hash),
                     tx_index: usize::try_from(included.position.index).ok(),
@@ -107,6 +115,11 @@ impl Rpc {
                 };
                 let (trace, state) =
                     traced(&surroundings, &mut world, call, &mut inspector, context)?;
+                options.config.limit = options.config.limit.map(|left| left - steps(&trace));
+                bytes += trace.to_string().len();
+                if bytes > Self::MAX_TRACE_BYTES || options.config.limit == Some(0) {
+                    return Err(RpcError::limit("the traces are too large, set a limit"));
+                }
                 traces.push((*hash, trace));
                 state
             } else {
@@ -161,10 +174,14 @@ fn inspector(options: &GethDebugTracingOptions) -> Result<DebugInspector, RpcErr
     })
 }
 
+/// Instructions in a trace.
+fn steps(trace: &Json) -> u64 {
+    trace.get("structLogs").and_then(Json::as_array).map_or(0, Vec::len) as u64
+}
+
 /// Refuses a trace that was cut off by our own limit.
 fn within_limit(trace: Json) -> Answer {
-    let steps = trace.get("structLogs").and_then(Json::as_array).map_or(0, Vec::len);
-    if steps as u64 >= Rpc::MAX_STEPS {
+    if steps(&trace) >= Rpc::MAX_STEPS {
         let message = format!("the trace has more than {} steps, set a limit", Rpc::MAX_STEPS);
         return Err(RpcError::limit(message));
     }

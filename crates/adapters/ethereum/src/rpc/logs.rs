@@ -19,7 +19,11 @@ impl Rpc {
     /// Logs in one reply.
     const MAX_LOGS: usize = 100_000;
     /// Blocks that are looked through one by one, for a filter without address and topic.
-    const MAX_UNINDEXED: u64 = 100_000;
+    const MAX_UNINDEXED: u64 = 10_000;
+    /// Blocks whose logs one request reads; where filters are narrow, most blocks are not read.
+    const MAX_BLOCKS_READ: usize = 20_000;
+    /// Blocks whose index is looked at in one go.
+    const WINDOW: u64 = 4096;
     /// Addresses, and topics at one place, in one filter.
     const MAX_ALTERNATIVES: usize = 1000;
 
@@ -71,41 +75,75 @@ impl Rpc {
         from: u64,
         to: u64,
     ) -> Result<Vec<Log>, RpcError> {
-        let candidates: Box<dyn Iterator<Item = u64>> = match candidates(tx, filter, from, to) {
-            Some(indexed) => Box::new(indexed.into_iter()),
-            None if to.saturating_sub(from) > Self::MAX_UNINDEXED => {
-                return Err(RpcError::limit("block range too large without address or topic"));
-            }
-            None => Box::new(from..=to),
-        };
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        for number in candidates {
-            let hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
-            let block = self.sealed(tx, number)?;
-            if !filter.matches_bloom(block.header.logs_bloom) {
-                continue;
-            }
-            for transaction_hash in &block.transactions {
-                let included = transaction(tx, *transaction_hash)?
-                    .ok_or(StateError::NoTransaction(*transaction_hash))?;
-                for (index, log) in (0..).zip(&included.record.logs) {
-                    if !filter.matches(log) {
-                        continue;
+        let is_indexed = !filter.address.is_empty()
+            || filter.topics.iter().any(|alternatives| !alternatives.is_empty());
+        if !is_indexed && to.saturating_sub(from) >= Self::MAX_UNINDEXED {
+            return Err(RpcError::limit("block range too large without address or topic"));
+        }
+        let mut found = Found::default();
+        let mut first = from;
+        while first <= to {
+            let last = first.saturating_add(Self::WINDOW - 1).min(to);
+            match candidates(tx, filter, first, last) {
+                Some(indexed) => {
+                    for number in indexed {
+                        self.logs_of(tx, filter, number, &mut found)?;
                     }
-                    bytes += log.data.data.len() + 512;
-                    if found.len() >= Self::MAX_LOGS || bytes > Self::MAX_LOG_BYTES {
-                        return Err(RpcError::limit(
-                            "query returned more than 100000 logs or 32 MiB",
-                        ));
+                }
+                None => {
+                    for number in first..=last {
+                        self.logs_of(tx, filter, number, &mut found)?;
                     }
-                    let log_index = included.position.first_log + index;
-                    found.push(rpc_log(log.clone(), hash, &block, &included, log_index));
                 }
             }
+            let Some(next) = last.checked_add(1) else { break };
+            first = next;
         }
-        Ok(found)
+        Ok(found.logs)
     }
+
+    fn logs_of(
+        &self,
+        tx: &mut Tx,
+        filter: &Filter,
+        number: u64,
+        found: &mut Found,
+    ) -> Result<(), RpcError> {
+        found.blocks += 1;
+        if found.blocks > Self::MAX_BLOCKS_READ {
+            return Err(RpcError::limit("query looks at more than 20000 blocks with such logs"));
+        }
+        let hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
+        let block = self.sealed(tx, number)?;
+        if !filter.matches_bloom(block.header.logs_bloom) {
+            return Ok(());
+        }
+        for transaction_hash in &block.transactions {
+            let included = transaction(tx, *transaction_hash)?
+                .ok_or(StateError::NoTransaction(*transaction_hash))?;
+            for (index, log) in (0..).zip(&included.record.logs) {
+                if !filter.matches(log) {
+                    continue;
+                }
+                found.bytes += log.data.data.len() + 512;
+                if found.logs.len() >= Self::MAX_LOGS || found.bytes > Self::MAX_LOG_BYTES {
+                    let message = "query returned more than 100000 logs or 32 MiB";
+                    return Err(RpcError::limit(message));
+                }
+                let log_index = included.position.first_log + index;
+                found.logs.push(rpc_log(log.clone(), hash, &block, &included, log_index));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a search has found so far.
+#[derive(Default)]
+struct Found {
+    logs: Vec<Log>,
+    bytes: usize,
+    blocks: usize,
 }
 
 /// A filter within its limits.

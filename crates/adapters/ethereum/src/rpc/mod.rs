@@ -120,7 +120,7 @@ impl Rpc {
         requests: Vec<Json>,
         session: Option<&Session>,
     ) -> Option<Vec<u8>> {
-        let mut ahead = Ahead::of(&self.node, &requests);
+        let mut ahead = Ahead::of(&requests);
         let mut replies = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
             let answer = if replies.len() < Self::MAX_BATCH_REPLY_BYTES {

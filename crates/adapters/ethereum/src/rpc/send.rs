@@ -1,7 +1,6 @@
 //! Transactions on their way into a block.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use alloy_consensus::Transaction as _;
 use alloy_eips::eip2718::Encodable2718;
@@ -16,19 +15,10 @@ use super::unsigned::unsigned;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::is_executed;
 use crate::pool::Fate;
-use crate::{CommitRefusal, Executed, FeePolicy, Node, Refusal, SignedTransaction, World};
+use crate::{CommitRefusal, Executed, FeePolicy, Refusal, SignedTransaction, World};
 
 /// A transaction with its sender, or why it is none.
 pub(super) type Recovered = Result<SignedTransaction, RpcError>;
-
-/// A transaction as it is sent. What is known already costs no recovery of its sender.
-fn receive(node: &dyn Node, raw: &[u8]) -> Recovered {
-    let envelope = SignedTransaction::parse(raw)?;
-    if is_executed(&mut node.begin(), envelope.tx_hash()) {
-        return Err(Refusal::AlreadyKnown.into());
-    }
-    Ok(SignedTransaction::new(envelope)?)
-}
 
 /// The senders of a batch's transactions, recovered on other threads while those before are
 /// executed. Recovery is most of what a transaction costs before the commit point.
@@ -44,7 +34,7 @@ impl Ahead {
     /// Transactions that one thread recovers in a row.
     const CHUNK: usize = 8;
 
-    pub(super) fn of(node: &Arc<dyn Node>, requests: &[Json]) -> Self {
+    pub(super) fn of(requests: &[Json]) -> Self {
         let mut ahead = Self::default();
         let Ok(runtime) = Handle::try_current() else { return ahead };
         let mut raw = Vec::new();
@@ -57,12 +47,12 @@ impl Ahead {
             }
         }
         while !raw.is_empty() {
-            let (rest, node) = (raw.split_off(raw.len().min(Self::CHUNK)), Arc::clone(node));
+            let rest = raw.split_off(raw.len().min(Self::CHUNK));
             let chunk = std::mem::replace(&mut raw, rest);
             ahead.chunks.push_back(runtime.spawn(async move {
                 let recover = |text: &String| {
                     let raw = Params::new(Some(json!([text])))?.required::<Bytes>(0)?;
-                    receive(&*node, &raw)
+                    Ok(SignedTransaction::from_wire(&raw)?)
                 };
                 chunk.iter().map(recover).collect()
             }));
@@ -105,7 +95,7 @@ impl Rpc {
     ) -> Answer {
         let signed = match recovered {
             Some(recovered) => recovered?,
-            None => receive(&*self.node, &params.required::<Bytes>(0)?)?,
+            None => SignedTransaction::from_wire(&params.required::<Bytes>(0)?)?,
         };
         let hash = signed.hash();
         self.submit_with_patience(signed).await?;
@@ -120,7 +110,7 @@ impl Rpc {
             _ => params.optional::<U64>(1)?.map(|wait| wait.saturating_to()),
         };
         let wait_ms = wait_ms.unwrap_or(Self::DEFAULT_WAIT_MS).min(Self::MAX_WAIT_MS);
-        let signed = receive(&*self.node, &raw)?;
+        let signed = SignedTransaction::from_wire(&raw)?;
         let hash = signed.hash();
         // Before it is sent, so that its block is not missed.
         let mut head = self.news.head();

@@ -10,14 +10,14 @@ use serde_json::{Value as Json, json};
 use super::params::slot;
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
-use crate::block::executed;
+use crate::block::{executed, weight};
 use crate::{Account, Head, StateError, StateTrie, World, block_hash, changes};
 
 impl Rpc {
     /// Slots that one request may ask for.
     const MAX_SLOTS: usize = 1024;
-    /// Blocks between a proof's block and the last one.
-    const MAX_PROOF_DISTANCE: u64 = 10_000;
+    /// Accounts and slots that changed between a proof's block and the last one.
+    const MAX_UNDONE: usize = 100_000;
 
     pub(super) fn balance(&self, params: &Params) -> Answer {
         let account = self.account_at(params)?;
@@ -148,25 +148,35 @@ impl Rpc {
             return Ok(trie);
         }
         let head = Head::read(tx)?.ok_or(StateError::NoGenesis)?;
-        if head.number.saturating_sub(number) > Self::MAX_PROOF_DISTANCE {
-            return Err(RpcError::server("distance to target block exceeds maximum proof window"));
-        }
-        let mut trie = match self.chain.tries().after(head.number, head.hash) {
-            Some(trie) => trie,
-            None => {
-                let trie = StateTrie::build(tx)?;
-                if crate::OpenBlock::read(tx)?.is_none() {
-                    self.chain.tries().remember(head.number, head.hash, trie.clone());
-                }
-                trie
-            }
-        };
-        let open = executed(tx)?.changes;
-        trie.update(&mut World::past(tx, self.chain.codes(), number), &open)?;
+        let mut trie = self.last_trie(tx, &head)?;
+        let mut undone = 0;
         for later in number.saturating_add(1)..=head.number {
             let changes = changes(tx, later)?;
+            undone += weight(&changes);
+            if undone > Self::MAX_UNDONE {
+                let message = "distance to target block exceeds maximum proof window";
+                return Err(RpcError::server(message));
+            }
             trie.update(&mut World::past(tx, self.chain.codes(), number), &changes)?;
         }
+        Ok(trie)
+    }
+
+    /// The tries after the last sealed block. What it takes to make them from nothing, after a
+    /// start, is done once.
+    fn last_trie(&self, tx: &mut Tx, head: &Head) -> Result<StateTrie, RpcError> {
+        let tries = self.chain.tries();
+        if let Some(trie) = tries.after(head.number, head.hash) {
+            return Ok(trie);
+        }
+        let _building = tries.building.lock();
+        if let Some(trie) = tries.after(head.number, head.hash) {
+            return Ok(trie);
+        }
+        let mut trie = StateTrie::build(tx)?;
+        let open = executed(tx)?.changes;
+        trie.update(&mut World::past(tx, self.chain.codes(), head.number), &open)?;
+        tries.remember(head.number, head.hash, trie.clone(), 0);
         Ok(trie)
     }
 }

@@ -1,7 +1,7 @@
 //! A Merkle-Patricia trie whose versions share their nodes.
 //!
-//! A version is immutable and cheap to clone; changing one key copies the nodes on its path, about
-//! `log16(n)` of them. Hashes are computed once per node, when somebody asks.
+//! A version is cheap to clone; changing one key copies those nodes on its path that other versions
+//! share, at most `log16(n)` of them, and changes the others in place. Hashes are computed once per node, when somebody asks.
 
 mod node;
 
@@ -33,8 +33,8 @@ impl Trie {
     /// Puts a value, which must not be empty.
     pub fn insert(&mut self, key: B256, value: impl Into<Arc<[u8]>>) {
         let path = Nibbles::unpack_array(&key.0);
-        self.root = Some(match &self.root {
-            Some(root) => root.insert(path, value.into()),
+        self.root = Some(match self.root.take() {
+            Some(root) => Node::insert(root, path, value.into()),
             None => Node::leaf(path, value.into()),
         });
     }

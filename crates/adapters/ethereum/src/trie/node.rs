@@ -1,12 +1,12 @@
 //! Nodes of a Merkle-Patricia trie, shared between versions.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use alloy_primitives::Bytes;
 use alloy_trie::Nibbles;
 use alloy_trie::nodes::{ExtensionNodeRef, LeafNodeRef, RlpNode};
 
-/// A node; it is never changed, so that versions of a trie share what did not change.
+/// A node. Versions of a trie share it as long as none of them changes it.
 #[derive(Debug)]
 pub(super) struct Node {
     kind: Kind,
@@ -51,41 +51,58 @@ impl Node {
         rlp
     }
 
-    /// The node with a value put beneath it.
-    pub(super) fn insert(self: &Arc<Self>, path: Nibbles, value: Arc<[u8]>) -> Arc<Self> {
-        match &self.kind {
-            Kind::Leaf { path: own, value: old } => {
-                if *own == path {
-                    return if *old == value { self.clone() } else { Self::leaf(path, value) };
+    /// The node with a value put beneath it. It is changed in place unless somebody shares it.
+    pub(super) fn insert(mut this: Arc<Self>, path: Nibbles, value: Arc<[u8]>) -> Arc<Self> {
+        if let Kind::Leaf { path: own, value: old } = &this.kind {
+            return match own.common_prefix_length(&path) {
+                _ if *own == path && *old == value => this,
+                _ if *own == path => Self::leaf(path, value),
+                shared => {
+                    let mut children = Box::new([const { None }; 16]);
+                    set(&mut children, own, shared, |rest| Self::leaf(rest, old.clone()));
+                    set(&mut children, &path, shared, |rest| Self::leaf(rest, value));
+                    extended(path.slice(..shared), Self::new(Kind::Branch { children }))
                 }
-                let shared = own.common_prefix_length(&path);
-                let mut children = Box::new([const { None }; 16]);
-                set(&mut children, own, shared, |rest| Self::leaf(rest, old.clone()));
-                set(&mut children, &path, shared, |rest| Self::leaf(rest, value));
-                extended(path.slice(..shared), Self::new(Kind::Branch { children }))
-            }
-            Kind::Extension { path: own, child } => {
-                let shared = own.common_prefix_length(&path);
-                if shared == own.len() {
-                    let child = child.insert(path.slice(shared..), value);
-                    return Self::new(Kind::Extension { path: *own, child });
-                }
+            };
+        }
+        if let Kind::Extension { path: own, child } = &this.kind {
+            let shared = own.common_prefix_length(&path);
+            if shared < own.len() {
                 let mut children = Box::new([const { None }; 16]);
                 set(&mut children, own, shared, |rest| extended(rest, child.clone()));
                 set(&mut children, &path, shared, |rest| Self::leaf(rest, value));
-                extended(path.slice(..shared), Self::new(Kind::Branch { children }))
-            }
-            Kind::Branch { children } => {
-                let mut children = children.clone();
-                if let Some((slot, rest)) = slot(&mut children, &path) {
-                    *slot = Some(match slot.take() {
-                        Some(child) => child.insert(rest, value),
-                        None => Self::leaf(rest, value),
-                    });
-                }
-                Self::new(Kind::Branch { children })
+                return extended(path.slice(..shared), Self::new(Kind::Branch { children }));
             }
         }
+        if Arc::get_mut(&mut this).is_none() {
+            this = Self::new(this.kind.clone());
+        }
+        if let Some(node) = Arc::get_mut(&mut this) {
+            node.reference.take();
+            match &mut node.kind {
+                Kind::Leaf { .. } => {}
+                Kind::Extension { path: own, child } => {
+                    let rest = path.slice(own.len()..);
+                    *child = Self::insert(std::mem::replace(child, Self::nothing()), rest, value);
+                }
+                Kind::Branch { children } => {
+                    if let Some((slot, rest)) = slot(children, &path) {
+                        *slot = Some(match slot.take() {
+                            Some(child) => Self::insert(child, rest, value),
+                            None => Self::leaf(rest, value),
+                        });
+                    }
+                }
+            }
+        }
+        this
+    }
+
+    /// Takes the place of a node while that is changed.
+    fn nothing() -> Arc<Self> {
+        static NOTHING: LazyLock<Arc<Node>> =
+            LazyLock::new(|| Node::leaf(Nibbles::default(), Arc::from([])));
+        Arc::clone(&NOTHING)
     }
 
     /// The node without the value at `path`; `None` if nothing is left.
