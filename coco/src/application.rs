@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coco_adapter::Adapter;
+use coco_adapter::Endpoints;
 use coco_apps::JsApps;
 use coco_script::ScriptEngine;
 
@@ -11,12 +11,12 @@ pub(crate) enum Application {
     /// JavaScript, loaded by proposal.
     Scripts,
     /// Compiled in.
-    Native(Arc<dyn Adapter>),
+    Native(Arc<dyn Endpoints>),
 }
 
 impl Application {
     /// The adapter for a node.
-    pub(crate) fn adapter(&self) -> Arc<dyn Adapter> {
+    pub(crate) fn adapter(&self) -> Arc<dyn Endpoints> {
         match self {
             Self::Scripts => Arc::new(JsApps::new(Arc::new(ScriptEngine::new()))),
             Self::Native(adapter) => adapter.clone(),

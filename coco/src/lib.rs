@@ -10,7 +10,7 @@
 //!
 //! [`main`] runs the `coco` binary, whose nodes run JavaScript applications. [`main_with`] is the
 //! same command with an application of your own compiled in: anything that implements
-//! [`coco_adapter::Adapter`].
+//! [`coco_adapter::Endpoints`].
 //!
 //! Invariants:
 //! * Private keys are made and used on this machine and sent nowhere.
@@ -51,7 +51,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Parser;
-use coco_adapter::Adapter;
+use coco_adapter::Endpoints;
 
 use crate::application::Application;
 use crate::cli::{Cli, Command, NodeCommand};
@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the command line with nodes that run `app`.
-pub fn main_with(app: impl Adapter) -> ExitCode {
+pub fn main_with(app: impl Endpoints) -> ExitCode {
     run(&Application::Native(Arc::new(app)))
 }
 

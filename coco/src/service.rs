@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::advice::Advise;
 use crate::client::Client;
+use crate::dev::Account;
 use crate::governance_message::Signer;
 
 /// The service to talk to.
@@ -63,6 +64,20 @@ pub(crate) struct RunningService {
     pub(crate) log: PathBuf,
     /// Process id of the node.
     pub(crate) pid: u32,
+    /// Its Ethereum chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ethereum: Option<RunningEthereum>,
+}
+
+/// The Ethereum chain of a development service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunningEthereum {
+    /// Where JSON-RPC is served, over HTTP and WebSocket.
+    pub(crate) url: String,
+    /// The chain id.
+    pub(crate) chain_id: u64,
+    /// Accounts with money, whose keys are public.
+    pub(crate) accounts: Vec<Account>,
 }
 
 /// The file with a [`RunningService`].

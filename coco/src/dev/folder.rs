@@ -6,8 +6,10 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use coco_crypto::Curve;
+use coco_ethereum::consortium_genesis;
 use serde_json::{Value, json};
 
+use super::accounts::{accounts, balances};
 use crate::advice::{Advise, advised};
 use crate::governance_message::Signer;
 use crate::identity::{Identity, Wanted, encryption_key_files};
@@ -15,6 +17,11 @@ use crate::service::{description_file, identity_files, load_signer, read};
 
 /// The interface for clients.
 pub(crate) const INTERFACE: &str = "primary_rpc_interface";
+/// The interface for wallets.
+pub(crate) const ETHEREUM_INTERFACE: &str = "ethereum_rpc_interface";
+
+/// The chain id that wallets know as a development chain's.
+const CHAIN_ID: u64 = 1337;
 
 const MEMBERS: usize = 3;
 const USERS: usize = 2;
@@ -26,6 +33,7 @@ const VALIDITY_DAYS: u32 = 365;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports {
     pub(crate) clients: u16,
+    pub(crate) ethereum: u16,
     pub(crate) nodes: u16,
 }
 
@@ -57,6 +65,11 @@ impl DevFolder {
 
     pub(crate) fn service_cert_file(&self) -> PathBuf {
         self.path.join("service_cert.pem")
+    }
+
+    /// The first block of the service's chain.
+    pub(crate) fn genesis_file(&self) -> PathBuf {
+        self.path.join("genesis.json")
     }
 
     pub(crate) fn ledger(&self) -> PathBuf {
@@ -113,12 +126,20 @@ impl DevFolder {
         // The mark of a folder that may be cleared.
         self.write_config(&json!({}))?;
         self.create_identities()?;
+        self.write_genesis()?;
         self.write_config(&self.config(ports, "Start"))
     }
 
     /// Goes on with the service of this folder.
     pub(crate) fn reuse(&self, ports: Ports) -> Result<()> {
         self.write_config(&self.config(ports, "Restart"))
+    }
+
+    fn write_genesis(&self) -> Result<()> {
+        let genesis = consortium_genesis(CHAIN_ID, balances(&accounts()?)?);
+        let file = self.genesis_file();
+        fs::write(&file, serde_json::to_string_pretty(&genesis)?)
+            .with_context(|| format!("{} cannot be written", file.display()))
     }
 
     fn write_config(&self, config: &Value) -> Result<()> {
@@ -193,6 +214,12 @@ impl DevFolder {
                         "bind_address": format!("127.0.0.1:{}", ports.clients),
                         "http_configuration": { "max_body_size": "16MB" },
                     },
+                    ETHEREUM_INTERFACE: {
+                        "bind_address": format!("127.0.0.1:{}", ports.ethereum),
+                        "endorsement": { "authority": "Unsecured" },
+                        "http_configuration": { "max_body_size": "5MB" },
+                        "coco": { "protocol": "ethereum" },
+                    },
                 },
             },
             "node_certificate": {
@@ -208,6 +235,7 @@ impl DevFolder {
                     "service_configuration": { "recovery_threshold": 2 },
                     "initial_service_certificate_validity_days": VALIDITY_DAYS,
                     "service_subject_name": "CN=Coco Development Service",
+                    "protocols": { "ethereum": { "genesis_file": self.genesis_file() } },
                 },
             },
             "ledger": { "directory": self.ledger() },
@@ -236,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    const PORTS: Ports = Ports { clients: 0, nodes: 0 };
+    const PORTS: Ports = Ports { clients: 0, ethereum: 0, nodes: 0 };
 
     #[test]
     fn a_new_folder_has_keys_and_a_valid_configuration() {

@@ -6,6 +6,7 @@
 //!   bootstrap   over the node's own /gov interface: acknowledge, propose, vote, open
 //! ```
 
+mod accounts;
 mod bootstrap;
 mod folder;
 
@@ -21,12 +22,17 @@ use crate::application::Application;
 use crate::bundle::Bundle;
 use crate::client::Client;
 use crate::node::{
-    LogLevel, PidFile, ProgramDigest, RunningNode, log_to_file, log_to_stdout, read_files, runtime,
+    LogLevel, PidFile, ProgramDigest, Protocols, RunningNode, log_to_file, log_to_stdout,
+    read_files, read_genesis, runtime,
 };
 use crate::output::Output;
-use crate::service::{RunningService, description_file, read};
+use crate::service::{RunningEthereum, RunningService, description_file, read};
 
-use folder::{DevFolder, INTERFACE, Ports};
+pub(crate) use accounts::Account;
+use folder::{DevFolder, ETHEREUM_INTERFACE, INTERFACE, Ports};
+
+/// Where wallets and tools look for a development chain.
+const ETHEREUM_PORT: u16 = 8545;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -54,6 +60,9 @@ pub(crate) struct DevArgs {
     /// Port for clients; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     port: u16,
+    /// Port for Ethereum's JSON-RPC; 0 takes a free one, as does `--port 0` [default: 8545]
+    #[arg(long, value_name = "PORT")]
+    ethereum_port: Option<u16>,
     /// Port for other nodes, which go into the configuration
     #[arg(long, value_name = "PORT", default_value_t = 8081)]
     node_port: u16,
@@ -65,11 +74,22 @@ pub(crate) struct DevArgs {
     log_to_terminal: bool,
 }
 
+impl DevArgs {
+    fn ethereum_port(&self) -> u16 {
+        let usual = if self.port == 0 { 0 } else { ETHEREUM_PORT };
+        self.ethereum_port.unwrap_or(usual)
+    }
+}
+
 pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output) -> Result<()> {
     let start = Instant::now();
     let program = ProgramDigest::begin();
     let bundle = bundle(arguments, application)?;
-    let ports = Ports { clients: arguments.port, nodes: arguments.node_port };
+    let ports = Ports {
+        clients: arguments.port,
+        ethereum: arguments.ethereum_port(),
+        nodes: arguments.node_port,
+    };
     let folder = DevFolder::at(&arguments.dir);
     let is_new = !(arguments.keep && folder.has_service());
     folder.refuse_while_running()?;
@@ -81,9 +101,10 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     let config = Config::parse(&read(&folder.config_file())?)?;
     log(arguments, &folder, &config)?;
     let files = read_files(&config, program)?;
+    let adapters = Protocols::of(&config)?.with(application.adapter());
     let pid_file = PidFile::create(&folder.pid_file())?;
     let runtime = runtime(config.worker_threads)?;
-    let node = runtime.block_on(RunningNode::start(config, files, application.adapter()))?;
+    let node = runtime.block_on(RunningNode::start(config, files, adapters))?;
     let opened = open(arguments, &folder, &node, is_new, bundle.as_ref());
     match opened.and_then(|service| announce(&folder, &service, start, output)) {
         Ok(()) => runtime.block_on(node.until_stopped())?,
@@ -146,11 +167,20 @@ fn open(
         ledger: folder.ledger(),
         log: folder.log_file(),
         pid: std::process::id(),
+        ethereum: ethereum(folder, node)?,
     };
     let file = description_file(&arguments.dir);
     std::fs::write(&file, serde_json::to_string_pretty(&service)?)
         .with_context(|| format!("{} cannot be written", file.display()))?;
     Ok(service)
+}
+
+/// Where Ethereum is served, and who has money there.
+fn ethereum(folder: &DevFolder, node: &RunningNode) -> Result<Option<RunningEthereum>> {
+    let Some(address) = node.address(ETHEREUM_INTERFACE) else { return Ok(None) };
+    let (accounts, genesis_file) = (accounts::accounts()?, folder.genesis_file());
+    let chain_id = read_genesis(&genesis_file)?.config.chain_id;
+    Ok(Some(RunningEthereum { url: format!("http://{address}"), chain_id, accounts }))
 }
 
 fn announce(
@@ -178,12 +208,26 @@ fn announcement(folder: &DevFolder, service: &RunningService, elapsed_ms: u128) 
          keys           {dir}/NAME_cert.pem, {dir}/NAME_privk.pem\n\
          certificate    {}\n\
          ledger         {}\n\
-         log            {}\n\n\
+         log            {}\n\
+         {}\n\
          Try:\n{example}\n\n\
          The TEE is software and protects nothing: for development only. Control-C stops.",
         service_cert.display(),
         ledger.display(),
         log.display(),
+        service.ethereum.as_ref().map(ethereum_announcement).unwrap_or_default(),
+    )
+}
+
+fn ethereum_announcement(ethereum: &RunningEthereum) -> String {
+    let RunningEthereum { url, chain_id, accounts } = ethereum;
+    let line = |account: &accounts::Account| {
+        format!("               {} {}\n", account.address, account.private_key)
+    };
+    let lines: String = accounts.iter().map(line).collect();
+    format!(
+        "ethereum       {url}, chain id {chain_id}, gas is free\n\
+         accounts       10,000 ether each; the keys are PUBLIC, never use them elsewhere\n{lines}"
     )
 }
 

@@ -3,6 +3,7 @@
 mod input;
 mod log;
 mod output_files;
+mod protocols;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use coco_enclave::config::{Config, Time};
+use coco_ethereum::Ethereum;
 use serde_json::json;
 
 use crate::advice::Advise;
@@ -21,6 +23,7 @@ use crate::service::read;
 pub(crate) use input::{ProgramDigest, read_files};
 pub(crate) use log::{LogLevel, log_to_file, log_to_stdout};
 pub(crate) use output_files::PidFile;
+pub(crate) use protocols::{Protocols, read_genesis};
 pub(crate) use run::{RunningNode, runtime};
 
 #[derive(Args, Debug)]
@@ -45,11 +48,12 @@ pub(crate) fn start(arguments: &NodeArgs, application: &Application) -> Result<(
     let config = load(arguments)?;
     log_to_stdout(arguments.log_level, config.logging.format);
     let run = || -> Result<()> {
+        let adapters = Protocols::of(&config)?.with(application.adapter());
         let files = read_files(&config, ProgramDigest::begin())?;
         let pid_file = PidFile::create(Path::new(&config.output_files.pid_file))?;
         let runtime = runtime(config.worker_threads)?;
         runtime.block_on(async {
-            let node = RunningNode::start(config, files, application.adapter()).await?;
+            let node = RunningNode::start(config, files, adapters).await?;
             node.until_stopped().await
         })?;
         drop(pid_file);
@@ -62,11 +66,14 @@ pub(crate) fn start(arguments: &NodeArgs, application: &Application) -> Result<(
 pub(crate) fn check(arguments: &NodeArgs, output: Output) -> Result<()> {
     let config = load(arguments)?;
     let files = read_files(&config, ProgramDigest::begin())?;
+    let protocols = Protocols::of(&config)?;
+    let protocols: Vec<&str> = protocols.ethereum.iter().map(|_| Ethereum::NAME).collect();
     let summary = json!({
         "config": arguments.config,
         "command": config.command.kind,
         "interfaces": config.interfaces().keys().collect::<Vec<_>>(),
         "members": files.members.len(),
+        "protocols": protocols,
     });
     output.print(&summary, || {
         let interfaces: Vec<&str> = config.interfaces().keys().map(String::as_str).collect();

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use coco_adapter::Adapter;
 use coco_enclave::config::{Config, Files};
-use coco_enclave::node::Node;
+use coco_enclave::node::{Adapters, Node};
 use coco_enclave::server::Server;
 use coco_host::{DiskLayout, HostError, HostSettings, InProcessHost, Interface, Signal, Signals};
 use tokio::runtime::Runtime;
@@ -43,7 +42,7 @@ impl RunningNode {
     pub(crate) async fn start(
         mut config: Config,
         files: Files,
-        application: Arc<dyn Adapter>,
+        adapters: Adapters,
     ) -> Result<Self> {
         let signals = Signals::install()?;
         let host = InProcessHost::start(host_settings(&config)).map_err(|error| {
@@ -53,7 +52,7 @@ impl RunningNode {
         let host = Arc::new(host);
         let addresses = host.bound_addresses();
         publish(&mut config, &addresses);
-        let node = Node::start(host.clone(), config.clone(), files, application)
+        let node = Node::start(host.clone(), config.clone(), files, adapters)
             .await
             .context("the node does not start")?;
         let server = Server::start(node.clone()).context("the interfaces cannot be served")?;
@@ -117,7 +116,7 @@ fn what_to_change(error: &HostError) -> &'static str {
     match error {
         HostError::Listen { .. } | HostError::DuplicateInterface(_) => {
             "if another process listens there, stop it, or choose another bind_address \
-             (`coco dev --port`)"
+             (`coco dev --port`, `--ethereum-port`)"
         }
         HostError::LedgerInUse(_) => "stop the other node, or choose another ledger.directory",
         HostError::Directory { .. } => "check the directory's owner and the space on its disk",

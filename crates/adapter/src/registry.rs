@@ -8,15 +8,15 @@ use http::Method;
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    Adapter, Call, EndpointProperties, ErrorResponse, Find, Matched, Params, Response, RouteSyntax,
-    Template,
+    Adapter, Call, EndpointProperties, Endpoints, ErrorResponse, Find, Matched, Params, Response,
+    RouteSyntax, Template,
 };
 
 /// What runs when an endpoint is called.
 pub type Handler =
     Arc<dyn Fn(&mut Call<'_>) -> Result<Response, ErrorResponse> + Send + Sync + 'static>;
 
-/// A table of endpoints; itself an [`Adapter`].
+/// A table of endpoints; itself [`Endpoints`].
 pub struct Registry {
     name: &'static str,
     info: (String, String),
@@ -153,7 +153,9 @@ impl Adapter for Registry {
     fn name(&self) -> &'static str {
         self.name
     }
+}
 
+impl Endpoints for Registry {
     fn find(&self, _tx: &mut Tx, method: &Method, path: &str) -> Find {
         self.lookup(method, path)
     }

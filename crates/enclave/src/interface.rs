@@ -25,6 +25,51 @@ pub struct Interface {
     pub accepted_endpoints: Option<AcceptedEndpoints>,
     /// Operator endpoints it opens beyond the usual ones.
     pub operator_features: Vec<OperatorFeature>,
+    /// The protocol that it speaks instead of CCF's.
+    pub protocol: Option<ProtocolInterface>,
+}
+
+/// What an interface with a protocol of its own lets in.
+#[derive(Clone, Debug)]
+pub struct ProtocolInterface {
+    /// The protocol's name.
+    pub name: String,
+    /// Web pages that browsers may let in.
+    pub origins: Origins,
+    /// Requests in a message that holds several.
+    pub max_batch_requests: usize,
+    /// Bytes of the answer to a message.
+    pub max_reply_bytes: usize,
+    /// Pause between pings of a WebSocket.
+    pub ping_interval: Duration,
+}
+
+/// Web pages by their origin, as browsers send it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Every page.
+    All,
+    /// Those of these origins.
+    Listed(Vec<String>),
+}
+
+impl Origins {
+    /// Whether a page may be let in.
+    pub fn contain(&self, origin: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listed(listed) => listed.iter().any(|listed| listed == origin),
+        }
+    }
+
+    fn configured(configured: Option<&[String]>, endorsement: Endorsement) -> Self {
+        match configured {
+            Some(listed) if listed.iter().any(|origin| origin == "*") => Self::All,
+            Some(listed) => Self::Listed(listed.to_vec()),
+            None if endorsement == Endorsement::Unsecured => Self::All,
+            None => Self::Listed(Vec::new()),
+        }
+    }
 }
 
 /// Who vouches for the certificate that an interface shows.
@@ -140,6 +185,7 @@ impl Interface {
             timeouts: Timeouts::default(),
             accepted_endpoints: None,
             operator_features: Vec::new(),
+            protocol: None,
         }
     }
 
@@ -178,6 +224,13 @@ impl Interface {
             operator_features: features
                 .map(|feature| OperatorFeature::parse(feature))
                 .collect::<Result<_, _>>()?,
+            protocol: config.coco.as_ref().map(|protocol| ProtocolInterface {
+                name: protocol.protocol.clone(),
+                origins: Origins::configured(protocol.allowed_origins.as_deref(), endorsement),
+                max_batch_requests: saturate(protocol.max_batch_requests.into()),
+                max_reply_bytes: saturate(protocol.max_reply_size.0),
+                ping_interval: protocol.ping_interval.0,
+            }),
             ..Self::new(name, endorsement)
         })
     }
@@ -208,6 +261,14 @@ pub enum InterfaceError {
         number: u64,
         /// What it may hold.
         bounds: RangeInclusive<u32>,
+    },
+    /// The node has no such protocol.
+    #[error("coco.protocol: this node has no {name:?}, only {known:?}")]
+    UnknownProtocol {
+        /// As configured.
+        name: String,
+        /// What it has.
+        known: Vec<&'static str>,
     },
     /// No such feature.
     #[error("enabled_operator_features: {0:?} is not an operator feature")]

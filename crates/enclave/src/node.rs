@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use coco_adapter::{Adapter, Environment};
+use coco_adapter::{Adapter, Endpoints, Environment, Protocol};
 use coco_attestation::Evidence;
 use coco_crypto::{Certificate, Digest, KeyPair, RsaKeyPair};
 use coco_kv::{Seqno, View};
@@ -29,10 +29,10 @@ struct Inner {
     host: Arc<dyn Host>,
     config: Config,
     pipeline: Pipeline,
-    environment: NodeEnvironment,
+    environment: Arc<NodeEnvironment>,
     keys: Arc<ServiceKeys>,
-    governance: Arc<dyn Adapter>,
-    app: Arc<dyn Adapter>,
+    governance: Arc<dyn Endpoints>,
+    adapters: Adapters,
     id: Digest,
     identity: ArcSwap<Identity>,
     encryption_key: RsaKeyPair,
@@ -42,6 +42,34 @@ struct Inner {
     startup_seqno: Seqno,
     recovered_seqno: Option<Seqno>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What is plugged into a node.
+#[derive(Clone)]
+pub struct Adapters {
+    /// The application, under `/app`.
+    pub app: Arc<dyn Endpoints>,
+    /// Protocols that interfaces of the node may name.
+    pub protocols: Vec<Arc<dyn Protocol>>,
+}
+
+impl From<Arc<dyn Endpoints>> for Adapters {
+    fn from(app: Arc<dyn Endpoints>) -> Self {
+        Self { app, protocols: Vec::new() }
+    }
+}
+
+impl<A: Endpoints> From<Arc<A>> for Adapters {
+    fn from(app: Arc<A>) -> Self {
+        (app as Arc<dyn Endpoints>).into()
+    }
+}
+
+impl Adapters {
+    fn all(&self) -> impl Iterator<Item = Arc<dyn Adapter>> {
+        let app: Arc<dyn Adapter> = Arc::clone(&self.app) as _;
+        std::iter::once(app).chain(self.protocols.iter().map(|protocol| Arc::clone(protocol) as _))
+    }
 }
 
 /// The certificates that a node shows, and the key of its own.
@@ -96,16 +124,26 @@ impl Node {
 
     /// What the node offers to adapters.
     pub fn environment(&self) -> &dyn Environment {
-        &self.0.environment
+        &*self.0.environment
     }
 
     /// The application.
-    pub fn app(&self) -> &Arc<dyn Adapter> {
-        &self.0.app
+    pub fn app(&self) -> &Arc<dyn Endpoints> {
+        &self.0.adapters.app
+    }
+
+    /// The protocol of this name.
+    pub fn protocol(&self, name: &str) -> Option<&Arc<dyn Protocol>> {
+        self.0.adapters.protocols.iter().find(|protocol| protocol.name() == name)
+    }
+
+    /// The names of the protocols.
+    pub fn protocol_names(&self) -> Vec<&'static str> {
+        self.0.adapters.protocols.iter().map(|protocol| protocol.name()).collect()
     }
 
     /// The governance frontend, `/gov`.
-    pub fn governance(&self) -> &Arc<dyn Adapter> {
+    pub fn governance(&self) -> &Arc<dyn Endpoints> {
         &self.0.governance
     }
 

@@ -6,7 +6,7 @@ use crate::dispatch::Dispatcher;
 use crate::endpoints::{Sessions, node_frontend};
 use crate::interface::{Endorsement, Interface, InterfaceError};
 use crate::node::{Identity, Node};
-use crate::session::{Listener, ServerTls, TlsError};
+use crate::session::{Dispatch, Listener, ServerTls, TlsError};
 
 /// Serves a node's interfaces until it is stopped.
 pub struct Server {
@@ -57,7 +57,16 @@ impl Server {
                 }
             };
             tls.extend(own.clone().map(|own| (interface.endorsement, own)));
-            let (host, dispatch) = (node.host().clone(), dispatch.clone());
+            let host = node.host().clone();
+            let dispatch: Arc<dyn Dispatch> = match &interface.protocol {
+                None => dispatch.clone(),
+                Some(served) => {
+                    let protocol = dispatch.protocol(served).map_err(|error| {
+                        ServerError::Interface { name: interface.name.clone(), error }
+                    })?;
+                    Arc::new(protocol)
+                }
+            };
             let (interface, metrics) = (interface.clone(), metrics.clone());
             listeners.push(Listener::new(host, interface, own, dispatch, metrics));
         }

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use coco_adapter::{Environment, HistoricalState, TxStatus};
+use coco_adapter::{
+    BoxFuture, CommitError, Environment, HistoricalState, Outcome, ReceiptError, TxStatus,
+};
 use coco_crypto::{Digest, Entropy, KeyPair};
 use coco_governance::{LedgerPeriod, ServiceControl};
-use coco_kv::{Seqno, TxId, View};
-use coco_ledger::{LedgerSecrets, Signer};
+use coco_kv::{Seqno, Tx, TxId, View};
+use coco_ledger::{LedgerSecrets, Receipt, Signer};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 
 use crate::host::Host;
 use crate::pipeline::Pipeline;
@@ -78,11 +83,16 @@ pub struct NodeEnvironment {
     host: Arc<dyn Host>,
     clock: Arc<Clock>,
     pipeline: Pipeline,
+    /// Places for work that takes long.
+    offloaded: Arc<Semaphore>,
 }
 
 impl NodeEnvironment {
+    /// Must be called on the node's runtime.
     pub(crate) fn new(host: Arc<dyn Host>, clock: Arc<Clock>, pipeline: Pipeline) -> Self {
-        Self { host, clock, pipeline }
+        // Twice the threads: enough that none idles, few enough that memory is bounded.
+        let places = Handle::current().metrics().num_workers().saturating_mul(2);
+        Self { host, clock, pipeline, offloaded: Arc::new(Semaphore::new(places)) }
     }
 }
 
@@ -123,5 +133,54 @@ impl Environment for NodeEnvironment {
 
     fn drop_cached_states(&self, handle: u64) -> bool {
         self.pipeline.drop_cached_states(handle)
+    }
+}
+
+impl coco_adapter::Node for NodeEnvironment {
+    fn begin(&self) -> Tx {
+        self.pipeline.store().begin()
+    }
+
+    fn commit(&self, tx: Tx, outcome: &Outcome) -> Result<TxId, CommitError> {
+        self.pipeline.commit(tx, outcome).map(|executed| executed.tx_id)
+    }
+
+    fn cut_within(&self, pause: Duration) {
+        self.pipeline.cut_within(pause);
+    }
+
+    fn wait_committed(&self, tx_id: TxId) -> BoxFuture<'static, TxStatus> {
+        Box::pin(self.pipeline.wait_committed(tx_id))
+    }
+
+    fn more_committed(&self) -> BoxFuture<'static, ()> {
+        Box::pin(self.pipeline.more_committed())
+    }
+
+    fn receipt(&self, tx_id: TxId) -> BoxFuture<'static, Result<Arc<Receipt>, ReceiptError>> {
+        let pipeline = self.pipeline.clone();
+        Box::pin(async move { pipeline.receipt(tx_id).await })
+    }
+
+    fn sleep(&self, pause: Duration) -> BoxFuture<'static, ()> {
+        self.host.sleep(pause)
+    }
+
+    fn offload(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        let places = Arc::clone(&self.offloaded);
+        Box::pin(async move {
+            let Ok(place) = places.acquire_owned().await else { return };
+            if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+                return work();
+            }
+            // The place is taken until the work is done, even if nobody waits for it any more.
+            let work = move || {
+                work();
+                drop(place);
+            };
+            if let Err(error) = tokio::task::spawn_blocking(work).await {
+                tracing::error!(%error, "work of an adapter ended before its time");
+            }
+        })
     }
 }

@@ -5,17 +5,18 @@
 
 mod simulated;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use coco_adapter::{Outcome, TxStatus};
+use coco_adapter::{AdapterError, Endpoints, Outcome, Protocol, Registry, TxStatus};
 use coco_crypto::sha256;
 use coco_enclave::host::Area;
-use coco_enclave::node::Node;
+use coco_enclave::node::{Adapters, Node};
 use coco_enclave::pipeline::{CommitError, ReceiptError};
 use coco_kv::{MapName, Seqno, TxId};
 use coco_ledger::{Leaf, SnapshotFile};
+use parking_lot::Mutex;
 use simulated::node::{audited, start};
 use simulated::{SimulatedDisk, in_virtual_time};
 
@@ -396,57 +397,130 @@ fn hooks_learn_what_is_committed() {
 }
 
 /// Counts the transactions since its last record, as a blockchain protocol makes its blocks.
-struct Blocks(Arc<parking_lot::Mutex<Vec<(u64, u64)>>>);
+#[derive(Default)]
+struct Blocks {
+    sealed: Mutex<Vec<(u64, u64)>>,
+    node: OnceLock<Arc<dyn coco_adapter::Node>>,
+    broken: AtomicBool,
+}
 
 impl coco_adapter::Adapter for Blocks {
     fn name(&self) -> &'static str {
         "blocks"
     }
+}
 
-    fn find(
+impl Protocol for Blocks {
+    fn start(
         &self,
-        _tx: &mut coco_kv::Tx,
-        _method: &http::Method,
-        _path: &str,
-    ) -> coco_adapter::Find {
-        coco_adapter::Find::UnknownPath
+        tx: &mut coco_kv::Tx,
+        node: Arc<dyn coco_adapter::Node>,
+    ) -> Result<(), AdapterError> {
+        tx.put(&MapName::new("public:blocks"), "last", "genesis");
+        let _ = self.node.set(node);
+        Ok(())
     }
 
-    fn execute(
-        &self,
-        _call: &mut coco_adapter::Call<'_>,
-    ) -> Result<coco_adapter::Response, coco_adapter::ErrorResponse> {
-        Err(coco_adapter::ErrorResponse::internal("there is no endpoint"))
-    }
-
-    fn seal(&self, tx: &mut coco_kv::Tx, batch: coco_adapter::Batch) {
-        self.0.lock().push((batch.first.seqno.0, batch.last.seqno.0));
+    fn seal(&self, tx: &mut coco_kv::Tx, batch: coco_adapter::Batch) -> Result<(), AdapterError> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(AdapterError("a root is missing".to_owned()));
+        }
+        self.sealed.lock().push((batch.first.seqno.0, batch.last.seqno.0));
         tx.put(&MapName::new("public:blocks"), "last", batch.last.to_string());
+        Ok(())
     }
 
-    fn openapi_paths(&self, _tx: &mut coco_kv::Tx) -> serde_json::Map<String, serde_json::Value> {
-        serde_json::Map::new()
+    fn handle(
+        &self,
+        _client: &coco_adapter::Client,
+        _request: coco_adapter::Request,
+    ) -> coco_adapter::BoxFuture<'static, coco_adapter::Response> {
+        Box::pin(std::future::ready(coco_adapter::Response::default()))
     }
 }
 
+async fn start_with_blocks(disk: &Arc<SimulatedDisk>, blocks: &Arc<Blocks>) -> Node {
+    let app: Arc<dyn Endpoints> = Arc::new(Registry::new("test", "Test", ""));
+    let adapters = Adapters { app, protocols: vec![blocks.clone()] };
+    simulated::node::start_with(1, disk, "Start", "", adapters).await.unwrap()
+}
+
 #[test]
-fn each_batch_is_sealed_once_by_its_adapters() {
+fn each_batch_is_sealed_once_by_its_protocols() {
     let disk = SimulatedDisk::new();
-    let sealed = Arc::new(parking_lot::Mutex::new(Vec::new()));
-    let app = Arc::new(Blocks(sealed.clone()));
+    let blocks = Arc::new(Blocks::default());
     in_virtual_time(async {
-        let node = simulated::node::start_with(1, &disk, "Start", "", app).await.unwrap();
+        let node = start_with_blocks(&disk, &blocks).await;
+        // Before the first of these are the service's and the protocol's own first transactions.
         let first = put_committed(&node, "a", "1").await.seqno.0;
         let second = put_committed(&node, "b", "2").await.seqno.0;
         // Each batch: the transaction, the record, the signature.
         assert_eq!(second, first + 3);
-        assert_eq!(*sealed.lock(), [(1, 1), (2, first), (first + 1, second)]);
+        assert_eq!(*blocks.sealed.lock(), [(1, 2), (3, first), (first + 1, second)]);
         let record = TxId::new(2, second + 1);
         let state = node.pipeline().historical_state(record).await.unwrap();
-        let blocks = state.state.map(&MapName::new("public:blocks")).unwrap();
-        assert_eq!(&*blocks.get(b"last").unwrap().value, format!("2.{second}").as_bytes());
+        let written = state.state.map(&MapName::new("public:blocks")).unwrap();
+        assert_eq!(&*written.get(b"last").unwrap().value, format!("2.{second}").as_bytes());
         node.shutdown().await;
         audited(&disk, service_key(&node));
+    });
+}
+
+#[test]
+fn a_batch_that_cannot_be_sealed_is_never_signed() {
+    let disk = SimulatedDisk::new();
+    let blocks = Arc::new(Blocks::default());
+    in_virtual_time(async {
+        let node = start_with_blocks(&disk, &blocks).await;
+        let kept = put_committed(&node, "a", "1").await;
+        blocks.broken.store(true, Ordering::SeqCst);
+        let protocol = blocks.node.get().unwrap();
+        let mut tx = protocol.begin();
+        tx.put(&MapName::new("records"), "b", "2");
+        let lost = protocol.commit(tx, &Outcome::default()).unwrap();
+        // Whoever waits is told that it is not known to be committed, and nobody can go on.
+        assert_eq!(protocol.wait_committed(lost).await, TxStatus::Pending);
+        assert!(node.pipeline().has_failed());
+        let mut tx = protocol.begin();
+        tx.put(&MapName::new("records"), "c", "3");
+        let refused = protocol.commit(tx, &Outcome::default());
+        assert_eq!(refused, Err(coco_adapter::CommitError::Stopped));
+        assert!(node.pipeline().receipt(kept).await.is_ok());
+        node.shutdown().await;
+        let report = audited(&disk, service_key(&node));
+        assert!(report.last_signed.seqno < lost.seqno, "{report:?}");
+        assert_eq!(report.unsigned(), 0);
+    });
+}
+
+#[test]
+fn a_protocol_has_its_batches_cut_in_time() {
+    let disk = SimulatedDisk::new();
+    let blocks = Arc::new(Blocks::default());
+    in_virtual_time(async {
+        let node = start_with_blocks(&disk, &blocks).await;
+        let protocol = blocks.node.get().unwrap();
+        let write = |value: &str| {
+            let mut tx = protocol.begin();
+            tx.put(&MapName::new("records"), "a", value);
+            protocol.commit(tx, &Outcome::default()).unwrap()
+        };
+        let pause = tokio::time::sleep;
+        let late = write("1");
+        pause(Duration::from_millis(5)).await;
+        assert_eq!(protocol.status(late), TxStatus::Pending, "the usual delay is 10 ms");
+        let soon = write("2");
+        protocol.cut_within(Duration::from_millis(1));
+        pause(Duration::from_millis(4)).await;
+        assert_eq!(protocol.status(late), TxStatus::Committed);
+        assert_eq!(protocol.status(soon), TxStatus::Committed);
+        assert!(protocol.receipt(soon).await.is_ok());
+        // A wish that comes too late for its batch harms nobody.
+        protocol.cut_within(Duration::ZERO);
+        let next = write("3");
+        pause(Duration::from_millis(30)).await;
+        assert_eq!(protocol.status(next), TxStatus::Committed);
+        node.shutdown().await;
     });
 }
 

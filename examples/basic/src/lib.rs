@@ -14,7 +14,7 @@
 //! ```
 
 use coco_native::{
-    Adapter, Application, Bytes, Call, Endpoint, ErrorCode, ErrorResponse, PlainText, Raw, Text,
+    Application, Bytes, Call, Endpoint, Endpoints, ErrorCode, ErrorResponse, PlainText, Raw, Text,
     TypedMap,
 };
 
@@ -22,7 +22,7 @@ use coco_native::{
 static RECORDS: TypedMap<Text, Raw> = TypedMap::new("records");
 
 /// The application: three endpoints, which participants call with their TLS client certificate.
-pub fn app() -> impl Adapter {
+pub fn app() -> impl Endpoints {
     Application::new("basic", "Records", "A value of any bytes under each key.")
         .put("/records/{key}", Endpoint::new(write).summary("Write a record"))
         .post("/records/{key}", Endpoint::new(write).summary("Write a record"))

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use coco_adapter::{Adapter, Call, ErrorCode, ErrorDetail, ErrorResponse, Find, Mode, Response};
+use coco_adapter::{
+    Adapter, Call, Endpoints, ErrorCode, ErrorDetail, ErrorResponse, Find, Mode, Response,
+};
 use coco_kv::{StateMap, Tx, Value};
 use coco_script::{Context, Handler, ModuleTable, Program, ScriptEngine, ScriptError};
 use http::Method;
@@ -127,7 +129,9 @@ impl Adapter for JsApps {
     fn name(&self) -> &'static str {
         "apps"
     }
+}
 
+impl Endpoints for JsApps {
     fn find(&self, tx: &mut Tx, method: &Method, path: &str) -> Find {
         self.installed(tx).routes.find(method, path)
     }

@@ -6,7 +6,7 @@
 mod harness;
 mod service;
 
-use coco_adapter::{Adapter, Caller};
+use coco_adapter::{Caller, Endpoints};
 use coco_apps::{BundleError, EndpointError, check_modules, install_bundle, remove};
 use coco_kv::{MapName, Store, View};
 use coco_script::ScriptEngine;

@@ -40,6 +40,7 @@
 //! assert_eq!(account.balance, U256::from(1000));
 //! ```
 
+mod adapter;
 mod block;
 mod chain;
 mod error;
@@ -59,6 +60,7 @@ pub mod trial;
 mod trie;
 mod world;
 
+pub use adapter::{Ethereum, Setup};
 pub(crate) use block::log_key;
 pub use block::{
     Executed, Head, IncludedTransaction, Opening, Sealed, block, block_hash, block_number, changes,

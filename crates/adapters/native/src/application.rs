@@ -1,6 +1,8 @@
 //! An application: endpoints by path and verb.
 
-use coco_adapter::{Adapter, Call, ErrorResponse, Find, Registry, Response, RouteSyntax};
+use coco_adapter::{
+    Adapter, Call, Endpoints, ErrorResponse, Find, Registry, Response, RouteSyntax,
+};
 use coco_kv::Tx;
 use http::Method;
 use serde_json::{Map, Value as JsonValue};
@@ -94,7 +96,9 @@ impl Adapter for Application {
     fn name(&self) -> &'static str {
         self.registry.name()
     }
+}
 
+impl Endpoints for Application {
     fn find(&self, _tx: &mut Tx, method: &Method, path: &str) -> Find {
         self.registry.lookup(method, path)
     }

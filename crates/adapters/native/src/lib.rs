@@ -4,7 +4,7 @@
 //! ```text
 //!   Application ── GET /accounts/{owner} ── Endpoint ── handler(call, input) -> reply
 //!        │                                     │                 │
-//!        │ is an Adapter of the enclave        │ policies, mode  │ TypedMap: through call.tx
+//!        │ is Endpoints of the enclave         │ policies, mode  │ TypedMap: through call.tx
 //!        ▼                                     ▼                 ▼
 //!   OpenAPI from the types of inputs and replies      one transaction, run again on conflict
 //! ```
@@ -68,9 +68,9 @@ pub use map::{MapError, TypedMap, TypedSet, TypedValue};
 
 pub use bytes::Bytes;
 pub use coco_adapter::{
-    Adapter, AuthnPolicy, Call, Caller, CoseEnvelope, Environment, ErrorCode, ErrorDetail,
-    ErrorResponse, ForwardingRequired, HistoricalState, Mode, Outcome, RedirectionStrategy,
-    Request, Response, TxStatus,
+    Adapter, AuthnPolicy, Call, Caller, CoseEnvelope, Endpoints, Environment, ErrorCode,
+    ErrorDetail, ErrorResponse, ForwardingRequired, HistoricalState, Mode, Outcome,
+    RedirectionStrategy, Request, Response, TxStatus,
 };
 pub use coco_kv::{MapName, Seqno, Tx, TxId, Value, View};
 pub use http::{Method, StatusCode};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use coco_adapter::{
-    Adapter, AuthnPolicy, Call, Caller, Environment, ErrorCode, ErrorResponse, Find,
+    AuthnPolicy, Call, Caller, Endpoints, Environment, ErrorCode, ErrorResponse, Find,
     HistoricalState, Matched, Mode, Outcome, Request, Response, TxStatus,
 };
 use coco_crypto::{Digest, Entropy, sha256};
@@ -19,7 +19,7 @@ pub struct Trial<A> {
     surroundings: Surroundings,
 }
 
-impl<A: Adapter> Trial<A> {
+impl<A: Endpoints> Trial<A> {
     /// An application on an empty store.
     pub fn new(application: A) -> Self {
         let surroundings =

@@ -1,6 +1,9 @@
 //! `command`: what to do at the start.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::{ConfigError, Size, Time, megabytes, millis, section};
 
@@ -57,6 +60,8 @@ section! {
         service_subject_name: String = "CN=CCF Service".to_owned(),
         /// What COSE signatures say of themselves.
         cose_signatures: CoseSignatures = CoseSignatures::default(),
+        /// Ours: what the protocols of the service begin with, by name. Each protocol reads its own.
+        protocols: BTreeMap<String, Json> = BTreeMap::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The node's configuration: CCF's JSON schema with CCF's defaults, and a few keys of our own.
 //!
-//! Ours are `ledger.sync`, `ledger.sync_interval`, the command type `Restart`, and
+//! Ours are `ledger.sync`, `ledger.sync_interval`, the command type `Restart`,
+//! `command.start.protocols`, `network.rpc_interfaces.*.coco`, and
 //! `output_files.sealed_service_location`; our defaults differ in `ledger_signatures.delay` (10 ms)
 //! and `node_certificate.curve_id` (P-256). Keys that configure what this version does not have
 //! are accepted and have no effect, so that an operator's file can be taken over; keys that nobody
@@ -23,7 +24,7 @@ pub use command::{
 pub use files::{Files, StartMemberFiles};
 pub use network::{
     AppProtocol, Authority, Endorsement, HttpConfiguration, Interface, Network, NodeInterface,
-    Redirection, Redirections, Role,
+    ProtocolInterface, Redirection, Redirections, Role,
 };
 pub use units::{Size, Time, UnitSyntax};
 

@@ -70,6 +70,40 @@ pub struct Interface {
     /// Operator features offered here, such as file access.
     #[serde(default)]
     pub enabled_operator_features: Vec<String>,
+    /// Ours: the protocol that is spoken here instead of CCF's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coco: Option<ProtocolInterface>,
+}
+
+/// An interface that speaks a protocol of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtocolInterface {
+    /// Name of the protocol, such as `ethereum`.
+    pub protocol: String,
+    /// Web pages that browsers may let in, as `scheme://host[:port]`; `*` for all. Absent: all
+    /// where the interface is `Unsecured`, none otherwise.
+    #[serde(default)]
+    pub allowed_origins: Option<Vec<String>>,
+    /// Requests in a message that holds several.
+    #[serde(default = "default_batch_requests")]
+    pub max_batch_requests: u32,
+    /// Bytes of the answer to a message.
+    #[serde(default = "default_reply_size")]
+    pub max_reply_size: Size,
+    /// Pause between pings of a WebSocket.
+    #[serde(default = "default_ping_interval")]
+    pub ping_interval: Time,
+}
+
+fn default_batch_requests() -> u32 {
+    1_000
+}
+fn default_reply_size() -> Size {
+    megabytes(32)
+}
+fn default_ping_interval() -> Time {
+    millis(20_000)
 }
 
 fn default_soft_limit() -> u64 {
@@ -185,7 +219,51 @@ impl Network {
                     rule: "at most max_open_sessions_hard",
                 });
             }
+            interface.check_protocol()?;
         }
         Ok(())
     }
+}
+
+impl Interface {
+    fn check_protocol(&self) -> Result<(), ConfigError> {
+        let Some(protocol) = &self.coco else { return Ok(()) };
+        let refuse = |key, value: String, rule| Err(ConfigError::OutOfRange { key, value, rule });
+        if self.endorsement.authority == Authority::Unsecured && !self.is_loopback() {
+            let rule = "a loopback address where endorsement.authority is Unsecured";
+            let address = self.bind_address.clone();
+            return refuse("network.rpc_interfaces.*.bind_address", address, rule);
+        }
+        if protocol.max_batch_requests == 0 {
+            let key = "network.rpc_interfaces.*.coco.max_batch_requests";
+            return refuse(key, "0".to_owned(), "at least 1");
+        }
+        if protocol.ping_interval.0 < std::time::Duration::from_secs(1) {
+            let key = "network.rpc_interfaces.*.coco.ping_interval";
+            return refuse(key, protocol.ping_interval.to_string(), "at least 1s");
+        }
+        let origins = protocol.allowed_origins.iter().flatten();
+        match origins.into_iter().find(|origin| !is_origin(origin)) {
+            Some(origin) => {
+                let key = "network.rpc_interfaces.*.coco.allowed_origins";
+                refuse(key, origin.clone(), "*, or scheme://host[:port] as browsers write it")
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn is_loopback(&self) -> bool {
+        let host = self.bind_address.rsplit_once(':').map_or("", |(host, _)| host);
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+}
+
+/// Whether a text is an origin as browsers serialise it: no path, no trailing slash.
+fn is_origin(text: &str) -> bool {
+    text == "*"
+        || text.split_once("://").is_some_and(|(scheme, host)| {
+            let lower = |part: &str| !part.is_empty() && part == part.to_ascii_lowercase();
+            lower(scheme) && lower(host) && !host.contains(['/', '*', '?', '#', '@', ' '])
+        })
 }

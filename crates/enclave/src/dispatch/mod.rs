@@ -17,6 +17,7 @@
 
 mod frontend;
 mod history;
+mod protocol;
 mod wait;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coco_adapter::{
-    Adapter, Call, Caller, ErrorCode, ErrorResponse, Find, Matched, Mode, Outcome, Request,
+    Call, Caller, Endpoints, ErrorCode, ErrorResponse, Find, Matched, Mode, Outcome, Request,
     Response,
 };
 use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
@@ -41,6 +42,7 @@ use crate::session::{Dispatch, Reply, Session};
 
 use history::RETRY_AFTER;
 pub(crate) use history::fetch;
+pub use protocol::ProtocolDispatcher;
 
 /// How often an execution is tried again after a conflict before the caller has to.
 const MAX_ATTEMPTS: usize = 30;
@@ -59,7 +61,7 @@ pub struct Dispatcher {
 struct Shared {
     node: Node,
     /// CCF's `/node` endpoints.
-    node_frontend: Arc<dyn Adapter>,
+    node_frontend: Arc<dyn Endpoints>,
     authenticator: Authenticator,
     /// Whether the app frontend is known to be open; it never closes again.
     app_is_open: AtomicBool,
@@ -75,7 +77,7 @@ pub struct Memory {
 
 impl Dispatcher {
     /// A dispatcher over a node's adapters and `node_frontend`, CCF's `/node` endpoints.
-    pub fn new(node: Node, node_frontend: Arc<dyn Adapter>) -> Self {
+    pub fn new(node: Node, node_frontend: Arc<dyn Endpoints>) -> Self {
         let authenticator = Authenticator::default();
         let app_is_open = AtomicBool::new(false);
         Self { shared: Arc::new(Shared { node, node_frontend, authenticator, app_is_open }) }
@@ -213,8 +215,10 @@ impl Shared {
                     }
                 }
                 match this.attempt(&session, request, target, wishes) {
-                    Attempt::Answered(Reply::Now(response)) => return response,
                     Attempt::Answered(Reply::Later(response)) => return response.await,
+                    Attempt::Answered(Reply::Now(response) | Reply::Upgrade(response, _)) => {
+                        return response;
+                    }
                     Attempt::Full(again) => request = again,
                 }
             }
@@ -296,7 +300,7 @@ impl Shared {
         self.authenticator.authenticate(policies, credentials, remembered, tx)
     }
 
-    fn adapter(&self, frontend: Frontend) -> &Arc<dyn Adapter> {
+    fn adapter(&self, frontend: Frontend) -> &Arc<dyn Endpoints> {
         match frontend {
             Frontend::Node => &self.node_frontend,
             Frontend::Governance => self.node.governance(),
@@ -350,7 +354,7 @@ pub(crate) fn is_app_open(node: &Node) -> bool {
 }
 
 fn find(
-    adapter: &Arc<dyn Adapter>,
+    adapter: &Arc<dyn Endpoints>,
     tx: &mut Tx,
     request: &Request,
     target: Target,
@@ -394,7 +398,7 @@ pub(crate) fn wrong_verb(request: &Request, verbs: &[Method]) -> Response {
 }
 
 /// Executes; what may run long moves out of the way of other sessions, if the runtime can.
-fn execute(adapter: &dyn Adapter, call: &mut Call<'_>) -> Response {
+fn execute(adapter: &dyn Endpoints, call: &mut Call<'_>) -> Response {
     let multi_threaded = || {
         tokio::runtime::Handle::try_current().is_ok_and(|runtime| {
             runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coco_adapter::{Adapter, ErrorCode, ErrorResponse, Request, Response, TxStatus};
+use coco_adapter::{Endpoints, ErrorCode, ErrorResponse, Request, Response, TxStatus};
 use coco_kv::{TxId, View};
 use coco_ledger::SignedProof;
 use http::{HeaderValue, Method, header};
@@ -48,7 +48,7 @@ impl Common {
     pub(crate) fn answer(
         self,
         node: &Node,
-        adapter: &Arc<dyn Adapter>,
+        adapter: &Arc<dyn Endpoints>,
         prefix: &str,
         request: Request,
     ) -> Reply {
@@ -167,7 +167,7 @@ fn prove(
     }))
 }
 
-fn api(node: &Node, adapter: &Arc<dyn Adapter>, prefix: &str) -> Response {
+fn api(node: &Node, adapter: &Arc<dyn Endpoints>, prefix: &str) -> Response {
     let mut tx = node.pipeline().store().begin();
     let mut paths = Common::paths();
     paths.extend(adapter.openapi_paths(&mut tx));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
-use coco_adapter::{Adapter, Outcome, TxStatus};
+use coco_adapter::{Adapter, AdapterError, Endpoints, Outcome, TxStatus};
 use coco_attestation::{EvidenceError, TeeError};
 use coco_consensus::SingleNode;
 use coco_crypto::x509::{DistinguishedName, NameError, Validity};
@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use serde_json::Value as Json;
 
 use super::material::{Material, curve};
-use super::{Identity, Inner, Node, NodeState};
+use super::{Adapters, Identity, Inner, Node, NodeState};
 use crate::config::{self, CommandType, Config, Files};
 use crate::host::{Area, Host};
 use crate::ledger_files::LedgerFiles;
@@ -77,6 +77,14 @@ pub enum StartError {
     /// The service's record on the ledger cannot be read.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// A protocol does not start on this ledger.
+    #[error("{name}: {error}")]
+    Protocol {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        error: AdapterError,
+    },
     /// The first transaction was not executed.
     #[error("the first transaction: {0}")]
     Commit(#[from] CommitError),
@@ -129,7 +137,7 @@ impl Node {
         host: Arc<dyn Host>,
         config: Config,
         files: Files,
-        app: Arc<dyn Adapter>,
+        adapters: impl Into<Adapters>,
     ) -> Result<Self, StartError> {
         let clock = Arc::new(Clock::new(Arc::clone(&host)));
         let now_s = i64::try_from(clock.now_ms() / 1_000).unwrap_or(i64::MAX);
@@ -145,7 +153,7 @@ impl Node {
             CommandType::Start => new_service(&*host, &config, &material, now_s).await?,
             _ => existing_service(&*host, &material).await?,
         };
-        let node = assemble(host, config, clock, app, material, origin, &files)?;
+        let node = assemble(host, config, clock, adapters.into(), material, origin, &files)?;
         node.begin(files).await
     }
 }
@@ -246,7 +254,7 @@ fn assemble(
     host: Arc<dyn Host>,
     config: Config,
     clock: Arc<Clock>,
-    app: Arc<dyn Adapter>,
+    adapters: Adapters,
     material: Material,
     origin: Origin,
     files: &Files,
@@ -263,7 +271,7 @@ fn assemble(
     };
     let keys = Arc::new(ServiceKeys::new(signer, secrets.periods));
     let engine = Arc::new(ScriptEngine::new());
-    let governance: Arc<dyn Adapter> =
+    let governance: Arc<dyn Endpoints> =
         Arc::new(governance_api(Arc::<ServiceKeys>::clone(&keys), engine));
 
     let chunk_rules = ChunkWriterConfig {
@@ -277,7 +285,10 @@ fn assemble(
         store: origin.store,
         keys: Arc::clone(&keys),
         clock: Arc::clone(&clock),
-        adapters: vec![Arc::clone(&governance), Arc::clone(&app)],
+        adapters: std::iter::once(Arc::clone(&governance) as Arc<dyn Adapter>)
+            .chain(adapters.all())
+            .collect(),
+        protocols: adapters.protocols.clone(),
         settings: Settings::of(&config),
         tree: origin.tree,
         views: origin.views,
@@ -286,7 +297,7 @@ fn assemble(
         last_snapshot: origin.startup_seqno,
         historical_cache_bytes: config.historical_cache_soft_limit.0,
     });
-    let environment = NodeEnvironment::new(Arc::clone(&host), clock, pipeline.clone());
+    let environment = Arc::new(NodeEnvironment::new(Arc::clone(&host), clock, pipeline.clone()));
     let inner = Inner {
         id: material.id(),
         identity: ArcSwap::from_pointee(identity),
@@ -298,7 +309,7 @@ fn assemble(
         environment,
         keys,
         governance,
-        app,
+        adapters,
         state: Mutex::new(NodeState::PartOfNetwork),
         stop_notice: AtomicBool::new(false),
         startup_seqno: origin.startup_seqno,
@@ -316,7 +327,7 @@ struct Starting {
 }
 
 impl Starting {
-    /// Spawns the node's tasks and commits its first transaction.
+    /// Spawns the node's tasks and commits its first transactions.
     async fn begin(self, files: Files) -> Result<Node, StartError> {
         let Self { node, record, is_new } = self;
         let inner = &node.0;
@@ -334,7 +345,9 @@ impl Starting {
             restart_service(&mut tx, &record)?;
             renew_custody(&mut tx, &node)?;
         }
-        let (executed, committed) = pipeline.commit_and_wait(tx, &Outcome::default())?;
+        let executed = pipeline.commit(tx, &Outcome::default())?;
+        node.start_protocols()?;
+        let committed = pipeline.wait_committed(pipeline.store().head());
         if committed.await != TxStatus::Committed {
             return Err(StartError::NotCommitted);
         }
@@ -344,6 +357,22 @@ impl Starting {
         let (tx_id, id) = (executed.tx_id, inner.id);
         tracing::info!(%tx_id, %id, is_new, "the node is part of the network");
         Ok(node)
+    }
+}
+
+impl Node {
+    /// Each protocol begins, or takes up what it has on the ledger, in a transaction of its own.
+    fn start_protocols(&self) -> Result<(), StartError> {
+        let inner = &self.0;
+        for protocol in &inner.adapters.protocols {
+            let mut tx = inner.pipeline.store().begin();
+            let environment = Arc::clone(&inner.environment);
+            protocol
+                .start(&mut tx, environment)
+                .map_err(|error| StartError::Protocol { name: protocol.name(), error })?;
+            inner.pipeline.commit(tx, &Outcome::default())?;
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coco_adapter::{Adapter, Batch};
+use coco_adapter::{Adapter, AdapterError, Batch, Held, Protocol};
 use coco_consensus::{Consensus, Effect, Role, WriteNo};
 use coco_kv::{Seqno, Store, TxId};
 use parking_lot::{Mutex, RwLock};
@@ -28,7 +28,7 @@ const ABSORB_FROM: usize = 256;
 const MAX_CUT_BY_WAITER: usize = 64;
 /// A batch is cut at this size even if nobody waits.
 const MAX_BATCH_BYTES: usize = 4 << 20;
-/// Tries of an adapter's seal against transactions that execute meanwhile.
+/// Tries of a protocol's seal against transactions of others that execute meanwhile.
 const MAX_SEAL_TRIES: usize = 100;
 
 /// A function that learns how far the ledger is committed.
@@ -41,6 +41,7 @@ pub(super) struct Inner {
     pub keys: Arc<ServiceKeys>,
     pub clock: Arc<Clock>,
     pub adapters: Vec<Arc<dyn Adapter>>,
+    pub protocols: Vec<Arc<dyn Protocol>>,
     pub settings: Settings,
     pub queue: Queue,
     pub progress: Progress,
@@ -60,13 +61,33 @@ pub(super) struct Inner {
     pub counters: Counters,
     /// The last signature.
     pub cut_to: AtomicU64,
-    /// The last position that each adapter has sealed.
+    /// The last position that each protocol has sealed.
     pub sealed_to: Vec<AtomicU64>,
+    /// When the next batch is to be cut at the latest, in microseconds of uptime.
+    pub cut_by_us: AtomicU64,
     pub in_flight: AtomicUsize,
     /// Calls to carry out effects; the first caller works for all.
     pub pump_requests: AtomicUsize,
     /// Something was written and not synced, under `ledger.sync = interval`.
     pub unsynced: AtomicBool,
+}
+
+/// A batch cannot be closed.
+#[derive(Debug, thiserror::Error)]
+enum CutError {
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// A protocol has no record of the batch: it must not be signed without.
+#[derive(Debug, thiserror::Error)]
+enum SealError {
+    #[error("{name} cannot seal the batch: {error}")]
+    Refused { name: &'static str, error: AdapterError },
+    #[error("{name} cannot seal the batch: others keep changing what it reads")]
+    Contended { name: &'static str },
 }
 
 /// What the pipeline has done so far.
@@ -106,7 +127,8 @@ impl Inner {
             let now = self.host.uptime();
             self.write(due_at.is_some_and(|at| at <= now));
             let waiting = self.queue.len() > 0 || self.writer.lock().unsigned().0 > 0;
-            due_at = waiting.then(|| due_at.unwrap_or(now + self.settings.delay));
+            let asked_for = Duration::from_micros(self.cut_by_us.load(Ordering::SeqCst));
+            due_at = waiting.then(|| due_at.unwrap_or(now + self.settings.delay).min(asked_for));
             sync_at = self.sync_in_time(sync_at, now);
         }
     }
@@ -155,6 +177,15 @@ impl Inner {
         self.progress.wanted().0 > self.cut_to.load(Ordering::SeqCst)
     }
 
+    /// Has the next batch cut so long from now at the latest.
+    pub fn cut_within(&self, pause: Duration) {
+        let at = self.host.uptime().saturating_add(pause).as_micros();
+        let at = u64::try_from(at).unwrap_or(u64::MAX);
+        if self.cut_by_us.fetch_min(at, Ordering::SeqCst) > at {
+            self.wake.notify_one();
+        }
+    }
+
     pub fn has_room(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) < MAX_BATCHES_IN_FLIGHT
     }
@@ -175,18 +206,21 @@ impl Inner {
         }
     }
 
-    fn try_cut(self: &Arc<Self>, writer: &mut Writer) -> Result<(), WriteError> {
+    fn try_cut(self: &Arc<Self>, writer: &mut Writer) -> Result<(), CutError> {
+        // Who asks from here on may not be in this batch.
+        self.cut_by_us.store(u64::MAX, Ordering::SeqCst);
         let secrets = self.keys.secrets();
         writer.absorb(self.queue.take(), &secrets)?;
         if writer.unsigned().0 == 0 {
             return Ok(());
         }
-        self.seal();
+        let held = self.seal()?;
         // Whatever is executed before the signature's position is in the queue, and goes before it.
         let (tx_id, before, pending) = self.store.reserve(|tx_id, before| {
             self.queue.skip(tx_id.seqno);
             (tx_id, before, self.queue.take())
         });
+        drop(held);
         writer.absorb(pending, &secrets)?;
         let rules = CutRules {
             chunk_bytes: self.settings.chunk_bytes,
@@ -217,35 +251,42 @@ impl Inner {
         Ok(())
     }
 
-    /// Lets each adapter write its record of the transactions since its last one. What executes
-    /// while it does so is for the next.
-    fn seal(&self) {
-        for (adapter, sealed_to) in self.adapters.iter().zip(&self.sealed_to) {
-            let first = Seqno(sealed_to.load(Ordering::SeqCst)).next();
-            for _ in 0..MAX_SEAL_TRIES {
-                let mut tx = self.store.begin();
-                let last = tx.read_tx_id();
-                let view = self.progress.view_of(first).unwrap_or(last.view);
-                adapter.seal(&mut tx, Batch { first: TxId { view, seqno: first }, last });
-                let bytes = estimated_bytes(tx.writes());
-                let committed = self.store.commit(tx, |tx_id, writes| {
-                    let claims = coco_crypto::Digest::ZERO;
-                    let (force_chunk, force_snapshot) = (false, false);
-                    let record =
-                        Pending { tx_id, writes, claims, force_chunk, force_snapshot, bytes };
-                    self.enqueue(record)
-                });
-                match committed {
-                    Ok(_) => {
-                        sealed_to.store(last.seqno.0, Ordering::SeqCst);
-                        break;
-                    }
-                    Err(conflict) => {
-                        tracing::debug!(%conflict, name = adapter.name(), "seal again")
-                    }
+    /// Lets each protocol write its record of the transactions since its last one. Until what is
+    /// returned is dropped, none of their transactions passes the commit point.
+    fn seal(&self) -> Result<Vec<Box<dyn Held + '_>>, SealError> {
+        let mut held = Vec::with_capacity(self.protocols.len());
+        for (protocol, sealed_to) in self.protocols.iter().zip(&self.sealed_to) {
+            held.push(protocol.hold());
+            self.seal_one(&**protocol, sealed_to)?;
+        }
+        Ok(held)
+    }
+
+    /// Tries again if transactions of other adapters change what the protocol has read.
+    fn seal_one(&self, protocol: &dyn Protocol, sealed_to: &AtomicU64) -> Result<(), SealError> {
+        let first = Seqno(sealed_to.load(Ordering::SeqCst)).next();
+        for _ in 0..MAX_SEAL_TRIES {
+            let mut tx = self.store.begin();
+            let last = tx.read_tx_id();
+            let view = self.progress.view_of(first).unwrap_or(last.view);
+            let batch = Batch { first: TxId { view, seqno: first }, last };
+            let refused = |error| SealError::Refused { name: protocol.name(), error };
+            protocol.seal(&mut tx, batch).map_err(refused)?;
+            let bytes = estimated_bytes(tx.writes());
+            let committed = self.store.commit(tx, |tx_id, writes| {
+                let claims = coco_crypto::Digest::ZERO;
+                let (force_chunk, force_snapshot) = (false, false);
+                self.enqueue(Pending { tx_id, writes, claims, force_chunk, force_snapshot, bytes })
+            });
+            match committed {
+                Ok(_) => {
+                    sealed_to.store(last.seqno.0, Ordering::SeqCst);
+                    return Ok(());
                 }
+                Err(conflict) => tracing::debug!(%conflict, name = protocol.name(), "seal again"),
             }
         }
+        Err(SealError::Contended { name: protocol.name() })
     }
 
     /// Adds an executed transaction, under the store's lock; returns how many wait.

@@ -20,7 +20,6 @@
 
 mod batch;
 mod drive;
-mod error;
 mod progress;
 mod queue;
 mod receipts;
@@ -31,7 +30,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coco_adapter::{Adapter, Outcome, TxStatus};
+use coco_adapter::{Adapter, Outcome, Protocol, TxStatus};
+pub use coco_adapter::{CommitError, ReceiptError};
 use coco_consensus::Consensus;
 use coco_crypto::Digest;
 use coco_kv::{Committed, Conflict, Seqno, Store, Tx, TxId, View};
@@ -40,7 +40,6 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use drive::{Counters, Inner};
-pub use error::{CommitError, ReceiptError};
 use progress::Progress;
 use queue::{Pending, Queue, estimated_bytes};
 pub(crate) use writer::SnapshotDue;
@@ -134,7 +133,10 @@ pub(crate) struct Continuation {
     pub store: Store,
     pub keys: Arc<ServiceKeys>,
     pub clock: Arc<Clock>,
+    /// All that hear of commitment.
     pub adapters: Vec<Arc<dyn Adapter>>,
+    /// Those of them that seal batches.
+    pub protocols: Vec<Arc<dyn Protocol>>,
     pub settings: Settings,
     /// Leaves of everything on the ledger, which ends with a signature.
     pub tree: MerkleTree,
@@ -163,13 +165,14 @@ impl Pipeline {
             Arc::clone(&parts.keys),
             parts.historical_cache_bytes,
         );
-        let sealed_to = parts.adapters.iter().map(|_| AtomicU64::new(last.0)).collect();
+        let sealed_to = parts.protocols.iter().map(|_| AtomicU64::new(last.0)).collect();
         let inner = Inner {
             host: parts.host,
             store: parts.store,
             keys: parts.keys,
             clock: parts.clock,
             adapters: parts.adapters,
+            protocols: parts.protocols,
             settings: parts.settings,
             queue: Queue::starting_after(last),
             progress: Progress::new(last, parts.views),
@@ -186,6 +189,7 @@ impl Pipeline {
             counters: Counters::default(),
             cut_to: AtomicU64::new(last.0),
             sealed_to,
+            cut_by_us: AtomicU64::new(u64::MAX),
             in_flight: AtomicUsize::new(0),
             pump_requests: AtomicUsize::new(0),
             unsynced: AtomicBool::new(false),
@@ -283,6 +287,11 @@ impl Pipeline {
             self.inner.cut_for_waiter();
         }
         waiting.outcome()
+    }
+
+    /// Has what was executed signed and written so long from now at the latest.
+    pub fn cut_within(&self, pause: Duration) {
+        self.inner.cut_within(pause);
     }
 
     /// Resolves when more is committed than now, or the node stops: what was refused because of too

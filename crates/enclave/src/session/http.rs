@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 use super::listener::InterfaceMetrics;
 use super::pace::{Look, Pace, TooSlow, enough, within};
 use super::transport::Transport;
-use super::{Dispatch, Reply, Session};
+use super::websocket::converse;
+use super::{Dispatch, Reply, Session, Upgrade};
 use crate::host::{BoxFuture, Host};
 
 /// How much hyper reads ahead at most, unless heads may be larger.
@@ -35,6 +36,8 @@ pub(super) struct Exchange {
     pub(super) transport: Transport,
     /// How much had been received when the last request was taken up.
     pub(super) taken_up_bytes: AtomicU64,
+    /// What the session becomes when HTTP ends.
+    pub(super) upgrade: Mutex<Option<Upgrade>>,
 }
 
 /// Serves HTTP/1.1 until the session ends.
@@ -50,7 +53,14 @@ pub(super) async fn serve_http1(exchange: Arc<Exchange>) {
     let answering = exchange.clone();
     let service = service_fn(move |request| answer(answering.clone(), request));
     let connection = builder.serve_connection(exchange.transport.clone(), service);
-    let told = |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
+    if exchange.session.interface.protocol.is_none() {
+        let told = |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
+        return drive(&exchange, connection, told, None).await;
+    }
+    let connection = connection.with_upgrades();
+    let told = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
+        connection.graceful_shutdown();
+    };
     drive(&exchange, connection, told, None).await;
 }
 
@@ -108,7 +118,13 @@ async fn drive<C>(
     .await;
     match ended {
         Ended::Lost | Ended::TooSlow(TooSlow::Reply) => return,
-        Ended::Closed(result) => exchange.explain(result),
+        Ended::Closed(result) => {
+            let upgrade = exchange.upgrade.lock().take();
+            if let Some(upgrade) = upgrade.filter(|_| result.is_ok()) {
+                return converse(exchange, upgrade).await;
+            }
+            exchange.explain(result);
+        }
         Ended::TooSlow(TooSlow::Head) => exchange.transport.append(REQUEST_TIMEOUT),
         Ended::TooSlow(TooSlow::Idle) => {}
     }
@@ -186,6 +202,10 @@ async fn answer(
         Ok(request) => match exchange.dispatch.dispatch(&exchange.session, request) {
             Reply::Now(response) => (response, false),
             Reply::Later(response) => (response.await, false),
+            Reply::Upgrade(response, upgrade) => {
+                *exchange.upgrade.lock() = Some(upgrade);
+                return Ok(response.map(Full::new));
+            }
         },
         Err(Refused { error, end }) => (error.to_response(), end),
     };

@@ -15,12 +15,15 @@ mod pace;
 mod peer;
 mod tls;
 mod transport;
+mod websocket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use coco_adapter::{Request, Response};
 use futures_util::task::AtomicWaker;
+use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 
 use crate::host::BoxFuture;
@@ -43,6 +46,25 @@ pub enum Reply {
     Now(Response),
     /// It has to be waited for; the session's next HTTP/1.1 request waits with it.
     Later(BoxFuture<'static, Response>),
+    /// After this response, 101, the session is a WebSocket.
+    Upgrade(Response, Upgrade),
+}
+
+/// A session that becomes a WebSocket.
+pub struct Upgrade {
+    /// What is left of the HTTP connection.
+    pub connection: OnUpgrade,
+    /// What answers its messages.
+    pub messages: Arc<dyn Messages>,
+}
+
+/// What answers the messages of one WebSocket.
+pub trait Messages: Send + Sync + 'static {
+    /// Answers one, if it wants an answer. Called on the session's task.
+    fn receive(&self, session: &Session, message: Bytes) -> BoxFuture<'static, Option<Bytes>>;
+
+    /// The next messages to the client; `None` ends the conversation.
+    fn next(&self) -> BoxFuture<'static, Option<Vec<Bytes>>>;
 }
 
 /// One client connection, as its requests see it.

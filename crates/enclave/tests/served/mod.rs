@@ -9,12 +9,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coco_adapter::{Adapter, Outcome, TxStatus};
+use coco_adapter::{Endpoints, Outcome, TxStatus};
 use coco_crypto::x509::{DistinguishedName, Validity};
 use coco_crypto::{Certificate, Curve, Digest, Entropy, KeyPair};
 use coco_enclave::config::{Config, Files, StartMemberFiles};
 use coco_enclave::host::{Accepted, BoxFuture, Disk, Host};
-use coco_enclave::node::Node;
+use coco_enclave::node::{Adapters, Node};
 use coco_enclave::server::Server;
 use coco_governance::tables::{Pem, SERVICE_INFO, ServiceStatus, USER_CERTS, USERS, UserInfo};
 use coco_kv::Tx;
@@ -123,12 +123,16 @@ pub const INTERFACES: &str = r#"
 
 impl Served {
     /// Starts a new, not yet open service with `app`.
-    pub async fn start(app: Arc<dyn Adapter>) -> Self {
+    pub async fn start(app: Arc<dyn Endpoints>) -> Self {
         Self::configured(app, INTERFACES, "").await
     }
 
     /// The same with other interfaces, and additions to the configuration.
-    pub async fn configured(app: Arc<dyn Adapter>, interfaces: &str, additions: &str) -> Self {
+    pub async fn configured(
+        adapters: impl Into<Adapters>,
+        interfaces: &str,
+        additions: &str,
+    ) -> Self {
         let text = format!(
             r#"{{"network": {{"rpc_interfaces": {{{interfaces}}}}},
                 "command": {{"type": "Start", "start": {{}}}}{additions}}}"#
@@ -154,7 +158,7 @@ impl Served {
             constitution: coco_governance::default_constitution(),
             ..Files::default()
         };
-        let node = Node::start(host, config, files, app).await.unwrap();
+        let node = Node::start(host, config, files, adapters).await.unwrap();
         let server = Server::start(node.clone()).unwrap();
         Self { node, server, disk, member, streams }
     }

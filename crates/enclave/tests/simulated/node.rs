@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use coco_adapter::{Adapter, Registry};
+use coco_adapter::{Endpoints, Registry};
 use coco_crypto::x509::{DistinguishedName, Validity};
 use coco_crypto::{Certificate, Curve, KeyPair, PublicKey};
 use coco_enclave::config::{Config, Files, StartMemberFiles};
 use coco_enclave::host::Area;
-use coco_enclave::node::{Node, StartError};
+use coco_enclave::node::{Adapters, Node, StartError};
 use coco_ledger::audit::{AuditOptions, AuditReport, Auditor, ChunkSource, audit};
 
 use super::{SeededEntropy, SimulatedDisk, SimulatedHost};
@@ -49,20 +49,20 @@ pub async fn start(
     command: &str,
     additions: &str,
 ) -> Result<Node, StartError> {
-    let app = Arc::new(Registry::new("test", "Test", ""));
+    let app: Arc<dyn Endpoints> = Arc::new(Registry::new("test", "Test", ""));
     start_with(seed, disk, command, additions, app).await
 }
 
-/// The same with this application.
+/// The same with these adapters.
 pub async fn start_with(
     seed: u64,
     disk: &Arc<SimulatedDisk>,
     command: &str,
     additions: &str,
-    app: Arc<dyn Adapter>,
+    adapters: impl Into<Adapters>,
 ) -> Result<Node, StartError> {
     let host = Arc::new(SimulatedHost::new(seed, Arc::clone(disk)));
-    Node::start(host, config(command, additions), files(), app).await
+    Node::start(host, config(command, additions), files(), adapters).await
 }
 
 /// The ledger's files on a simulated disk.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use coco_adapter::{
-    Adapter, Call, Caller, CoseEnvelope, Environment, Find, HistoricalState, Outcome, Registry,
+    Call, Caller, CoseEnvelope, Endpoints, Environment, Find, HistoricalState, Outcome, Registry,
     TxStatus,
 };
 use coco_crypto::cose::{CoseSign1, Header, label};

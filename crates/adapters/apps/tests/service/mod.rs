@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coco_adapter::{
-    Adapter, Call, Caller, ErrorResponse, Find, HistoricalState, Outcome, Request, Response,
+    Call, Caller, Endpoints, ErrorResponse, Find, HistoricalState, Outcome, Request, Response,
 };
 use coco_apps::{JsApps, install_bundle};
 use coco_kv::{MapName, Store, View};

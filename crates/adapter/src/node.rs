@@ -1,6 +1,43 @@
-//! Why a transaction is not on the ledger, or its proof not at hand.
+//! The node, as a protocol with transactions of its own sees it.
 
-use coco_kv::TxId;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coco_kv::{Tx, TxId};
+use coco_ledger::Receipt;
+
+use crate::{BoxFuture, Environment, Outcome, TxStatus};
+
+/// What the enclave offers to a [`Protocol`](crate::Protocol) beyond the [`Environment`].
+pub trait Node: Environment {
+    /// A transaction on the state after all that was executed.
+    fn begin(&self) -> Tx;
+
+    /// The commit point. Never waits.
+    fn commit(&self, tx: Tx, outcome: &Outcome) -> Result<TxId, CommitError>;
+
+    /// Has what was executed signed and written so long from now at the latest. Without it a batch
+    /// that nobody waits for is cut after `ledger_signatures.delay`.
+    fn cut_within(&self, pause: Duration);
+
+    /// Resolves when the fate of a transaction is known: `Committed` or `Invalid`; or `Pending` if
+    /// the node stops before. The wait begins, and the batch is cut if there is room, at the call.
+    fn wait_committed(&self, tx_id: TxId) -> BoxFuture<'static, TxStatus>;
+
+    /// Resolves when more is committed than now: what was refused with
+    /// [`CommitError::TooManyPending`] may be tried again.
+    fn more_committed(&self) -> BoxFuture<'static, ()>;
+
+    /// The receipt of a committed transaction, recent or past.
+    fn receipt(&self, tx_id: TxId) -> BoxFuture<'static, Result<Arc<Receipt>, ReceiptError>>;
+
+    /// Resolves after at least so long.
+    fn sleep(&self, pause: Duration) -> BoxFuture<'static, ()>;
+
+    /// Runs what may take long where it holds up nobody else; resolves when it has run. How many
+    /// run at a time is bounded; the others wait.
+    fn offload(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
+}
 
 /// The transaction had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

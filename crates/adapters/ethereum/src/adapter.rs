@@ -1,0 +1,240 @@
+//! Ethereum as the enclave sees it: an adapter over the seam (`coco_adapter`), with JSON-RPC on its
+//! interface and a block in each batch.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use alloy_genesis::Genesis;
+use alloy_primitives::B256;
+use bytes::Bytes;
+use coco_adapter::{
+    Adapter, AdapterError, Batch, BoxFuture, Client, Conversation, Held, Outcome, Protocol,
+    Request, Response,
+};
+use coco_crypto::Digest;
+use coco_kv::{Conflict, Seqno, Tx, TxId};
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, StatusCode, header};
+use parking_lot::RwLock;
+
+use crate::rpc::{Rpc, Session};
+use crate::{Chain, ChainOptions, Node};
+
+/// A batch with an Ethereum transaction is cut this long after it at the latest: wallets wait for
+/// receipts.
+const CUT_WITHIN: Duration = Duration::from_millis(1);
+
+/// What a new chain begins with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The first block.
+    pub genesis: Genesis,
+    /// What the consortium chose.
+    pub options: ChainOptions,
+}
+
+/// The adapter: one chain of one node.
+#[derive(Default)]
+pub struct Ethereum {
+    /// For a ledger that has no chain yet.
+    setup: Option<Setup>,
+    /// Since the node has started.
+    running: OnceLock<Running>,
+    gate: Arc<RwLock<()>>,
+}
+
+struct Running {
+    rpc: Arc<Rpc>,
+    node: Arc<dyn coco_adapter::Node>,
+}
+
+impl Ethereum {
+    /// The adapter's name.
+    pub const NAME: &'static str = "ethereum";
+
+    /// An adapter that begins a chain as `setup` says, or without it goes on with the ledger's.
+    pub fn new(setup: Option<Setup>) -> Self {
+        Self { setup, ..Self::default() }
+    }
+
+    /// The methods, once the node has started.
+    pub fn rpc(&self) -> Option<&Arc<Rpc>> {
+        self.running.get().map(|running| &running.rpc)
+    }
+
+    /// What the chain's own transactions need of the node, once it has started.
+    pub fn node(&self) -> Option<&Arc<dyn coco_adapter::Node>> {
+        self.running.get().map(|running| &running.node)
+    }
+
+    /// The chain of the ledger: begun by now, or found there.
+    fn chain(&self, tx: &mut Tx) -> Result<Chain, AdapterError> {
+        let broken = |error: crate::GenesisError| AdapterError(error.to_string());
+        match (&self.setup, Chain::load(tx).map_err(broken)?) {
+            (None, Some(chain)) => Ok(chain),
+            (Some(setup), None) => {
+                let options = setup.options.clone();
+                let begun = Chain::begin(tx, &setup.genesis, options).map_err(broken);
+                begun.map(|(chain, _)| chain)
+            }
+            (None, None) => {
+                let text = "this service has no chain: one begins with command.type Start only";
+                Err(AdapterError(text.to_owned()))
+            }
+            (Some(_), Some(_)) => Err(AdapterError("this service has a chain already".to_owned())),
+        }
+    }
+}
+
+impl Adapter for Ethereum {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn committed(&self, _last: TxId) {
+        // What cannot be read is not announced; whoever asks for it gets the error.
+        let _ = self.rpc().map(|rpc| rpc.committed());
+    }
+}
+
+impl Protocol for Ethereum {
+    fn start(&self, tx: &mut Tx, node: Arc<dyn coco_adapter::Node>) -> Result<(), AdapterError> {
+        let chain = Arc::new(self.chain(tx)?);
+        let local = Local { node: Arc::clone(&node), gate: Arc::clone(&self.gate) };
+        let rpc = Arc::new(Rpc::new(chain, Arc::new(local)));
+        let twice = || AdapterError("started twice".to_owned());
+        self.running.set(Running { rpc, node }).map_err(|_| twice())
+    }
+
+    fn hold(&self) -> Box<dyn Held + '_> {
+        Box::new(self.gate.write())
+    }
+
+    fn seal(&self, tx: &mut Tx, batch: Batch) -> Result<(), AdapterError> {
+        let Some(rpc) = self.rpc() else { return Ok(()) };
+        let sealed = rpc.chain().seal(tx, batch.last);
+        sealed.map(drop).map_err(|error| AdapterError(error.to_string()))
+    }
+
+    fn handle(&self, _client: &Client, request: Request) -> BoxFuture<'static, Response> {
+        let rpc = match (self.rpc(), not_json_rpc(&request)) {
+            (Some(rpc), None) => Arc::clone(rpc),
+            (_, Some(response)) => return Box::pin(std::future::ready(response)),
+            (None, None) => {
+                return Box::pin(std::future::ready(empty(StatusCode::SERVICE_UNAVAILABLE)));
+            }
+        };
+        Box::pin(async move {
+            let reply = rpc.handle(request.body()).await;
+            let mut response = Response::new(reply.unwrap_or_default().into());
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, json);
+            response
+        })
+    }
+
+    fn converse(&self, _client: &Client) -> Option<Arc<dyn Conversation>> {
+        let rpc = Arc::clone(self.rpc()?);
+        let session = Arc::new(Session::new(&rpc));
+        Some(Arc::new(Subscriber { rpc, session }))
+    }
+}
+
+/// The answer to an HTTP request that carries no JSON-RPC, in geth's way.
+fn not_json_rpc(request: &Request) -> Option<Response> {
+    match *request.method() {
+        Method::POST if has_json(request) => None,
+        Method::POST => Some(empty(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
+        // Whether anybody is there, as load balancers ask.
+        Method::GET | Method::HEAD if request.body().is_empty() => Some(empty(StatusCode::OK)),
+        _ => {
+            let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            Some(response)
+        }
+    }
+}
+
+/// Web pages can send other types without being let in first.
+fn has_json(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let text = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    ["application/json", "application/json-rpc", "application/jsonrequest"]
+        .contains(&essence.as_str())
+}
+
+fn empty(status: StatusCode) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
+}
+
+/// A WebSocket with its subscriptions.
+struct Subscriber {
+    rpc: Arc<Rpc>,
+    session: Arc<Session>,
+}
+
+impl Conversation for Subscriber {
+    fn receive(&self, _client: &Client, message: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+        let (rpc, session) = (Arc::clone(&self.rpc), Arc::clone(&self.session));
+        Box::pin(async move { session.handle(&rpc, &message).await.map(Bytes::from) })
+    }
+
+    fn next(&self) -> BoxFuture<'static, Option<Vec<Bytes>>> {
+        let (rpc, session) = (Arc::clone(&self.rpc), Arc::clone(&self.session));
+        Box::pin(async move {
+            let messages = session.next(&rpc).await?;
+            Some(messages.into_iter().map(Bytes::from).collect())
+        })
+    }
+}
+
+/// The seam as the methods use it.
+struct Local {
+    node: Arc<dyn coco_adapter::Node>,
+    gate: Arc<RwLock<()>>,
+}
+
+impl Node for Local {
+    fn begin(&self) -> Tx {
+        self.node.begin()
+    }
+
+    fn read(&self) -> Tx {
+        self.node.begin()
+    }
+
+    fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, Conflict> {
+        let outcome = Outcome { claims: Some(claims), ..Outcome::default() };
+        let committed = {
+            let _passing = self.gate.read();
+            self.node.commit(tx, &outcome)
+        };
+        self.node.cut_within(CUT_WITHIN);
+        committed.map_err(|_| Conflict::RolledBack)
+    }
+
+    fn receipt(&self, position: Seqno) -> Option<serde_json::Value> {
+        let view = self.node.view_for_seqno(position)?;
+        let receipt = self.node.receipt(TxId { view, seqno: position }).now_or_never()?.ok()?;
+        serde_json::from_str(&receipt.to_json()).ok()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.node.now_ms()
+    }
+
+    fn randomness(&self) -> B256 {
+        let mut random = B256::ZERO;
+        self.node.entropy().fill(&mut random.0);
+        random
+    }
+
+    fn sleep(&self, milliseconds: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.node.sleep(Duration::from_millis(milliseconds))
+    }
+}
