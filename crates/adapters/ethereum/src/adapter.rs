@@ -10,17 +10,16 @@ use alloy_genesis::Genesis;
 use alloy_primitives::B256;
 use bytes::Bytes;
 use coco_adapter::{
-    Adapter, AdapterError, Batch, BoxFuture, Client, Conversation, Held, Outcome, Protocol,
-    Request, Response,
+    Adapter, AdapterError, Batch, BoxFuture, Client, CommitError, Conversation, Held, Outcome,
+    Protocol, Request, Response,
 };
 use coco_crypto::Digest;
-use coco_kv::{Conflict, Seqno, Tx, TxId};
+use coco_kv::{Seqno, Tx, TxId};
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
-use parking_lot::RwLock;
 
 use crate::rpc::{Rpc, Session};
-use crate::{Chain, ChainOptions, Node};
+use crate::{Chain, ChainOptions, CommitRefusal, Node};
 
 /// A batch with an Ethereum transaction is cut this long after it at the latest: wallets wait for
 /// receipts.
@@ -42,7 +41,6 @@ pub struct Ethereum {
     setup: Option<Setup>,
     /// Since the node has started.
     running: OnceLock<Running>,
-    gate: Arc<RwLock<()>>,
 }
 
 struct Running {
@@ -102,14 +100,17 @@ impl Adapter for Ethereum {
 impl Protocol for Ethereum {
     fn start(&self, tx: &mut Tx, node: Arc<dyn coco_adapter::Node>) -> Result<(), AdapterError> {
         let chain = Arc::new(self.chain(tx)?);
-        let local = Local { node: Arc::clone(&node), gate: Arc::clone(&self.gate) };
+        let local = Local(Arc::clone(&node));
         let rpc = Arc::new(Rpc::new(chain, Arc::new(local)));
         let twice = || AdapterError("started twice".to_owned());
         self.running.set(Running { rpc, node }).map_err(|_| twice())
     }
 
     fn hold(&self) -> Box<dyn Held + '_> {
-        Box::new(self.gate.write())
+        match self.rpc() {
+            Some(rpc) => Box::new(rpc.chain().hold()),
+            None => Box::new(()),
+        }
     }
 
     fn seal(&self, tx: &mut Tx, batch: Batch) -> Result<(), AdapterError> {
@@ -194,47 +195,48 @@ impl Conversation for Subscriber {
 }
 
 /// The seam as the methods use it.
-struct Local {
-    node: Arc<dyn coco_adapter::Node>,
-    gate: Arc<RwLock<()>>,
-}
+struct Local(Arc<dyn coco_adapter::Node>);
 
 impl Node for Local {
     fn begin(&self) -> Tx {
-        self.node.begin()
+        self.0.begin()
     }
 
-    fn read(&self) -> Tx {
-        self.node.begin()
-    }
-
-    fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, Conflict> {
+    fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, CommitRefusal> {
         let outcome = Outcome { claims: Some(claims), ..Outcome::default() };
-        let committed = {
-            let _passing = self.gate.read();
-            self.node.commit(tx, &outcome)
-        };
-        self.node.cut_within(CUT_WITHIN);
-        committed.map_err(|_| Conflict::RolledBack)
+        let committed = self.0.commit(tx, &outcome).map_err(|error| match error {
+            CommitError::Conflict => CommitRefusal::Conflict,
+            CommitError::TooManyPending => CommitRefusal::Busy,
+            CommitError::TooLarge { bytes, .. } => CommitRefusal::TooLarge { bytes },
+            CommitError::NotPrimary | CommitError::Stopped | CommitError::Detached => {
+                CommitRefusal::Unavailable
+            }
+        })?;
+        self.0.cut_within(CUT_WITHIN);
+        Ok(committed)
+    }
+
+    fn committed(&self) -> Seqno {
+        self.0.last_committed().seqno
     }
 
     fn receipt(&self, position: Seqno) -> Option<serde_json::Value> {
-        let view = self.node.view_for_seqno(position)?;
-        let receipt = self.node.receipt(TxId { view, seqno: position }).now_or_never()?.ok()?;
+        let view = self.0.view_for_seqno(position)?;
+        let receipt = self.0.receipt(TxId { view, seqno: position }).now_or_never()?.ok()?;
         serde_json::from_str(&receipt.to_json()).ok()
     }
 
     fn now_ms(&self) -> u64 {
-        self.node.now_ms()
+        self.0.now_ms()
     }
 
     fn randomness(&self) -> B256 {
         let mut random = B256::ZERO;
-        self.node.entropy().fill(&mut random.0);
+        self.0.entropy().fill(&mut random.0);
         random
     }
 
     fn sleep(&self, milliseconds: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.node.sleep(Duration::from_millis(milliseconds))
+        self.0.sleep(Duration::from_millis(milliseconds))
     }
 }
