@@ -10,6 +10,7 @@ use crate::command::{
     receipt::ReceiptCommand,
 };
 use crate::dev::DevArgs;
+use crate::dev::import::ImportArgs;
 use crate::node::NodeArgs;
 
 /// Coco: a confidential, governed ledger that runs applications.
@@ -36,6 +37,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a whole service for development: keys, node, members, participants, application
     Dev(DevArgs),
+    /// Make a service for development whose Ethereum chain was made elsewhere
+    ImportChain(ImportArgs),
     /// Run a node, or check its configuration
     #[command(subcommand)]
     Node(NodeCommand),

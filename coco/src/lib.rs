@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   coco dev          keys ─▶ node ─▶ members active ─▶ application ─▶ open     one command
+//!   coco import-chain the same with an Ethereum chain that was made elsewhere
 //!   coco node         a node from a configuration file
 //!   coco member, app  governance over HTTPS; messages are signed here, keys stay here
 //!   coco ledger,      audit of files, offline: needs no service, no network
@@ -90,6 +91,7 @@ fn dispatch(cli: &Cli, application: &Application) -> Result<()> {
     let output = Output::new(cli.json);
     match &cli.command {
         Command::Dev(arguments) => dev::run(arguments, application, output),
+        Command::ImportChain(arguments) => dev::import::run(arguments, application, output),
         Command::Node(NodeCommand::Start(arguments)) => node::start(arguments, application),
         Command::Node(NodeCommand::Check(arguments)) => node::check(arguments, output),
         Command::Member(command) => command::member::run(command, output),

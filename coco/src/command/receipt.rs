@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use alloy_primitives::{B256, Bytes, keccak256};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use coco_crypto::{Certificate, Digest, PublicKey};
+use coco_crypto::{Certificate, Digest, PublicKey, sha256};
 use coco_ledger::{CoseReceipt, InclusionProof, Leaf, MAX_RECEIPT_BYTES, Receipt};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::advice::Advise;
 use crate::output::Output;
@@ -18,10 +20,14 @@ pub(crate) enum ReceiptCommand {
     #[command(after_help = "\
 The receipt is JSON (GET /node/receipt) or COSE (GET /node/receipt/cose). What the application
 claims about the transaction is checked with --claims-digest: SHA-256 of the claims, in hex.
+With the hash of an Ethereum transaction, or the signed transaction itself, it is checked that the
+receipt is of its execution: the claims of an Ethereum transaction are its hash.
 
 Examples:
   coco receipt verify receipt.json --service-cert service_cert.pem
-  coco receipt verify receipt.cose --service-cert service_cert.pem --claims-digest 9f86d0...")]
+  coco receipt verify receipt.cose --service-cert service_cert.pem --claims-digest 9f86d0...
+  cast rpc coco_getReceipt 0x5f.. > r.json
+  coco receipt verify r.json --service-cert service_cert.pem --ethereum-transaction 0x5f..")]
     Verify(VerifyArgs),
 }
 
@@ -36,6 +42,25 @@ pub(crate) struct VerifyArgs {
     /// What the receipt must claim
     #[arg(long, value_name = "HEX")]
     claims_digest: Option<Digest>,
+    /// Hash of the Ethereum transaction that the receipt must be of
+    #[arg(long, value_name = "HASH", conflicts_with = "claims_digest")]
+    ethereum_transaction: Option<B256>,
+    /// The signed Ethereum transaction itself, as it was sent: 0x and hex
+    #[arg(long, value_name = "HEX", conflicts_with_all = ["claims_digest", "ethereum_transaction"])]
+    ethereum_raw_transaction: Option<Bytes>,
+}
+
+impl VerifyArgs {
+    /// The hash of the Ethereum transaction that is asked about.
+    fn ethereum_hash(&self) -> Option<B256> {
+        let raw = self.ethereum_raw_transaction.as_ref();
+        raw.map(|raw| keccak256(raw)).or(self.ethereum_transaction)
+    }
+
+    /// What the receipt must claim. For an Ethereum transaction the claims are its hash.
+    fn claims(&self) -> Option<Digest> {
+        self.ethereum_hash().map(|hash| sha256(hash.as_slice())).or(self.claims_digest)
+    }
 }
 
 pub(crate) fn run(command: &ReceiptCommand, output: Output) -> Result<()> {
@@ -52,6 +77,9 @@ struct Proven {
     /// Absent in receipts of signature transactions and of ledgers older than CCF 2.0.
     transaction_id: Option<String>,
     claims_digest: Option<String>,
+    /// The Ethereum transaction that was executed in it, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ethereum_transaction: Option<String>,
     root: String,
 }
 
@@ -59,15 +87,23 @@ fn verify(arguments: &VerifyArgs, output: Output) -> Result<()> {
     let certificate = Certificate::from_pem(&read(&arguments.service_cert)?)
         .and_then(|certificate| certificate.public_key())
         .with_context(|| format!("{} is not usable", arguments.service_cert.display()))?;
-    let receipt = read_receipt(&arguments.file)?;
-    let proven = prove(&receipt, &certificate, arguments.claims_digest)
+    let receipt = receipt_in(read_receipt(&arguments.file)?);
+    let proven = prove(&receipt, &certificate, arguments.claims())
         .with_context(|| format!("{} proves nothing", arguments.file.display()))
         .advise(|| "a service that was recovered has a new certificate: use its own".to_owned())?;
+    let ethereum_transaction = arguments.ethereum_hash().map(|hash| hash.to_string());
+    let proven = Proven { ethereum_transaction, ..proven };
     output.print(&proven, || {
         let tx = proven.transaction_id.as_deref().unwrap_or("a signature");
         let claims = proven.claims_digest.as_ref();
         let claims = claims.map(|claims| format!("\n  claims {claims}")).unwrap_or_default();
-        format!("{tx} is on the ledger\n  root {}{claims}", proven.root)
+        let hash = proven.ethereum_transaction.as_ref();
+        let what = hash.map(|hash| format!("Ethereum transaction {hash}, executed in {tx},"));
+        format!(
+            "{} is on the ledger\n  root {}{claims}",
+            what.as_deref().unwrap_or(tx),
+            proven.root
+        )
     })?;
     Ok(())
 }
@@ -79,6 +115,16 @@ fn read_receipt(file: &Path) -> Result<Vec<u8>> {
         bail!("{} is too long for a receipt", file.display());
     }
     Ok(bytes)
+}
+
+/// The receipt in the answer of `coco_getReceipt`, or what was given if it is no such answer.
+fn receipt_in(given: Vec<u8>) -> Vec<u8> {
+    let answer: Option<Value> = serde_json::from_slice(&given).ok();
+    let inner = answer.as_ref().and_then(|answer| {
+        let result = answer.get("result").unwrap_or(answer);
+        result.get("transactionHash").and_then(|_| result.get("receipt"))
+    });
+    inner.map_or(given, |receipt| receipt.to_string().into_bytes())
 }
 
 fn prove(receipt: &[u8], service: &PublicKey, claims: Option<Digest>) -> Result<Proven> {
@@ -124,6 +170,7 @@ impl Proven {
             kind,
             transaction_id: components.and_then(|leaf| leaf.tx_id()).map(|id| id.to_string()),
             claims_digest: claims.filter(|it| *it != Digest::ZERO).map(|it| it.to_string()),
+            ethereum_transaction: None,
             root: root.to_string(),
         }
     }

@@ -1,6 +1,7 @@
 //! The accounts that the development chain starts with: those that every Ethereum tool derives from
 //! its test mnemonic (BIP-39, BIP-32, path m/44'/60'/0'/0/n), so that tools know them by themselves.
 
+use alloy_genesis::Genesis;
 use alloy_primitives::{Address, U256, hex, keccak256};
 use anyhow::Result;
 use coins_bip32::path::DerivationPath;
@@ -35,6 +36,16 @@ pub(crate) fn accounts() -> Result<Vec<Account>> {
         Ok(Account { address, private_key: hex::encode_prefixed(key.to_bytes()) })
     };
     (0..COUNT).map(account).collect()
+}
+
+/// Those that a genesis gives something.
+pub(crate) fn funded(genesis: &Genesis) -> Result<Vec<Account>> {
+    let has_money = |account: &Account| {
+        let address: Option<Address> = account.address.parse().ok();
+        let entry = address.and_then(|address| genesis.alloc.get(&address));
+        entry.is_some_and(|entry| !entry.balance.is_zero())
+    };
+    Ok(accounts()?.into_iter().filter(has_money).collect())
 }
 
 /// What each has on the chain of a new service.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use alloy_genesis::Genesis;
 use anyhow::{Context, Result, anyhow};
 use coco_crypto::Curve;
 use coco_ethereum::consortium_genesis;
@@ -35,6 +36,21 @@ pub(crate) struct Ports {
     pub(crate) clients: u16,
     pub(crate) ethereum: u16,
     pub(crate) nodes: u16,
+}
+
+/// What the chain of a new service begins with.
+pub(crate) struct FirstBlock {
+    pub(crate) genesis: Genesis,
+    /// Who pays for gas, as the configuration says it.
+    pub(crate) fees: Value,
+}
+
+impl FirstBlock {
+    /// Gas is free and the development accounts have money.
+    pub(crate) fn of_development() -> Result<Self> {
+        let genesis = consortium_genesis(CHAIN_ID, balances(&accounts()?)?);
+        Ok(Self { genesis, fees: json!("free") })
+    }
 }
 
 /// The folder: where things lie in it.
@@ -118,27 +134,26 @@ impl DevFolder {
         fs::remove_file(&file).with_context(|| format!("{} cannot be removed", file.display()))
     }
 
-    /// Starts from nothing: fresh keys and a configuration for a new service.
-    pub(crate) fn create(&self, ports: Ports) -> Result<()> {
+    /// Starts from nothing: fresh keys and a configuration for a new service with this chain.
+    pub(crate) fn create(&self, ports: Ports, chain: &FirstBlock) -> Result<()> {
         self.clear()?;
         fs::create_dir_all(&self.path)
             .with_context(|| format!("{} cannot be created", self.path.display()))?;
         // The mark of a folder that may be cleared.
         self.write_config(&json!({}))?;
         self.create_identities()?;
-        self.write_genesis()?;
-        self.write_config(&self.config(ports, "Start"))
+        self.write_genesis(&chain.genesis)?;
+        self.write_config(&self.config(ports, "Start", &chain.fees))
     }
 
     /// Goes on with the service of this folder.
     pub(crate) fn reuse(&self, ports: Ports) -> Result<()> {
-        self.write_config(&self.config(ports, "Restart"))
+        self.write_config(&self.config(ports, "Restart", &Value::Null))
     }
 
-    fn write_genesis(&self) -> Result<()> {
-        let genesis = consortium_genesis(CHAIN_ID, balances(&accounts()?)?);
+    fn write_genesis(&self, genesis: &Genesis) -> Result<()> {
         let file = self.genesis_file();
-        fs::write(&file, serde_json::to_string_pretty(&genesis)?)
+        fs::write(&file, serde_json::to_string_pretty(genesis)?)
             .with_context(|| format!("{} cannot be written", file.display()))
     }
 
@@ -194,7 +209,7 @@ impl DevFolder {
         })
     }
 
-    fn config(&self, ports: Ports, command: &str) -> Value {
+    fn config(&self, ports: Ports, command: &str, fees: &Value) -> Value {
         let at = |name: &str| self.path.join(name);
         let members: Vec<Value> = self
             .member_names()
@@ -235,7 +250,9 @@ impl DevFolder {
                     "service_configuration": { "recovery_threshold": 2 },
                     "initial_service_certificate_validity_days": VALIDITY_DAYS,
                     "service_subject_name": "CN=Coco Development Service",
-                    "protocols": { "ethereum": { "genesis_file": self.genesis_file() } },
+                    "protocols": {
+                        "ethereum": { "genesis_file": self.genesis_file(), "fees": fees },
+                    },
                 },
             },
             "ledger": { "directory": self.ledger() },
@@ -270,7 +287,7 @@ mod tests {
     fn a_new_folder_has_keys_and_a_valid_configuration() {
         let scratch = TempDir::new().unwrap();
         let folder = DevFolder::at(&scratch.path().join("dev"));
-        folder.create(PORTS).unwrap();
+        folder.create(PORTS, &FirstBlock::of_development().unwrap()).unwrap();
         assert_eq!(folder.members().unwrap().len(), 3);
         assert_eq!(folder.user_certificates().unwrap().len(), 2);
         let config = Config::parse(&read(&folder.config_file()).unwrap()).unwrap();
@@ -278,7 +295,7 @@ mod tests {
         assert!(!folder.has_service());
         // Everything of an earlier one goes.
         let before = folder.members().unwrap().first().unwrap().id();
-        folder.create(PORTS).unwrap();
+        folder.create(PORTS, &FirstBlock::of_development().unwrap()).unwrap();
         assert_ne!(folder.members().unwrap().first().unwrap().id(), before);
         folder.reuse(PORTS).unwrap();
         Config::parse(&read(&folder.config_file()).unwrap()).unwrap();
@@ -288,7 +305,9 @@ mod tests {
     fn other_peoples_folders_are_left_alone() {
         let scratch = TempDir::new().unwrap();
         fs::write(scratch.path().join("thesis.txt"), "years of work").unwrap();
-        let refused = DevFolder::at(scratch.path()).create(PORTS).unwrap_err();
+        let refused = DevFolder::at(scratch.path())
+            .create(PORTS, &FirstBlock::of_development().unwrap())
+            .unwrap_err();
         assert!(crate::advice::explain(&refused).contains("--dir"));
         assert!(scratch.path().join("thesis.txt").exists());
     }

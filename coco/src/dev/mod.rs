@@ -9,6 +9,7 @@
 mod accounts;
 mod bootstrap;
 mod folder;
+pub(crate) mod import;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ use crate::output::Output;
 use crate::service::{RunningEthereum, RunningService, description_file, read};
 
 pub(crate) use accounts::Account;
-use folder::{DevFolder, ETHEREUM_INTERFACE, INTERFACE, Ports};
+use folder::{DevFolder, ETHEREUM_INTERFACE, FirstBlock, INTERFACE, Ports};
 
 /// Where wallets and tools look for a development chain.
 const ETHEREUM_PORT: u16 = 8545;
@@ -94,7 +95,7 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     let is_new = !(arguments.keep && folder.has_service());
     folder.refuse_while_running()?;
     if is_new {
-        folder.create(ports)?;
+        folder.create(ports, &FirstBlock::of_development()?)?;
     } else {
         folder.reuse(ports)?;
     }
@@ -105,7 +106,8 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     let pid_file = PidFile::create(&folder.pid_file())?;
     let runtime = runtime(config.worker_threads)?;
     let node = runtime.block_on(RunningNode::start(config, files, adapters))?;
-    let opened = open(arguments, &folder, &node, is_new, bundle.as_ref());
+    let wanted = Wanted { is_new, replaces: arguments.app.is_some(), bundle: bundle.as_ref() };
+    let opened = open(&folder, &node, wanted);
     match opened.and_then(|service| announce(&folder, &service, start, output)) {
         Ok(()) => runtime.block_on(node.until_stopped())?,
         Err(error) => {
@@ -134,28 +136,36 @@ fn log(arguments: &DevArgs, folder: &DevFolder, config: &Config) -> Result<()> {
         log_to_stdout(arguments.log_level, config.logging.format);
         return Ok(());
     }
+    log_to_folder(arguments.log_level, folder)
+}
+
+fn log_to_folder(level: LogLevel, folder: &DevFolder) -> Result<()> {
     let path = folder.log_file();
     let file = File::options().create(true).append(true).open(&path);
     let file = file.with_context(|| format!("{} cannot be written", path.display()))?;
-    log_to_file(arguments.log_level, file);
+    log_to_file(level, file);
     Ok(())
 }
 
-/// Brings the service into the state that the announcement tells of.
-fn open(
-    arguments: &DevArgs,
-    folder: &DevFolder,
-    node: &RunningNode,
+/// What the service is to become.
+struct Wanted<'a> {
     is_new: bool,
-    bundle: Option<&Bundle>,
-) -> Result<RunningService> {
+    /// Whether the bundle takes the place of the application that is there.
+    replaces: bool,
+    bundle: Option<&'a Bundle>,
+}
+
+/// Brings the service into the state that the announcement tells of.
+fn open(folder: &DevFolder, node: &RunningNode, wanted: Wanted<'_>) -> Result<RunningService> {
     let address = node.address(INTERFACE).context("the node has no interface for clients")?;
     let url = format!("https://{address}");
     let client = Client::new(&url, &read(&folder.service_cert_file())?)?;
-    if is_new {
-        bootstrap::open(&client, folder, bundle)?;
-    } else if let (Some(bundle), Some(_)) = (bundle, &arguments.app) {
-        bootstrap::replace_app(&client, folder, bundle)?;
+    match wanted {
+        Wanted { is_new: true, bundle, .. } => bootstrap::open(&client, folder, bundle)?,
+        Wanted { replaces: true, bundle: Some(bundle), .. } => {
+            bootstrap::replace_app(&client, folder, bundle)?;
+        }
+        _ => {}
     }
     bootstrap::wait_until_open(&client)?;
     let service = RunningService {
@@ -169,7 +179,7 @@ fn open(
         pid: std::process::id(),
         ethereum: ethereum(folder, node)?,
     };
-    let file = description_file(&arguments.dir);
+    let file = description_file(folder.path());
     std::fs::write(&file, serde_json::to_string_pretty(&service)?)
         .with_context(|| format!("{} cannot be written", file.display()))?;
     Ok(service)
@@ -178,8 +188,9 @@ fn open(
 /// Where Ethereum is served, and who has money there.
 fn ethereum(folder: &DevFolder, node: &RunningNode) -> Result<Option<RunningEthereum>> {
     let Some(address) = node.address(ETHEREUM_INTERFACE) else { return Ok(None) };
-    let (accounts, genesis_file) = (accounts::accounts()?, folder.genesis_file());
-    let chain_id = read_genesis(&genesis_file)?.config.chain_id;
+    let genesis = read_genesis(&folder.genesis_file())?;
+    let accounts = accounts::funded(&genesis)?;
+    let chain_id = genesis.config.chain_id;
     Ok(Some(RunningEthereum { url: format!("http://{address}"), chain_id, accounts }))
 }
 
@@ -225,10 +236,11 @@ fn ethereum_announcement(ethereum: &RunningEthereum) -> String {
         format!("               {} {}\n", account.address, account.private_key)
     };
     let lines: String = accounts.iter().map(line).collect();
-    format!(
-        "ethereum       {url}, chain id {chain_id}, gas is free\n\
-         accounts       10,000 ether each; the keys are PUBLIC, never use them elsewhere\n{lines}"
-    )
+    let warning = match accounts.is_empty() {
+        true => "none",
+        false => "10,000 ether each; the keys are PUBLIC, never use them elsewhere",
+    };
+    format!("ethereum       {url}, chain id {chain_id}\naccounts       {warning}\n{lines}")
 }
 
 /// A line to paste: a write and a read if the application is the example, else what always works.

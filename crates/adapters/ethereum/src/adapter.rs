@@ -13,13 +13,13 @@ use coco_adapter::{
     Adapter, AdapterError, Batch, BoxFuture, Client, CommitError, Conversation, Held, Outcome,
     Protocol, Request, Response,
 };
-use coco_crypto::Digest;
+use coco_crypto::{Digest, sha256};
 use coco_kv::{Seqno, Tx, TxId};
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::rpc::{Rpc, Session};
-use crate::{Chain, ChainOptions, CommitRefusal, Node};
+use crate::{Chain, ChainOptions, CommitRefusal, ImportError, ImportedBlock, Node, StateError};
 
 /// A batch with an Ethereum transaction is cut this long after it at the latest: wallets wait for
 /// receipts.
@@ -65,6 +65,26 @@ impl Ethereum {
     /// What the chain's own transactions need of the node, once it has started.
     pub fn node(&self) -> Option<&Arc<dyn coco_adapter::Node>> {
         self.running.get().map(|running| &running.node)
+    }
+
+    /// Takes over a block that was made elsewhere and follows the head, in a transaction of its own
+    /// whose claims are SHA-256 of the block's hash. Returns its position once it is executed.
+    pub async fn import(&self, block: &ImportedBlock) -> Result<TxId, ImportError> {
+        let Some(Running { rpc, node }) = self.running.get() else {
+            return Err(ImportError::State(StateError::NoGenesis));
+        };
+        loop {
+            let mut tx = node.begin();
+            let hash = rpc.chain().import(&mut tx, block)?;
+            let claims = Some(sha256(hash.as_slice()));
+            match node.commit(tx, &Outcome { claims, ..Outcome::default() }) {
+                Ok(tx_id) => return Ok(tx_id),
+                // Somebody else was faster, and the block may no longer follow.
+                Err(CommitError::Conflict) => {}
+                Err(CommitError::TooManyPending) => node.more_committed().await,
+                Err(error) => return Err(ImportError::NotCommitted(error)),
+            }
+        }
     }
 
     /// The chain of the ledger: begun by now, or found there.

@@ -72,6 +72,9 @@ pub enum ImportError {
         /// By the header.
         stated: String,
     },
+    /// The ledger does not take it.
+    #[error("the block is not on the ledger: {0}")]
+    NotCommitted(coco_adapter::CommitError),
     /// What the block does by itself failed.
     #[error(transparent)]
     Failed(#[from] Refusal),
