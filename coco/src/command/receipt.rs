@@ -54,7 +54,7 @@ impl VerifyArgs {
     /// The hash of the Ethereum transaction that is asked about.
     fn ethereum_hash(&self) -> Option<B256> {
         let raw = self.ethereum_raw_transaction.as_ref();
-        raw.map(|raw| keccak256(raw)).or(self.ethereum_transaction)
+        raw.map(keccak256).or(self.ethereum_transaction)
     }
 
     /// What the receipt must claim. For an Ethereum transaction the claims are its hash.

@@ -8,5 +8,6 @@
 )]
 
 mod dev;
+mod ethereum;
 mod node;
 mod support;
