@@ -16,6 +16,7 @@
 //!   ethereum.changes       block                        accounts and slots that changed in it
 //!   ethereum.logs          kind ‖ address or topic ‖ block     ""
 //!   ethereum.chain         "genesis" | "options" | "head"
+//!   ethereum.keys          participant id               secret key of the account kept for it
 //! ```
 //!
 //! Blocks and slots in keys are big-endian, so that a walk over a map is a walk in their order.
@@ -47,6 +48,7 @@ maps! {
     CHANGES = "ethereum.changes",
     LOGS = "ethereum.logs",
     CHAIN = "ethereum.chain",
+    KEYS = "ethereum.keys",
 }
 
 /// The key of a slot.

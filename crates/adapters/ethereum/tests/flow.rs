@@ -9,93 +9,15 @@
     reason = "a test that fails by panicking, with threads of its own"
 )]
 
-use std::sync::Arc;
+mod wallet;
 
-use alloy_consensus::crypto::secp256k1::sign_message;
-use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, TxLegacy};
+use alloy_consensus::{TxEip1559, TxEnvelope, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
 use coco_ethereum::rpc::{Rpc, Session};
-use coco_ethereum::trial::Trial;
-use coco_ethereum::{FeePolicy, Node, Pool, SignedTransaction, StateTrie, consortium_genesis};
+use coco_ethereum::{FeePolicy, Node, Pool, SignedTransaction, StateTrie};
 use serde_json::{Value as Json, json};
-
-const CHAIN_ID: u64 = 1337;
-
-struct Wallet {
-    secret: B256,
-    address: Address,
-    nonce: u64,
-}
-
-impl Wallet {
-    fn new(name: &str) -> Self {
-        let secret = keccak256(name);
-        let probe = TxLegacy { chain_id: Some(CHAIN_ID), ..TxLegacy::default() };
-        let signed = sign(secret, probe);
-        Self { secret, address: SignedTransaction::new(signed).unwrap().sender(), nonce: 0 }
-    }
-
-    /// The next transaction: 21000 gas and one wei to `to`.
-    fn pay(&mut self, to: Address) -> TxEnvelope {
-        let transaction = self.at(self.nonce, to);
-        self.nonce += 1;
-        transaction
-    }
-
-    fn at(&self, nonce: u64, to: Address) -> TxEnvelope {
-        sign(
-            self.secret,
-            TxLegacy {
-                chain_id: Some(CHAIN_ID),
-                nonce,
-                gas_price: 0,
-                gas_limit: 21_000,
-                to: TxKind::Call(to),
-                value: U256::ONE,
-                input: Bytes::new(),
-            },
-        )
-    }
-}
-
-fn sign<T: SignableTransaction<alloy_primitives::Signature>>(secret: B256, tx: T) -> TxEnvelope
-where
-    TxEnvelope: From<alloy_consensus::Signed<T>>,
-{
-    let signature = sign_message(secret, tx.signature_hash()).unwrap();
-    tx.into_signed(signature).into()
-}
-
-fn raw(transaction: &TxEnvelope) -> String {
-    hex::encode_prefixed(transaction.encoded_2718())
-}
-
-fn node(fees: FeePolicy, wallets: &[&Wallet]) -> (Arc<Trial>, Rpc) {
-    let rich = U256::from(10).pow(U256::from(20));
-    let balances = wallets.iter().map(|wallet| (wallet.address, rich));
-    Trial::begin(&consortium_genesis(CHAIN_ID, balances), fees).unwrap()
-}
-
-async fn call(rpc: &Rpc, method: &str, params: Json) -> Json {
-    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    let reply = rpc.handle(request.to_string().as_bytes()).await.unwrap();
-    serde_json::from_slice(&reply).unwrap()
-}
-
-async fn result(rpc: &Rpc, method: &str, params: Json) -> Json {
-    let reply = call(rpc, method, params).await;
-    assert!(reply.get("error").is_none(), "{method}: {reply}");
-    reply["result"].clone()
-}
-
-async fn send(rpc: &Rpc, transaction: &TxEnvelope) -> Result<Json, String> {
-    let reply = call(rpc, "eth_sendRawTransaction", json!([raw(transaction)])).await;
-    match reply.get("error") {
-        Some(error) => Err(error["message"].as_str().unwrap().to_owned()),
-        None => Ok(reply["result"].clone()),
-    }
-}
+use wallet::{CHAIN_ID, Wallet, call, node, raw, result, send, sign};
 
 #[tokio::test]
 async fn a_batch_of_transfers_in_any_order_is_one_block_with_receipts() {

@@ -4,9 +4,11 @@
 //! for a WebSocket and carries its subscriptions. Both know nothing of transports.
 
 mod about;
+mod accounts;
 mod blocks;
 mod call;
 mod debug;
+mod envelope;
 mod error;
 mod fees;
 mod filters;
@@ -18,11 +20,11 @@ mod simulate;
 mod state;
 mod subscribe;
 mod transfers;
-mod unsigned;
 mod view;
 
 use std::sync::Arc;
 
+use coco_crypto::Digest;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
@@ -46,6 +48,13 @@ pub struct Rpc {
     pool: Pool,
     filters: Filters,
     news: News,
+}
+
+/// Who asks, and over what.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    session: Option<&'a Session>,
+    participant: Option<Digest>,
 }
 
 #[derive(Deserialize)]
@@ -92,10 +101,15 @@ impl Rpc {
 
     /// Answers a request or a batch. `None` if nothing in it wants an answer.
     pub async fn handle(&self, body: &[u8]) -> Option<Vec<u8>> {
-        self.handle_with(body, None).await
+        self.handle_for(None, body).await
     }
 
-    async fn handle_with(&self, body: &[u8], session: Option<&Session>) -> Option<Vec<u8>> {
+    /// [`handle`](Self::handle) for a participant whom the interface has authenticated.
+    pub async fn handle_for(&self, participant: Option<Digest>, body: &[u8]) -> Option<Vec<u8>> {
+        self.handle_with(body, Asker { session: None, participant }).await
+    }
+
+    async fn handle_with(&self, body: &[u8], asker: Asker<'_>) -> Option<Vec<u8>> {
         let refuse = |error: RpcError| Some(to_bytes(&reply(Json::Null, Err(error))));
         if body.len() > Self::MAX_REQUEST_BYTES {
             return refuse(RpcError::invalid_request("request too large"));
@@ -108,24 +122,20 @@ impl Rpc {
             Ok(Json::Array(requests)) if requests.len() > Self::MAX_BATCH => {
                 refuse(RpcError::invalid_request("batch too large"))
             }
-            Ok(Json::Array(requests)) => self.handle_batch(requests, session).await,
+            Ok(Json::Array(requests)) => self.handle_batch(requests, asker).await,
             Ok(request) => {
-                self.handle_one(request, session, None).await.map(|reply| to_bytes(&reply))
+                self.handle_one(request, asker, None).await.map(|reply| to_bytes(&reply))
             }
         }
     }
 
-    async fn handle_batch(
-        &self,
-        requests: Vec<Json>,
-        session: Option<&Session>,
-    ) -> Option<Vec<u8>> {
+    async fn handle_batch(&self, requests: Vec<Json>, asker: Asker<'_>) -> Option<Vec<u8>> {
         let mut ahead = Ahead::of(&requests);
         let mut replies = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
             let answer = if replies.len() < Self::MAX_BATCH_REPLY_BYTES {
                 let recovered = ahead.next(index).await;
-                self.handle_one(request, session, recovered).await
+                self.handle_one(request, asker, recovered).await
             } else {
                 let id = request.get("id").cloned();
                 id.map(|id| reply(id, Err(RpcError::new(-32003, "response too large"))))
@@ -145,7 +155,7 @@ impl Rpc {
     async fn handle_one(
         &self,
         request: Json,
-        session: Option<&Session>,
+        asker: Asker<'_>,
         recovered: Option<Recovered>,
     ) -> Option<Json> {
         let id = request.get("id").cloned().unwrap_or_default();
@@ -157,7 +167,7 @@ impl Rpc {
             return Some(reply(id, Err(RpcError::invalid_request("invalid request"))));
         }
         let answer = match Params::new(request.params) {
-            Ok(params) => self.call(&request.method, &params, session, recovered).await,
+            Ok(params) => self.call(&request.method, &params, asker, recovered).await,
             Err(error) => Err(error),
         };
         request.id.map(|id| reply(id, answer))
@@ -167,12 +177,15 @@ impl Rpc {
         &self,
         method: &str,
         params: &Params,
-        session: Option<&Session>,
+        asker: Asker<'_>,
         recovered: Option<Recovered>,
     ) -> Answer {
-        match (method, session) {
+        match (method, asker.session) {
             ("eth_sendRawTransaction", _) => self.send_raw_transaction(params, recovered).await,
             ("eth_sendRawTransactionSync", _) => self.send_raw_transaction_sync(params).await,
+            ("eth_accounts" | "eth_sendTransaction" | "eth_signTransaction" | "eth_sign", _) => {
+                self.for_participant(asker.participant, method, params).await
+            }
             ("eth_subscribe", Some(session)) => session.subscribe(self, params),
             ("eth_unsubscribe", Some(session)) => session.unsubscribe(params),
             ("eth_subscribe" | "eth_unsubscribe", None) => {
@@ -198,7 +211,6 @@ impl Rpc {
             "eth_protocolVersion" => Ok(json!("0x44")),
             "eth_syncing" | "eth_mining" => Ok(json!(false)),
             "eth_hashrate" => Ok(json!("0x0")),
-            "eth_accounts" => Ok(json!([])),
             "eth_coinbase" => Ok(json!(alloy_primitives::Address::ZERO)),
             "eth_config" => self.config(),
             "eth_capabilities" => self.capabilities(),

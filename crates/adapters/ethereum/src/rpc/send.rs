@@ -2,16 +2,16 @@
 
 use std::collections::VecDeque;
 
-use alloy_consensus::Transaction as _;
+use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bytes, TxKind, U64};
+use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U64, U256};
 use alloy_rpc_types_eth::TransactionRequest;
 use serde_json::{Map, Value as Json, json};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::blocks::rpc_pending;
-use super::unsigned::unsigned;
+use super::envelope::signed;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::is_executed;
 use crate::pool::Fate;
@@ -166,7 +166,10 @@ impl Rpc {
 
     /// [`submit`](Self::submit); a client that is faster than the disk is slowed down before it is
     /// refused.
-    async fn submit_with_patience(&self, signed: SignedTransaction) -> Result<(), Refusal> {
+    pub(super) async fn submit_with_patience(
+        &self,
+        signed: SignedTransaction,
+    ) -> Result<(), Refusal> {
         let mut refused = match self.submit(signed.clone()) {
             Err(refusal) if refusal == Refusal::Busy => refusal,
             done => return done,
@@ -284,7 +287,18 @@ impl Rpc {
 
     /// Fills in what a wallet leaves out; the result is unsigned.
     pub(super) fn fill_transaction(&self, params: &Params) -> Answer {
-        let mut request: TransactionRequest = params.required(0)?;
+        let nobody = |_| Ok(Signature::new(U256::ZERO, U256::ZERO, false));
+        let envelope = self.filled(params.required(0)?, nobody)?;
+        let raw = Bytes::from(envelope.encoded_2718());
+        Ok(json!({"raw": raw, "tx": to_json(&envelope)?}))
+    }
+
+    /// The envelope of a request in which everything that it leaves out is filled in.
+    pub(super) fn filled(
+        &self,
+        mut request: TransactionRequest,
+        sign: impl FnOnce(B256) -> Result<Signature, RpcError>,
+    ) -> Result<TxEnvelope, RpcError> {
         let from = request.from.unwrap_or_default();
         if request.nonce.is_none() {
             request.nonce = Some(self.next_nonce(from)?);
@@ -312,9 +326,7 @@ impl Rpc {
             request.max_fee_per_gas = Some(request.max_fee_per_gas.unwrap_or(most));
         }
         let (nonce, gas) = (request.nonce.unwrap_or_default(), request.gas.unwrap_or_default());
-        let envelope = unsigned(&request, nonce, gas, chain_id);
-        let raw = Bytes::from(envelope.encoded_2718());
-        Ok(json!({"raw": raw, "tx": to_json(&envelope)?}))
+        signed(&request, nonce, gas, chain_id, sign)
     }
 
     pub(super) fn txpool_status(&self) -> Answer {

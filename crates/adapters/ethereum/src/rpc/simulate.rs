@@ -13,8 +13,8 @@ use revm::context::result::{EVMError, ExecutionResult, InvalidTransaction};
 use serde_json::{Value as Json, json};
 
 use super::call::override_account;
+use super::envelope::unsigned;
 use super::transfers::TransferLogs;
-use super::unsigned::unsigned;
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::{

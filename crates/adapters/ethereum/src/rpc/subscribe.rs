@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::U64;
 use alloy_rpc_types_eth::Filter;
+use coco_crypto::Digest;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use tokio::sync::{Notify, watch};
 
 use super::blocks::rpc_pending;
 use super::logs::read_filter;
-use super::{Answer, Params, Rpc, RpcError, to_bytes, to_json};
+use super::{Answer, Asker, Params, Rpc, RpcError, to_bytes, to_json};
 use crate::StateError;
 
 /// One connection with subscriptions. The transport passes requests to [`Session::handle`] and
@@ -19,6 +20,7 @@ pub struct Session {
     listener: tokio::sync::Mutex<Listener>,
     subscriptions: Mutex<BTreeMap<U64, Subscription>>,
     subscribed: Notify,
+    participant: Option<Digest>,
 }
 
 /// How far the session has been told.
@@ -58,12 +60,19 @@ impl Session {
             listener: Listener { head, executed, last_block, transactions }.into(),
             subscriptions: Mutex::default(),
             subscribed: Notify::new(),
+            participant: None,
         }
+    }
+
+    /// The same for a participant whom the interface has authenticated.
+    pub fn of_participant(self, participant: Digest) -> Self {
+        Self { participant: Some(participant), ..self }
     }
 
     /// Answers a message of the client, as [`Rpc::handle`] does.
     pub async fn handle(&self, rpc: &Rpc, message: &[u8]) -> Option<Vec<u8>> {
-        rpc.handle_with(message, Some(self)).await
+        let asker = Asker { session: Some(self), participant: self.participant };
+        rpc.handle_with(message, asker).await
     }
 
     /// The next messages to the client: those of one block, or of transactions. Blocks are read

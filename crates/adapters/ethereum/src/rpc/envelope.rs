@@ -1,21 +1,34 @@
-//! Transactions that nobody has signed.
+//! The envelope that a request describes.
+
+use std::convert::Infallible;
 
 use alloy_consensus::{
-    SignableTransaction, TxEip1559, TxEip2930, TxEip4844, TxEip4844Variant, TxEip7702, TxEnvelope,
-    TxLegacy,
+    SignableTransaction, Signed, TxEip1559, TxEip2930, TxEip4844, TxEip4844Variant, TxEip7702,
+    TxEnvelope, TxLegacy,
 };
-use alloy_primitives::{Signature, TxKind, U256};
+use alloy_primitives::{B256, Signature, TxKind, U256};
 use alloy_rpc_types_eth::TransactionRequest;
 
-/// The transaction that a request describes, with a signature of zeros: EIP-1559 unless the
-/// request says otherwise.
+/// The envelope with a signature of zeros.
 pub(super) fn unsigned(
     request: &TransactionRequest,
     nonce: u64,
     gas_limit: u64,
     chain_id: u64,
 ) -> TxEnvelope {
-    let signature = Signature::new(U256::ZERO, U256::ZERO, false);
+    let nobody = |_| Ok::<_, Infallible>(Signature::new(U256::ZERO, U256::ZERO, false));
+    let Ok(envelope) = signed(request, nonce, gas_limit, chain_id, nobody);
+    envelope
+}
+
+/// The envelope, signed: of an EIP-1559 transaction unless the request says otherwise.
+pub(super) fn signed<E>(
+    request: &TransactionRequest,
+    nonce: u64,
+    gas_limit: u64,
+    chain_id: u64,
+    sign: impl FnOnce(B256) -> Result<Signature, E>,
+) -> Result<TxEnvelope, E> {
     let to = request.to.unwrap_or(TxKind::Create);
     let value = request.value.unwrap_or_default();
     let input = request.input.input().cloned().unwrap_or_default();
@@ -36,7 +49,7 @@ pub(super) fn unsigned(
             authorization_list,
             input,
         };
-        return transaction.into_signed(signature).into();
+        return with_signature(transaction, sign);
     }
     if let Some(blob_versioned_hashes) = request.blob_versioned_hashes.clone() {
         let transaction: TxEip4844Variant = TxEip4844Variant::TxEip4844(TxEip4844 {
@@ -52,18 +65,18 @@ pub(super) fn unsigned(
             max_fee_per_blob_gas: request.max_fee_per_blob_gas.unwrap_or_default(),
             input,
         });
-        return transaction.into_signed(signature).into();
+        return with_signature(transaction, sign);
     }
     match request.gas_price {
         Some(gas_price) if request.access_list.is_some() => {
             let transaction =
                 TxEip2930 { chain_id, nonce, gas_price, gas_limit, to, value, access_list, input };
-            transaction.into_signed(signature).into()
+            with_signature(transaction, sign)
         }
         Some(gas_price) => {
             let chain_id = Some(chain_id);
             let transaction = TxLegacy { chain_id, nonce, gas_price, gas_limit, to, value, input };
-            transaction.into_signed(signature).into()
+            with_signature(transaction, sign)
         }
         None => {
             let transaction = TxEip1559 {
@@ -77,7 +90,19 @@ pub(super) fn unsigned(
                 access_list,
                 input,
             };
-            transaction.into_signed(signature).into()
+            with_signature(transaction, sign)
         }
     }
+}
+
+fn with_signature<T, E>(
+    transaction: T,
+    sign: impl FnOnce(B256) -> Result<Signature, E>,
+) -> Result<TxEnvelope, E>
+where
+    T: SignableTransaction<Signature>,
+    TxEnvelope: From<Signed<T>>,
+{
+    let signature = sign(transaction.signature_hash())?;
+    Ok(transaction.into_signed(signature).into())
 }

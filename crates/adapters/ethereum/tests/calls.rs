@@ -1,0 +1,184 @@
+//! Calls, estimates, simulations and traces: what they cost at most, and what they say.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails by panicking"
+)]
+
+mod wallet;
+
+use alloy_consensus::TxEip7702;
+use alloy_consensus::crypto::secp256k1::sign_message;
+use alloy_eips::eip7702::Authorization;
+use alloy_primitives::{Address, B256, Bytes, U256, hex};
+use coco_crypto::sha256;
+use coco_ethereum::FeePolicy;
+use coco_ethereum::rpc::Session;
+use serde_json::{Value as Json, json};
+use wallet::{CHAIN_ID, Wallet, call, node, result, send, sign};
+
+/// `for (;;) {}`
+const LOOP: &str = "0x5b5f56";
+
+fn at_loop() -> Json {
+    json!({"0x00000000000000000000000000000000000000aa": {"code": LOOP}})
+}
+
+#[tokio::test]
+async fn an_endless_call_ends_at_the_cap_of_gas_whatever_asks_for_it() {
+    let ada = Wallet::new("ada");
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let endless = json!({"to": "0x00000000000000000000000000000000000000aa", "from": ada.address});
+    let reply = call(&rpc, "eth_call", json!([endless, "latest", at_loop()])).await;
+    assert_eq!(reply["error"]["message"], "out of gas");
+    let reply = call(&rpc, "eth_estimateGas", json!([endless, "latest", at_loop()])).await;
+    let message = reply["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("gas required exceeds allowance"), "{reply}");
+    let reply = result(&rpc, "eth_createAccessList", json!([endless, "latest", at_loop()])).await;
+    assert_eq!(reply["error"], "out of gas");
+    // Three calls that would take the cap each: there is one cap for all of them.
+    let calls = json!([{"blockStateCalls": [
+        {"stateOverrides": at_loop(), "calls": [endless, endless, endless]},
+    ]}]);
+    let reply = call(&rpc, "eth_simulateV1", calls).await;
+    let used = |call: &Json| {
+        u64::from_str_radix(call["gasUsed"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    };
+    if let Some(calls) = reply["result"][0]["calls"].as_array() {
+        assert!(calls.iter().map(used).sum::<u64>() <= 50_000_000, "{reply}");
+    } else {
+        assert!(reply["error"]["code"].as_i64().unwrap() < -32000, "{reply}");
+    }
+    let trace = |options: Json| {
+        let rpc = &rpc;
+        let endless = endless.clone();
+        async move { call(rpc, "debug_traceCall", json!([endless, "latest", options])).await }
+    };
+    let reply = trace(json!({"stateOverrides": at_loop()})).await;
+    assert_eq!(reply["error"]["code"], -32005, "{}", reply["error"]);
+    let reply = trace(json!({"stateOverrides": at_loop(), "limit": 10})).await;
+    assert_eq!(reply["result"]["structLogs"].as_array().unwrap().len(), 10);
+    let reply = trace(json!({"stateOverrides": at_loop(), "limit": 100_000_000})).await;
+    assert_eq!(reply["error"]["code"], -32602);
+    drop(trial);
+}
+
+#[tokio::test]
+async fn tracers_are_geths_and_unknown_ones_are_refused() {
+    let mut ada = Wallet::new("ada");
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let paid = ada.pay(Address::repeat_byte(9));
+    send(&rpc, &paid).await.unwrap();
+    trial.seal(&rpc).unwrap().unwrap();
+    let hash = paid.tx_hash();
+    let diff = json!([hash, {"tracer": "prestateTracer", "tracerConfig": {"diffMode": true}}]);
+    let diff = result(&rpc, "debug_traceTransaction", diff).await;
+    let payee = Address::repeat_byte(9).to_string().to_lowercase();
+    assert_eq!(diff["post"][payee]["balance"], "0x1", "{diff}");
+    for tracer in ["callTracer", "prestateTracer", "4byteTracer", "noopTracer", "flatCallTracer"] {
+        let params = json!([hash, {"tracer": tracer}]);
+        let trace = result(&rpc, "debug_traceTransaction", params).await;
+        assert!(trace.is_object() || trace.is_array(), "{tracer}: {trace}");
+    }
+    let mux =
+        json!({"tracer": "muxTracer", "tracerConfig": {"callTracer": {}, "4byteTracer": null}});
+    let mux = result(&rpc, "debug_traceTransaction", json!([hash, mux])).await;
+    assert!(mux["callTracer"].is_object(), "{mux}");
+    for unknown in ["fooTracer", "{step: function() {}, result: function() {}}"] {
+        let reply = call(&rpc, "debug_traceTransaction", json!([hash, {"tracer": unknown}])).await;
+        assert!(reply["error"]["code"].is_i64(), "{reply}");
+    }
+    let block = result(&rpc, "debug_traceBlockByNumber", json!(["0x1", {"tracer": "callTracer"}]));
+    assert_eq!(block.await[0]["txHash"], json!(hash));
+    let reply = call(&rpc, "debug_traceTransaction", json!([B256::ZERO])).await;
+    assert_eq!(reply["error"]["message"], "transaction not found");
+}
+
+#[tokio::test]
+async fn an_account_takes_code_by_authorization_and_what_it_had_sent_ahead_has_its_turn() {
+    let (ada, mut sponsor) = (Wallet::new("ada"), Wallet::new("sponsor"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada, &sponsor]);
+    // Ada's second transaction waits for her first nonce, which the authorization uses.
+    let waiting = ada.at(1, Address::repeat_byte(9));
+    send(&rpc, &waiting).await.unwrap();
+    let authorization = Authorization {
+        chain_id: U256::from(CHAIN_ID),
+        address: Address::repeat_byte(0xcc),
+        nonce: 0,
+    };
+    let signature = sign_message(ada.secret, authorization.signature_hash()).unwrap();
+    let transaction = TxEip7702 {
+        chain_id: CHAIN_ID,
+        nonce: 0,
+        gas_limit: 200_000,
+        to: sponsor.address,
+        authorization_list: vec![authorization.into_signed(signature)],
+        ..TxEip7702::default()
+    };
+    sponsor.nonce = 1;
+    send(&rpc, &sign(sponsor.secret, transaction)).await.unwrap();
+    assert!(rpc.pool().is_empty());
+    trial.seal(&rpc).unwrap().unwrap();
+    let code = result(&rpc, "eth_getCode", json!([ada.address])).await;
+    assert_eq!(code, format!("0xef0100{}", hex::encode([0xcc; 20])));
+    let receipt = result(&rpc, "eth_getTransactionReceipt", json!([waiting.tx_hash()])).await;
+    assert_eq!(receipt["status"], "0x1");
+}
+
+#[tokio::test]
+async fn participants_send_from_accounts_that_the_node_keeps() {
+    let (trial, rpc) = node(FeePolicy::Free, &[]);
+    let (alice, bob) = (sha256(b"alice"), sha256(b"bob"));
+    let ask = |who, method: &'static str, params: Json| {
+        let rpc = &rpc;
+        async move {
+            let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+            let reply = rpc.handle_for(who, request.to_string().as_bytes()).await.unwrap();
+            serde_json::from_slice::<Json>(&reply).unwrap()
+        }
+    };
+    assert_eq!(ask(None, "eth_accounts", json!([])).await["result"], json!([]));
+    let accounts = ask(Some(alice), "eth_accounts", json!([])).await["result"].clone();
+    assert_eq!(ask(Some(alice), "eth_accounts", json!([])).await["result"], accounts);
+    let others = ask(Some(bob), "eth_accounts", json!([])).await["result"].clone();
+    assert_ne!(others, accounts);
+
+    let to = Address::repeat_byte(9);
+    let send = json!([{"from": accounts[0], "to": to}]);
+    for _ in 0..3 {
+        let sent = ask(Some(alice), "eth_sendTransaction", send.clone()).await;
+        assert!(sent["result"].is_string(), "{sent}");
+    }
+    for stranger in [None, Some(bob)] {
+        let refused = ask(stranger, "eth_sendTransaction", send.clone()).await;
+        assert_eq!(refused["error"]["message"], "unknown account");
+        let refused = ask(stranger, "eth_sign", json!([accounts[0], "0x00"])).await;
+        assert_eq!(refused["error"]["message"], "unknown account");
+    }
+    trial.seal(&rpc).unwrap().unwrap();
+    let count = result(&rpc, "eth_getTransactionCount", json!([accounts[0]])).await;
+    assert_eq!(count, "0x3");
+    let signed = ask(Some(alice), "eth_signTransaction", json!([{"to": to}])).await;
+    let raw = signed["result"]["raw"].clone();
+    let sent = result(&rpc, "eth_sendRawTransaction", json!([raw])).await;
+    assert_eq!(sent, signed["result"]["tx"]["hash"]);
+    let signature = ask(Some(alice), "eth_sign", json!([accounts[0], "0x6869"])).await;
+    let signature: Bytes = serde_json::from_value(signature["result"].clone()).unwrap();
+    let signature = alloy_primitives::Signature::try_from(&signature[..]).unwrap();
+    let hash = alloy_primitives::eip191_hash_message(b"hi");
+    let recovered = alloy_consensus::crypto::secp256k1::recover_signer(&signature, hash).unwrap();
+    assert_eq!(json!(recovered), accounts[0]);
+    let session = Session::new(&rpc).of_participant(alice);
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": "eth_accounts"});
+    let reply = session.handle(&rpc, request.to_string().as_bytes()).await.unwrap();
+    assert_eq!(serde_json::from_slice::<Json>(&reply).unwrap()["result"], accounts);
+}
+
+#[tokio::test]
+async fn a_transaction_with_blobs_is_refused_as_of_no_supported_type() {
+    let (_trial, rpc) = node(FeePolicy::Free, &[]);
+    let reply = call(&rpc, "eth_sendRawTransaction", json!(["0x03f87083aa36a7"])).await;
+    assert_eq!(reply["error"]["message"], "transaction type not supported");
+}
