@@ -10,8 +10,8 @@ use alloy_genesis::Genesis;
 use alloy_primitives::B256;
 use bytes::Bytes;
 use coco_adapter::{
-    Adapter, AdapterError, Batch, BoxFuture, Client, CommitError, Conversation, Held, Outcome,
-    Protocol, Request, Response,
+    Adapter, AdapterError, Batch, BoxFuture, Caller, Client, CommitError, Conversation, Held,
+    Outcome, Protocol, Request, Response,
 };
 use coco_crypto::{Digest, sha256};
 use coco_kv::{Seqno, Tx, TxId};
@@ -139,7 +139,7 @@ impl Protocol for Ethereum {
         sealed.map(drop).map_err(|error| AdapterError(error.to_string()))
     }
 
-    fn handle(&self, _client: &Client, request: Request) -> BoxFuture<'static, Response> {
+    fn handle(&self, client: &Client, request: Request) -> BoxFuture<'static, Response> {
         let rpc = match (self.rpc(), not_json_rpc(&request)) {
             (Some(rpc), None) => Arc::clone(rpc),
             (_, Some(response)) => return Box::pin(std::future::ready(response)),
@@ -147,8 +147,9 @@ impl Protocol for Ethereum {
                 return Box::pin(std::future::ready(empty(StatusCode::SERVICE_UNAVAILABLE)));
             }
         };
+        let participant = participant(&client.caller);
         Box::pin(async move {
-            let reply = rpc.handle(request.body()).await;
+            let reply = rpc.handle_for(participant, request.body()).await;
             let mut response = Response::new(reply.unwrap_or_default().into());
             let json = HeaderValue::from_static("application/json");
             response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -156,10 +157,22 @@ impl Protocol for Ethereum {
         })
     }
 
-    fn converse(&self, _client: &Client) -> Option<Arc<dyn Conversation>> {
+    fn converse(&self, client: &Client) -> Option<Arc<dyn Conversation>> {
         let rpc = Arc::clone(self.rpc()?);
-        let session = Arc::new(Session::new(&rpc));
+        let session = Session::new(&rpc);
+        let session = Arc::new(match participant(&client.caller) {
+            Some(participant) => session.of_participant(participant),
+            None => session,
+        });
         Some(Arc::new(Subscriber { rpc, session }))
+    }
+}
+
+/// The participant that calls, for whom the node keeps an account.
+fn participant(caller: &Caller) -> Option<Digest> {
+    match caller {
+        Caller::UserCert { id, .. } | Caller::UserCose { id, .. } => Some(*id),
+        _ => None,
     }
 }
 

@@ -33,8 +33,9 @@ pub enum Fate {
 
 impl Pool {
     /// How far ahead of its sender's next nonce a transaction may be, and so how many of one
-    /// sender wait at most.
-    pub const WINDOW: u64 = 64;
+    /// sender wait at most. Clients send hundreds at once, over connections that overtake each
+    /// other.
+    pub const WINDOW: u64 = 1024;
     /// How many wait at most, of all senders.
     pub const LIMIT: usize = 16_384;
     /// How many bytes of envelopes wait at most.
