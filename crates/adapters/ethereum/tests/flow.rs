@@ -97,7 +97,7 @@ async fn what_is_refused_is_refused_in_geths_words_and_leaves_nothing() {
             "insufficient funds for gas * price + value",
         ),
         (TxLegacy { gas_limit: 16_777_217, ..good.clone() }, "transaction gas limit too high"),
-        (TxLegacy { nonce: 1000, ..good.clone() }, "nonce too high"),
+        (TxLegacy { nonce: Pool::WINDOW + 1, ..good.clone() }, "nonce too high"),
         (
             TxLegacy { input: vec![0; 200_000].into(), gas_limit: 10_000_000, ..good.clone() },
             "oversized data: transaction size",
