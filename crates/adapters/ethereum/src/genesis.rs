@@ -9,7 +9,7 @@ use revm::primitives::hardfork::SpecId;
 
 use crate::block::{Head, Included, Opening, begin_block, end_block, record_block};
 use crate::maps::CHAIN;
-use crate::record::BlockRecord;
+use crate::record::{BlockRecord, OpenBlock};
 use crate::{Chain, ChainOptions, ChainRules, Refusal, StateError, StateTrie, World};
 
 /// SHA-256 of nothing: the hash of a block's requests if there are none (EIP-7685).
@@ -154,7 +154,12 @@ impl Chain {
         };
         let genesis: Genesis = serde_json::from_slice(&genesis)?;
         let options: ChainOptions = serde_json::from_slice(&options)?;
-        Ok(Some(Self::with_rules(ChainRules::new(&genesis, options))))
+        let chain = Self::with_rules(ChainRules::new(&genesis, options));
+        // Now, so that the first block need not wait for it.
+        if let (Some(head), None) = (Head::read(tx)?, OpenBlock::read(tx)?) {
+            chain.tries().remember(head.number, head.hash, StateTrie::build(tx)?, 0);
+        }
+        Ok(Some(chain))
     }
 }
 

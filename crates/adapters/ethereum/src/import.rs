@@ -13,7 +13,7 @@ use crate::block::{
     record_block, requests_hash, weight,
 };
 use crate::record::{BlockRecord, Change, OpenBlock, TransactionRecord};
-use crate::{Chain, Refusal, SignedTransaction, StateError, StateTrie, Surroundings, World};
+use crate::{Chain, Refusal, SignedTransaction, StateError, Surroundings, World, roots};
 
 /// A block as it is exchanged, with signed transactions.
 pub type ImportedBlock = Block<TxEnvelope>;
@@ -117,8 +117,7 @@ impl Chain {
             return Err(ImportError::Unsupported { number, what: "the DAO's irregular state" });
         }
         let surroundings = self.surroundings_of(header);
-        let trie = self.tries().after(head.number, head.hash);
-        let mut trie = trie.map_or_else(|| StateTrie::build(tx), Ok)?;
+        let mut trie = roots::present(tx, self.codes(), self.tries(), head.number, &[])?;
 
         let withdrawals = block.body.withdrawals.as_ref().map(|w| w.0.clone()).unwrap_or_default();
         let mut world = World::in_block(tx, self.codes(), number);

@@ -1,8 +1,8 @@
 //! The state root of every recent block.
 //!
 //! The tries are not in the store: they follow from it. A node keeps the versions of the last
-//! blocks, makes the next one from its parent's and the block's changes, and builds one from the
-//! whole state when it has no parent's: after a start, or when it becomes primary.
+//! blocks, makes the next one from the last that it has and what the blocks since have changed, and
+//! builds one from the whole state only when it starts.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,10 +12,11 @@ use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use coco_kv::Tx;
 use parking_lot::Mutex;
 
+use crate::block::merged;
 use crate::maps::{ACCOUNTS, STORAGE, slot_of};
 use crate::record::{self, Account, Change};
 use crate::trie::Trie;
-use crate::{Codes, StateError, World};
+use crate::{Codes, StateError, World, block_hash, changes};
 
 /// The tries of one state.
 #[derive(Clone, Debug, Default)]
@@ -151,6 +152,18 @@ impl RecentTries {
         version.map(|version| version.trie.clone())
     }
 
+    /// The last tries at or before a block that are of the chain with these hashes.
+    fn last_of(
+        &self,
+        number: u64,
+        mut hash: impl FnMut(u64) -> Option<B256>,
+    ) -> Option<(u64, StateTrie)> {
+        let kept = self.kept.lock();
+        let mut versions = kept.by_block.range(..=number).rev();
+        let (number, version) = versions.find(|(at, known)| hash(**at) == Some(known.hash))?;
+        Some((*number, version.trie.clone()))
+    }
+
     /// Remembers the tries after a block that changed so many accounts and slots. A block of the
     /// same number, rolled back since, is forgotten.
     pub fn remember(&self, number: u64, hash: B256, trie: StateTrie, changes: usize) {
@@ -172,18 +185,21 @@ impl RecentTries {
     }
 }
 
-/// The tries of the present, made from those after the last sealed block and what changed since.
+/// The tries of the present, made from the last ones that are known and what changed since: in the
+/// blocks up to `parent`, the last sealed one, and after it.
 pub(crate) fn present(
     tx: &mut Tx,
     codes: &Codes,
-    before: Option<StateTrie>,
-    changes: &[Change],
+    tries: &RecentTries,
+    parent: u64,
+    since: &[Change],
 ) -> Result<StateTrie, StateError> {
-    match before {
-        Some(mut trie) => {
-            trie.update(&mut World::scratch(tx, codes), changes)?;
-            Ok(trie)
-        }
-        None => StateTrie::build(tx),
+    let known = tries.last_of(parent, |number| block_hash(tx, number));
+    let Some((number, mut trie)) = known else { return StateTrie::build(tx) };
+    let mut all = since.to_vec();
+    for missed in number.saturating_add(1)..=parent {
+        all.extend(changes(tx, missed)?);
     }
+    trie.update(&mut World::scratch(tx, codes), &merged(all))?;
+    Ok(trie)
 }

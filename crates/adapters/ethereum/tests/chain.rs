@@ -124,6 +124,8 @@ fn a_chain_goes_on_after_a_restart_without_its_caches() {
     execute(&store, &chain, &pay(secret, 1, BOB), 2000);
     drop(chain);
 
+    // Another node, which has the writes only: its tries follow those of its start.
+    let follower = Chain::load(&mut store.begin()).unwrap().unwrap();
     let chain = Chain::load(&mut store.begin()).unwrap().unwrap();
     let seqno = execute(&store, &chain, &pay(secret, 2, BOB), 9000);
     let second = seal(&store, &chain);
@@ -134,6 +136,15 @@ fn a_chain_goes_on_after_a_restart_without_its_caches() {
     assert_eq!(balance(&mut store.begin(), &chain, BOB), 3);
     let past = World::past(&mut store.begin(), chain.codes(), 1).account(BOB).unwrap();
     assert_eq!(past.unwrap().balance, U256::ONE);
+
+    let follower_since_block_2 = Chain::load(&mut store.begin()).unwrap().unwrap();
+    execute(&store, &chain, &pay(secret, 3, Address::repeat_byte(4)), 9000);
+    seal(&store, &chain);
+    for (nonce, next) in (4..).zip([follower, follower_since_block_2]) {
+        // Its root is checked against the whole state.
+        execute(&store, &next, &pay(secret, nonce, BOB), 9000);
+        seal(&store, &next);
+    }
 }
 
 #[test]

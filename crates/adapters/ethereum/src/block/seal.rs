@@ -84,8 +84,7 @@ impl Chain {
         included.changes = merged(included.changes.into_iter().chain(changes));
 
         let parent = open.number.saturating_sub(1);
-        let before = self.tries().after(parent, open.parent_hash);
-        let trie = roots::present(tx, self.codes(), before, &included.changes)?;
+        let trie = roots::present(tx, self.codes(), self.tries(), parent, &included.changes)?;
         let draft = BlockDraft::of(&included)?;
         let since = |fork: SpecId| surroundings.spec().is_enabled_in(fork);
         let header = Header {
