@@ -152,6 +152,11 @@ impl RecentTries {
         version.map(|version| version.trie.clone())
     }
 
+    /// The last block whose tries are known; 0 if none are.
+    pub(crate) fn last(&self) -> u64 {
+        self.kept.lock().by_block.last_key_value().map_or(0, |(number, _)| *number)
+    }
+
     /// The last tries at or before a block that are of the chain with these hashes.
     fn last_of(
         &self,

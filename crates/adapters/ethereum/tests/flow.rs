@@ -15,7 +15,7 @@ use alloy_consensus::{TxEip1559, TxEnvelope, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
 use coco_ethereum::rpc::{Rpc, Session};
-use coco_ethereum::{FeePolicy, Node, Pool, SignedTransaction, StateTrie};
+use coco_ethereum::{Chain, FeePolicy, Node, Pool, SignedTransaction, StateTrie};
 use serde_json::{Value as Json, json};
 use wallet::{CHAIN_ID, Wallet, call, node, raw, result, send, sign};
 
@@ -546,6 +546,33 @@ async fn requests_that_are_none_are_refused() {
     assert_eq!(rpc.handle(notification).await, None);
     let long = vec![b' '; Rpc::MAX_REQUEST_BYTES + 1];
     assert!(rpc.handle(&long).await.is_some());
+}
+
+/// A backup seals nothing, and must not begin with the whole state when it becomes primary.
+#[test]
+fn the_tries_of_a_node_that_seals_nothing_follow_those_that_do() {
+    let mut ada = Wallet::new("ada");
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let chain = Chain::load(&mut trial.begin()).unwrap().unwrap();
+    let backup = Rpc::new(std::sync::Arc::new(chain), trial.clone());
+    let mut last = None;
+    for _ in 0..70 {
+        rpc.submit(SignedTransaction::new(ada.pay(Address::repeat_byte(9))).unwrap()).unwrap();
+        last = trial.seal(&rpc).unwrap();
+        backup.committed().unwrap();
+    }
+    let known = |number: u64| {
+        let hash = coco_ethereum::block_hash(&mut trial.begin(), number).unwrap();
+        let root =
+            coco_ethereum::block(&mut trial.begin(), number).unwrap().unwrap().header.state_root;
+        backup.chain().tries().after(number, hash).map(|trie| trie.root() == root)
+    };
+    assert_eq!((known(63), known(64)), (None, Some(true)));
+    // In the middle of a block it is the sealed one that is remembered.
+    rpc.submit(SignedTransaction::new(ada.pay(Address::repeat_byte(9))).unwrap()).unwrap();
+    let sealed = trial.seal(&backup).unwrap().unwrap();
+    assert_eq!(sealed.header.parent_hash, last.unwrap().hash);
+    assert_eq!(StateTrie::build(&trial.begin()).unwrap().root(), sealed.header.state_root);
 }
 
 /// A transaction that takes long would always find its block sealed, or what it reads changed.

@@ -11,11 +11,13 @@ use super::params::slot;
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::{executed, weight};
-use crate::{Account, Head, StateError, StateTrie, World, block_hash, changes};
+use crate::{Account, Head, StateError, StateTrie, World, block_hash, changes, roots};
 
 impl Rpc {
     /// Slots that one request may ask for.
     const MAX_SLOTS: usize = 1024;
+    /// Blocks of others after which the tries follow them.
+    const FOLLOWED_AFTER: u64 = 64;
     /// Accounts and slots that changed between a proof's block and the last one.
     const MAX_UNDONE: usize = 100_000;
 
@@ -173,10 +175,21 @@ impl Rpc {
         if let Some(trie) = tries.after(head.number, head.hash) {
             return Ok(trie);
         }
-        let mut trie = StateTrie::build(tx)?;
         let open = executed(tx)?.changes;
+        let mut trie = roots::present(tx, self.chain.codes(), tries, head.number, &open)?;
         trie.update(&mut World::past(tx, self.chain.codes(), head.number), &open)?;
         tries.remember(head.number, head.hash, trie.clone(), 0);
         Ok(trie)
+    }
+
+    /// Lets the tries of a node that seals nothing, a backup, follow what is committed, so that
+    /// they are near when it has to.
+    pub(super) fn follow(&self, tx: &mut Tx, committed: u64) -> Result<(), RpcError> {
+        let behind = committed.saturating_sub(self.chain.tries().last());
+        if behind >= Self::FOLLOWED_AFTER {
+            let head = Head::read(tx)?.ok_or(StateError::NoGenesis)?;
+            self.last_trie(tx, &head)?;
+        }
+        Ok(())
     }
 }

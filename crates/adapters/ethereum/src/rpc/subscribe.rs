@@ -207,8 +207,11 @@ impl Rpc {
     /// Says that more may be readable than before, as after every commit of a batch: tells whoever
     /// waits for blocks, and gives transactions that were put off another turn.
     pub fn committed(&self) -> Result<(), StateError> {
-        if let Some(head) = self.last_committed(&mut self.node.begin())? {
+        let tx = &mut self.node.begin();
+        if let Some(head) = self.last_committed(tx)? {
             self.news.tell_head(head.number);
+            // What cannot be read fails again, and loudly, where it is needed.
+            let _ = self.follow(tx, head.number);
         }
         self.resume();
         Ok(())
