@@ -20,6 +20,12 @@ pub trait Consensus: Send {
     /// The reason for which it would not.
     fn may_propose(&self) -> Result<(), ConsensusError>;
 
+    /// Whether a batch with these changes of membership would be taken now; to be asked likewise.
+    ///
+    /// # Errors
+    /// The reason for which it would not.
+    fn may_change(&self, changes: &[Change]) -> Result<(), ConsensusError>;
+
     /// Appends a batch to the log.
     ///
     /// # Errors

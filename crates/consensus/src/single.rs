@@ -51,6 +51,10 @@ impl Consensus for SingleNode {
         Ok(())
     }
 
+    fn may_change(&self, _: &[Change]) -> Result<(), ConsensusError> {
+        Err(ConsensusError::FixedMembership)
+    }
+
     fn propose(&mut self, batch: Batch) -> Result<(), ConsensusError> {
         let Batch { first, last, .. } = &batch;
         if last.view != self.view {

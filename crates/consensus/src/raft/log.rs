@@ -31,6 +31,8 @@ pub(super) struct Log {
     entries: VecDeque<Stored>,
     /// Bytes of the entries.
     bytes: usize,
+    /// Bytes of those that are not applied.
+    unapplied_bytes: usize,
     /// The last position whose effects have been given out.
     applied: Position,
     membership: Membership,
@@ -60,6 +62,7 @@ impl Log {
             start: Stored { position, entry: Entry::default(), end },
             entries: VecDeque::new(),
             bytes: 0,
+            unapplied_bytes: 0,
             applied: position,
             membership,
             first_view: position.view,
@@ -101,7 +104,15 @@ impl Log {
     }
 
     pub fn set_applied(&mut self, position: Position) {
+        for index in self.applied.index + 1..=position.index {
+            self.unapplied_bytes -= self.at(index).map_or(0, Stored::bytes);
+        }
         self.applied = position;
+    }
+
+    /// Bytes of the entries that are not applied here.
+    pub fn unapplied_bytes(&self) -> usize {
+        self.unapplied_bytes
     }
 
     pub fn membership(&self) -> &Membership {
@@ -115,7 +126,9 @@ impl Log {
     /// Takes back the entries from `index` on.
     pub fn truncate(&mut self, index: u64) {
         while self.entries.back().is_some_and(|last| last.position.index >= index) {
-            self.bytes -= self.entries.pop_back().map_or(0, |stored| stored.bytes());
+            let bytes = self.entries.pop_back().map_or(0, |stored| stored.bytes());
+            self.bytes -= bytes;
+            self.unapplied_bytes -= bytes;
         }
     }
 
@@ -128,6 +141,7 @@ impl Log {
         let position = Position { index: entry.index, view };
         let stored = Stored { position, entry, end };
         self.bytes += stored.bytes();
+        self.unapplied_bytes += stored.bytes();
         self.entries.push_back(stored);
         batch
     }

@@ -181,6 +181,11 @@ impl Raft {
         self.log().view_at(index)
     }
 
+    /// The last transaction of the ledger after an entry, if that is kept.
+    pub fn end_at(&self, index: u64) -> Option<TxId> {
+        self.log().end_at(index)
+    }
+
     /// How far the other nodes are; known to the primary only.
     pub fn replicas(&self) -> Vec<Replica> {
         if !self.is_primary() {
@@ -271,10 +276,20 @@ impl Consensus for Raft {
         if raft.lead_transferee.is_some() {
             return Err(ConsensusError::Transferring);
         }
-        match raft.uncommitted_size() < self.settings.max_uncommitted_bytes {
+        match self.log().unapplied_bytes() < self.settings.max_uncommitted_bytes.max(1) {
             true => Ok(()),
             false => Err(ConsensusError::Full),
         }
+    }
+
+    fn may_change(&self, changes: &[Change]) -> Result<(), ConsensusError> {
+        self.may_propose()?;
+        let membership = self.membership();
+        // The engine would silently replace the entry by a blank one.
+        if self.engine.raft.has_pending_conf() || membership.is_joint() {
+            return Err(ConsensusError::Changing);
+        }
+        Ok(membership.check(changes)?)
     }
 
     fn propose(&mut self, batch: Batch) -> Result<(), ConsensusError> {
@@ -283,7 +298,7 @@ impl Consensus for Raft {
         proposal.set_msg_type(MessageType::MsgPropose);
         proposal.from = self.me.number();
         proposal.set_entries(vec![translate::batch_entry(batch)].into());
-        // Everything else that it would be refused for has been asked.
+        // Everything that it would be refused for has been asked.
         self.engine.raft.step(proposal).map_err(|_| ConsensusError::Full)?;
         self.turn();
         Ok(())
@@ -291,12 +306,7 @@ impl Consensus for Raft {
 
     fn propose_change(&mut self, batch: Batch, changes: &[Change]) -> Result<(), ConsensusError> {
         self.admit(&batch)?;
-        let membership = self.membership();
-        // The engine would silently replace the entry by a blank one.
-        if self.engine.raft.has_pending_conf() || membership.is_joint() {
-            return Err(ConsensusError::Changing);
-        }
-        membership.check(changes)?;
+        self.may_change(changes)?;
         let context = crate::wire::write_membership_entry(changes, &batch);
         let proposed = self.engine.propose_conf_change(context, translate::conf_change(changes));
         proposed.map_err(|_| ConsensusError::Full)?;
@@ -423,4 +433,83 @@ fn changes_of(entry: &raft::eraftpb::Entry) -> Option<(Vec<Change>, Option<Batch
         Content::Membership(changes, batch) => (changes, Some(batch)),
         _ => (Vec::new(), None),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use coco_crypto::Digest;
+    use coco_kv::Seqno;
+
+    use super::*;
+
+    fn raft(settings: Settings) -> Raft {
+        let mut raft = Raft::start(settings, NodeId(Digest([1; 32])), View(2), TxId::default());
+        while raft.next_effect().is_some() {}
+        raft
+    }
+
+    fn batch(seqno: u64, bytes: usize) -> Batch {
+        let entries = vec![7; bytes].into();
+        Batch { first: Seqno(seqno), last: TxId::new(2, seqno), entries }
+    }
+
+    /// A refusal after the batch was encrypted would burn its nonces.
+    #[test]
+    fn a_batch_that_may_be_proposed_is_taken_whatever_its_size() {
+        let settings = Settings { max_uncommitted_bytes: 1_000, ..Settings::default() };
+        let mut raft = raft(settings);
+        let mut seqno = 0;
+        while raft.may_propose().is_ok() {
+            seqno += 1;
+            raft.propose(batch(seqno, 700)).unwrap();
+        }
+        assert_eq!(seqno, 2);
+        assert_eq!(raft.propose(batch(3, 1)), Err(ConsensusError::Full));
+        let changes = [Change::Learner(NodeId(Digest([2; 32])))];
+        assert_eq!(raft.may_change(&changes), Err(ConsensusError::Full));
+        raft.persisted(WriteNo(0)).unwrap();
+        assert_eq!(raft.may_propose(), Ok(()));
+        let large = MAX_BATCH_BYTES + 1;
+        let refused = raft.propose(batch(3, large));
+        assert_eq!(refused, Err(ConsensusError::TooLarge { bytes: large }));
+    }
+
+    #[test]
+    fn what_the_driver_gets_wrong_is_refused() {
+        let mut raft = raft(Settings::default());
+        assert!(matches!(raft.propose(batch(2, 1)), Err(ConsensusError::NotConsecutive { .. })));
+        let other_view = Batch { last: TxId::new(3, 1), ..batch(1, 1) };
+        assert!(matches!(raft.propose(other_view), Err(ConsensusError::WrongView { .. })));
+        let unknown = WriteNo(0);
+        assert_eq!(raft.persisted(unknown), Err(ConsensusError::NotOrdered(unknown)));
+        assert_eq!(raft.installed(TxId::default()), Err(ConsensusError::NotInstalling));
+        let mut joining = Raft::join(Settings::default(), NodeId(Digest([2; 32])));
+        assert_eq!(joining.propose(batch(1, 1)), Err(ConsensusError::NotPrimary));
+        assert_eq!(joining.read(ReadNo(0)), Err(ConsensusError::NoPrimary));
+    }
+
+    /// Frames that a correct node never sends have no effect, and stop nothing.
+    #[test]
+    fn a_peer_that_lies_is_refused() {
+        use crate::wire::{Frame, Message};
+        let mut raft = raft(Settings::default());
+        let (me, peer) = (raft.me(), NodeId(Digest([9; 32])));
+        let mut receive = |from, to, message| {
+            let frame = Frame { from, to, view: View(3), message }.encode();
+            raft.receive(peer, frame)
+        };
+        assert_eq!(receive(me, me, Message::StandNow), Err(FrameError::Sender));
+        assert_eq!(receive(peer, peer, Message::StandNow), Err(FrameError::Recipient));
+        let impossible = Err(FrameError::Impossible("what it says of the log"));
+        let beyond = Message::Heartbeat { committed: 1_000, read: None };
+        assert_eq!(receive(peer, me, beyond), impossible);
+        let previous = Position { index: 2, view: View(9) };
+        let backwards = Message::Append { previous, committed: 0, entries: Vec::new() };
+        assert_eq!(receive(peer, me, backwards), impossible);
+        let at = Position { index: 9, view: View(2) };
+        let ledger = TxId::new(2, 7);
+        let foreign = Message::Install { at, ledger, membership: Membership::of(peer) };
+        assert_eq!(receive(peer, me, foreign), impossible);
+        assert!(raft.role() == Role::Primary(View(2)));
+    }
 }
