@@ -1,0 +1,81 @@
+//! Nodes that are broken on purpose: if the checks do not notice, they are worth nothing.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One mistake that a node makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Reports batches as persisted before they are.
+    AckBeforeSync,
+    /// Acknowledges its whole log instead of what the append held (CCF #6001).
+    AckBeyondAppend,
+    /// Says yes to every candidate.
+    VoteTwice,
+    /// Counts acknowledgements whatever the view of the entry (CCF #3828; Raft paper, 5.4.2).
+    CommitOldView,
+    /// Counts learners for the quorum.
+    LearnerCounts,
+    /// Takes appends without looking at what is before them.
+    SkipLogMatching,
+    /// Leaves on its disk what is void.
+    ForgetTruncation,
+    /// Leaves in its store what is void.
+    ForgetRollback,
+    /// Encrypts another transaction at a position that it has used.
+    ReuseSeqno,
+    /// Comes back after a crash under its old identity.
+    OldIdentity,
+    /// Answers reads from what it has.
+    StaleRead,
+    /// Answers writes when they are proposed.
+    EarlyReply,
+    /// Calls a write void when it is taken back, although a later primary may bring it again.
+    HastyInvalid,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::AckBeforeSync,
+        Self::AckBeyondAppend,
+        Self::VoteTwice,
+        Self::CommitOldView,
+        Self::LearnerCounts,
+        Self::SkipLogMatching,
+        Self::ForgetTruncation,
+        Self::ForgetRollback,
+        Self::ReuseSeqno,
+        Self::OldIdentity,
+        Self::StaleRead,
+        Self::EarlyReply,
+        Self::HastyInvalid,
+    ];
+}
+
+impl Mutant {
+    /// Runs, from seed 0 on, within which the mutant is caught: measured, with room for changes of
+    /// the plans. `None` for one that no run has caught yet.
+    pub fn caught_within(self) -> Option<u64> {
+        match self {
+            Self::VoteTwice | Self::ForgetTruncation | Self::ForgetRollback => Some(100),
+            Self::HastyInvalid => None,
+            _ => Some(20),
+        }
+    }
+}
+
+impl fmt::Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl FromStr for Mutant {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|mutant| mutant.to_string() == name);
+        found.ok_or_else(|| format!("no mutant {name}; there are {:?}", Self::ALL))
+    }
+}

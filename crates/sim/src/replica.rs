@@ -1,0 +1,181 @@
+//! Ledger and store of one node, as far as its log goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coco_consensus::NodeId;
+use coco_crypto::{Digest, PublicKey, sha256_concat};
+use coco_kv::{MapName, Seqno, Store, TxId, View, WriteSet};
+use coco_ledger::{
+    Entry, EntryFlags, FRAME_HEADER_BYTES, FrameHeader, LedgerSecret, LedgerSecrets, MerkleTree,
+    NodeSignature, SignatureTransaction, encode_entry,
+};
+
+use crate::keys::NodeKey;
+
+/// What all nodes of a service know.
+pub struct Service {
+    /// The ledger secret.
+    pub secrets: LedgerSecrets,
+    /// Everybody's key, by node.
+    pub keys: BTreeMap<NodeId, PublicKey>,
+    /// Signatures that have verified before: nodes verify the same ones.
+    verified: BTreeSet<Digest>,
+}
+
+impl Service {
+    /// The service of a run.
+    pub fn of(seed: u64) -> Self {
+        let mut secrets = LedgerSecrets::new();
+        let raw = sha256_concat(&[b"ledger secret", &seed.to_be_bytes()]);
+        secrets.insert(Seqno(1), LedgerSecret::new(raw.0));
+        Self { secrets, keys: BTreeMap::new(), verified: BTreeSet::new() }
+    }
+
+    fn verify(&mut self, signature: &NodeSignature) -> Result<(), String> {
+        let NodeSignature { node_id, root, signature: bytes, .. } = signature;
+        let name = sha256_concat(&[node_id.as_bytes(), &root.0, bytes]);
+        if self.verified.contains(&name) {
+            return Ok(());
+        }
+        let node = node_id.parse().map(NodeId).map_err(|_| "a signature names no node")?;
+        let key = self.keys.get(&node).ok_or("a signature of nobody")?;
+        signature.verify(key).map_err(|_| "a signature does not verify")?;
+        self.verified.insert(name);
+        Ok(())
+    }
+}
+
+/// The state that the log's batches lead to.
+pub struct Replica {
+    /// The maps.
+    pub store: Store,
+    /// Leaves of the ledger.
+    pub tree: MerkleTree,
+    /// The last transaction, which is a signature.
+    pub end: TxId,
+}
+
+impl Default for Replica {
+    fn default() -> Self {
+        Self { store: Store::new(View(1)), tree: MerkleTree::new(), end: TxId::default() }
+    }
+}
+
+/// A ledger's bytes are wrong from here on.
+#[derive(Debug)]
+pub struct BadLedger {
+    /// The last batch that is right.
+    pub end: TxId,
+    /// What is wrong after it.
+    pub reason: String,
+}
+
+impl Replica {
+    /// Verifies batches, back to back, and applies what they write; returns that.
+    pub fn apply(
+        &mut self,
+        mut bytes: &[u8],
+        service: &mut Service,
+    ) -> Result<Vec<(TxId, WriteSet)>, BadLedger> {
+        let mut applied = Vec::new();
+        let mut signed = self.end;
+        let bad = |end: TxId, reason: &str| BadLedger { end, reason: reason.into() };
+        while !bytes.is_empty() {
+            let (entry, rest) = split_entry(bytes).map_err(|reason| bad(signed, reason))?;
+            bytes = rest;
+            let entry = Entry::parse(entry).map_err(|error| bad(signed, &error.to_string()))?;
+            let tx_id = entry.tx_id();
+            if tx_id.seqno.0 != self.tree.len() || tx_id.view < signed.view {
+                return Err(bad(signed, &format!("{tx_id} stands at {}", self.tree.len())));
+            }
+            let writes = entry.writes(&service.secrets);
+            let writes = writes.map_err(|error| bad(signed, &error.to_string()))?;
+            let signature = SignatureTransaction::parse(&writes);
+            let signature = signature.map_err(|error| bad(signed, &error.to_string()))?;
+            let is_signature = signature.is_some();
+            if let Some(node) = signature.and_then(|signature| signature.node) {
+                if node.root != self.tree.root() || node.tx_id != tx_id {
+                    return Err(bad(signed, &format!("{tx_id} signs another history")));
+                }
+                service.verify(&node).map_err(|reason| bad(signed, &reason))?;
+            }
+            self.tree.append(entry.leaf());
+            let applies = self.store.apply(tx_id, &writes);
+            applies.map_err(|error| bad(signed, &error.to_string()))?;
+            applied.push((tx_id, writes));
+            if is_signature {
+                signed = tx_id;
+                self.end = tx_id;
+            }
+        }
+        match applied.last() {
+            Some((last, _)) if *last != signed => Err(bad(signed, "a batch without a signature")),
+            _ => Ok(applied),
+        }
+    }
+
+    /// Takes back everything after `to`, on the ledger and in the store.
+    pub fn retract(&mut self, to: TxId, view: View) -> Result<(), String> {
+        self.end = to;
+        if !self.tree.retract_to(to.seqno.0 + 1) {
+            return Err(format!("the tree does not reach back to {to}"));
+        }
+        self.store.rollback(to.seqno, view).map_err(|error| error.to_string())
+    }
+
+    /// Takes back what was executed after the last batch; new transactions are of `view`.
+    pub fn retract_unsigned(&mut self, view: View) -> Result<(), String> {
+        self.store.rollback(self.end.seqno, view).map_err(|error| error.to_string())
+    }
+
+    /// Encrypts and appends one transaction that has been executed.
+    pub fn append(&mut self, tx_id: TxId, writes: &WriteSet, service: &Service) -> Vec<u8> {
+        let secret = service.secrets.secret_for(tx_id.seqno);
+        let entry = secret.and_then(|secret| {
+            encode_entry(tx_id, writes, Digest::ZERO, secret, EntryFlags::NONE).ok()
+        });
+        entry.map_or_else(Vec::new, |entry| {
+            self.tree.append(entry.leaf);
+            entry.bytes.to_vec()
+        })
+    }
+
+    /// What the next signature transaction writes.
+    pub fn sign(&self, tx_id: TxId, node: NodeId, key: &NodeKey) -> WriteSet {
+        let root = self.tree.root();
+        let signature = NodeSignature {
+            node_id: node.to_string(),
+            certificate: None,
+            root,
+            tx_id,
+            committed: TxId::default(),
+            signature: key.sign_digest(&root),
+        };
+        let tree = self.tree.serialise(self.end.seqno.0).unwrap_or_default();
+        SignatureTransaction { node: Some(signature), service: None, tree }.writes()
+    }
+}
+
+fn split_entry(bytes: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+    let header = bytes.first_chunk::<FRAME_HEADER_BYTES>().ok_or("an entry is cut short")?;
+    let header = FrameHeader::parse(*header).map_err(|_| "no header of an entry")?;
+    let length = usize::try_from(header.total_bytes()).unwrap_or(usize::MAX);
+    bytes.split_at_checked(length).ok_or("an entry is cut short")
+}
+
+/// Where clients write.
+pub fn records() -> MapName {
+    MapName::new("records")
+}
+
+/// Who takes part, as governance has it.
+pub fn nodes_table() -> MapName {
+    MapName::new("public:coco.gov.nodes")
+}
+
+/// Key and value of a client's write, if the transaction is one.
+pub fn record_of(writes: &WriteSet) -> Option<(u64, u64)> {
+    let (key, value) = writes.map(&records())?.puts().next()?;
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+    Some((number(key.as_ref())?, number(value.as_ref())?))
+}

@@ -1,0 +1,53 @@
+//! Some runs in every test of the workspace: a fixed corpus, fresh seeds, and the mutants.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use coco_sim::{Mutant, play};
+
+/// Seeds that failed once, each for another reason.
+const CORPUS: &str = include_str!("corpus.txt");
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    let seeds = CORPUS.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    for line in seeds {
+        let seed = line.split_whitespace().next().unwrap().parse().unwrap();
+        assert_eq!(play(seed, None).violation, None, "coco-sim --seed {seed}");
+    }
+}
+
+/// Others in every version of the crate, so that a change is not tried on the same ones for ever.
+#[test]
+fn fresh_seeds_pass() {
+    let sources = [
+        include_str!("../src/world.rs"),
+        include_str!("../src/node.rs"),
+        include_str!("../../consensus/src/raft/mod.rs"),
+        include_str!("../../consensus/src/raft/turn.rs"),
+    ];
+    let first = sources.concat().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    for seed in (0..30).map(|more| first.wrapping_add(more)) {
+        assert_eq!(play(seed, None).violation, None, "coco-sim --seed {seed}");
+    }
+}
+
+#[test]
+fn a_seed_is_the_same_run_every_time() {
+    for seed in 0..5 {
+        let (one, other) = (play(seed, None), play(seed, None));
+        assert_eq!(format!("{one}"), format!("{other}"));
+    }
+}
+
+/// Mutants that a few runs find. The others take more, see the book.
+#[test]
+fn plain_mistakes_are_caught() {
+    let escapes = |mutant: &Mutant| match mutant.caught_within() {
+        Some(runs @ ..=20) => (0..runs).all(|seed| play(seed, Some(*mutant)).violation.is_none()),
+        _ => false,
+    };
+    let escaped: Vec<_> = Mutant::ALL.into_iter().filter(escapes).collect();
+    assert_eq!(escaped, []);
+}
