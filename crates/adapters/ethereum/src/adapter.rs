@@ -15,8 +15,9 @@ use coco_adapter::{
 };
 use coco_crypto::{Digest, sha256};
 use coco_kv::{Seqno, Tx, TxId};
-use futures_util::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::oneshot;
 
 use crate::rpc::{Rpc, Session};
 use crate::{Chain, ChainOptions, CommitRefusal, ImportError, ImportedBlock, Node, StateError};
@@ -140,16 +141,19 @@ impl Protocol for Ethereum {
     }
 
     fn handle(&self, client: &Client, request: Request) -> BoxFuture<'static, Response> {
-        let rpc = match (self.rpc(), not_json_rpc(&request)) {
-            (Some(rpc), None) => Arc::clone(rpc),
+        let (rpc, node) = match (self.running.get(), not_json_rpc(&request)) {
+            (Some(Running { rpc, node }), None) => (Arc::clone(rpc), Arc::clone(node)),
             (_, Some(response)) => return Box::pin(std::future::ready(response)),
             (None, None) => {
                 return Box::pin(std::future::ready(empty(StatusCode::SERVICE_UNAVAILABLE)));
             }
         };
-        let participant = participant(&client.caller);
+        let (participant, limits) = (participant(&client.caller), client.limits);
         Box::pin(async move {
-            let reply = rpc.handle_for(participant, request.body()).await;
+            let body = request.into_body();
+            let is_long = is_long(&body);
+            let answer = async move { rpc.handle_for(participant, limits, &body).await };
+            let reply = if is_long { offloaded(&*node, answer).await } else { answer.await };
             let mut response = Response::new(reply.unwrap_or_default().into());
             let json = HeaderValue::from_static("application/json");
             response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -158,13 +162,14 @@ impl Protocol for Ethereum {
     }
 
     fn converse(&self, client: &Client) -> Option<Arc<dyn Conversation>> {
-        let rpc = Arc::clone(self.rpc()?);
+        let Running { rpc, node } = self.running.get()?;
+        let (rpc, node) = (Arc::clone(rpc), Arc::clone(node));
         let session = Session::new(&rpc);
         let session = Arc::new(match participant(&client.caller) {
             Some(participant) => session.of_participant(participant),
             None => session,
         });
-        Some(Arc::new(Subscriber { rpc, session }))
+        Some(Arc::new(Subscriber { rpc, session, node }))
     }
 }
 
@@ -206,16 +211,66 @@ fn empty(status: StatusCode) -> Response {
     response
 }
 
+/// Methods that execute code of clients or walk over much of the state, besides traces.
+const LONG: [&str; 10] = [
+    "eth_call",
+    "eth_estimateGas",
+    "eth_createAccessList",
+    "eth_simulateV1",
+    "eth_fillTransaction",
+    "eth_getLogs",
+    "eth_getFilterLogs",
+    "eth_getFilterChanges",
+    "eth_getProof",
+    "eth_getBlockReceipts",
+];
+
+/// Whether a message names a method that may take long. A name in JSON escapes is overlooked: its
+/// caller then holds up its own session, as every short method does.
+fn is_long(message: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(message) else { return false };
+    let keys = text.match_indices("\"method\"");
+    let mut names = keys.filter_map(|(at, key)| text.get(at + key.len()..)?.split('"').nth(1));
+    names.any(|name| LONG.contains(&name) || name.starts_with("debug_trace"))
+}
+
+/// Answers where no other session is held up.
+async fn offloaded(
+    node: &dyn coco_adapter::Node,
+    answer: impl Future<Output = Option<Vec<u8>>> + Send + 'static,
+) -> Option<Vec<u8>> {
+    let runtime = Handle::current();
+    if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return answer.await;
+    }
+    let (done, reply) = oneshot::channel();
+    let work = move || {
+        // The client may have gone.
+        let _ = done.send(runtime.block_on(answer));
+    };
+    node.offload(Box::new(work)).await;
+    let failed =
+        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"internal error"}}"#;
+    reply.await.unwrap_or_else(|_| Some(failed.into()))
+}
+
 /// A WebSocket with its subscriptions.
 struct Subscriber {
     rpc: Arc<Rpc>,
     session: Arc<Session>,
+    node: Arc<dyn coco_adapter::Node>,
 }
 
 impl Conversation for Subscriber {
-    fn receive(&self, _client: &Client, message: Bytes) -> BoxFuture<'static, Option<Bytes>> {
+    fn receive(&self, client: &Client, message: Bytes) -> BoxFuture<'static, Option<Bytes>> {
         let (rpc, session) = (Arc::clone(&self.rpc), Arc::clone(&self.session));
-        Box::pin(async move { session.handle(&rpc, &message).await.map(Bytes::from) })
+        let (node, limits) = (Arc::clone(&self.node), client.limits);
+        Box::pin(async move {
+            let is_long = is_long(&message);
+            let answer = async move { session.handle_within(&rpc, limits, &message).await };
+            let reply = if is_long { offloaded(&*node, answer).await } else { answer.await };
+            reply.map(Bytes::from)
+        })
     }
 
     fn next(&self) -> BoxFuture<'static, Option<Vec<Bytes>>> {
@@ -253,10 +308,15 @@ impl Node for Local {
         self.0.last_committed().seqno
     }
 
-    fn receipt(&self, position: Seqno) -> Option<serde_json::Value> {
-        let view = self.0.view_for_seqno(position)?;
-        let receipt = self.0.receipt(TxId { view, seqno: position }).now_or_never()?.ok()?;
-        serde_json::from_str(&receipt.to_json()).ok()
+    fn receipt(
+        &self,
+        position: Seqno,
+    ) -> Pin<Box<dyn Future<Output = Option<serde_json::Value>> + Send + '_>> {
+        Box::pin(async move {
+            let view = self.0.view_for_seqno(position)?;
+            let receipt = self.0.receipt(TxId { view, seqno: position }).await.ok()?;
+            serde_json::from_str(&receipt.to_json()).ok()
+        })
     }
 
     fn now_ms(&self) -> u64 {
@@ -271,5 +331,24 @@ impl Node for Local {
 
     fn sleep(&self, milliseconds: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.0.sleep(Duration::from_millis(milliseconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_methods_are_told_by_their_names() {
+        for (message, expected) in [
+            (r#"{"jsonrpc":"2.0","id":1,"method":"eth_call","params":[]}"#, true),
+            (r#"[{"method" : "eth_chainId"},{"method":"debug_traceTransaction"}]"#, true),
+            (r#"{"method":"eth_chainId","params":["eth_call"]}"#, false),
+            (r#"{"method":"eth_callMany"}"#, false),
+            (r#"{"method"#, false),
+            (r#""method""#, false),
+        ] {
+            assert_eq!(is_long(message.as_bytes()), expected, "{message}");
+        }
     }
 }

@@ -18,9 +18,12 @@ pub trait Node: Send + Sync + 'static {
     /// The last position that will never be taken back: clients are shown the blocks up to here.
     fn committed(&self) -> Seqno;
 
-    /// The ledger's receipt for a position, as JSON; `None` while it is not signed and committed,
-    /// or is being fetched.
-    fn receipt(&self, position: Seqno) -> Option<serde_json::Value>;
+    /// The ledger's receipt for a position, as JSON, recent or past; `None` while it is not signed
+    /// and committed.
+    fn receipt(
+        &self,
+        position: Seqno,
+    ) -> Pin<Box<dyn Future<Output = Option<serde_json::Value>> + Send + '_>>;
 
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;

@@ -15,6 +15,7 @@ use alloy_eips::eip7702::Authorization;
 use alloy_primitives::{Address, B256, Bytes, U256, hex};
 use coco_crypto::sha256;
 use coco_ethereum::FeePolicy;
+use coco_ethereum::rpc::Rpc;
 use coco_ethereum::rpc::Session;
 use serde_json::{Value as Json, json};
 use wallet::{CHAIN_ID, Wallet, call, node, result, send, sign};
@@ -135,7 +136,8 @@ async fn participants_send_from_accounts_that_the_node_keeps() {
         let rpc = &rpc;
         async move {
             let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-            let reply = rpc.handle_for(who, request.to_string().as_bytes()).await.unwrap();
+            let reply =
+                rpc.handle_for(who, Rpc::LIMITS, request.to_string().as_bytes()).await.unwrap();
             serde_json::from_slice::<Json>(&reply).unwrap()
         }
     };

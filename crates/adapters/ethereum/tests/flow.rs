@@ -544,7 +544,7 @@ async fn requests_that_are_none_are_refused() {
     }
     let notification = br#"{"jsonrpc":"2.0","method":"eth_chainId"}"#;
     assert_eq!(rpc.handle(notification).await, None);
-    let long = vec![b' '; Rpc::MAX_REQUEST_BYTES + 1];
+    let long = vec![b' '; Rpc::LIMITS.max_message_bytes + 1];
     assert!(rpc.handle(&long).await.is_some());
 }
 

@@ -211,10 +211,13 @@ impl Rpc {
 
     /// The ledger's own receipt of a transaction, which proves it to anybody offline; null while
     /// there is none.
-    pub(super) fn ledger_receipt(&self, params: &Params) -> Answer {
+    pub(super) async fn ledger_receipt(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
         let position = ledger_position(&mut self.node.begin(), hash);
-        let receipt = position.and_then(|position| self.node.receipt(position));
+        let receipt = match position {
+            Some(position) => self.node.receipt(position).await,
+            None => None,
+        };
         Ok(receipt
             .map_or(Json::Null, |receipt| json!({"transactionHash": hash, "receipt": receipt})))
     }

@@ -24,6 +24,7 @@ mod view;
 
 use std::sync::Arc;
 
+use coco_adapter::Limits;
 use coco_crypto::Digest;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -55,6 +56,7 @@ pub struct Rpc {
 struct Asker<'a> {
     session: Option<&'a Session>,
     participant: Option<Digest>,
+    limits: Limits,
 }
 
 #[derive(Deserialize)]
@@ -74,12 +76,12 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<J
 }
 
 impl Rpc {
-    /// The largest request, in bytes.
-    pub const MAX_REQUEST_BYTES: usize = 5 * 1024 * 1024;
-    /// Requests in a batch.
-    pub const MAX_BATCH: usize = 1000;
-    /// The largest reply to a batch, in bytes: what comes after is refused.
-    pub const MAX_BATCH_REPLY_BYTES: usize = 32 * 1024 * 1024;
+    /// What a request may hold and ask for where no interface says otherwise.
+    pub const LIMITS: Limits = Limits {
+        max_message_bytes: 5 * 1024 * 1024,
+        max_batch_requests: 1000,
+        max_reply_bytes: 32 * 1024 * 1024,
+    };
 
     /// The methods over `chain`.
     pub fn new(chain: Arc<Chain>, node: Arc<dyn Node>) -> Self {
@@ -101,17 +103,22 @@ impl Rpc {
 
     /// Answers a request or a batch. `None` if nothing in it wants an answer.
     pub async fn handle(&self, body: &[u8]) -> Option<Vec<u8>> {
-        self.handle_for(None, body).await
+        self.handle_for(None, Self::LIMITS, body).await
     }
 
     /// [`handle`](Self::handle) for a participant whom the interface has authenticated.
-    pub async fn handle_for(&self, participant: Option<Digest>, body: &[u8]) -> Option<Vec<u8>> {
-        self.handle_with(body, Asker { session: None, participant }).await
+    pub async fn handle_for(
+        &self,
+        participant: Option<Digest>,
+        limits: Limits,
+        body: &[u8],
+    ) -> Option<Vec<u8>> {
+        self.handle_with(body, Asker { session: None, participant, limits }).await
     }
 
     async fn handle_with(&self, body: &[u8], asker: Asker<'_>) -> Option<Vec<u8>> {
         let refuse = |error: RpcError| Some(to_bytes(&reply(Json::Null, Err(error))));
-        if body.len() > Self::MAX_REQUEST_BYTES {
+        if body.len() > asker.limits.max_message_bytes {
             return refuse(RpcError::invalid_request("request too large"));
         }
         match serde_json::from_slice(body) {
@@ -119,12 +126,15 @@ impl Rpc {
             Ok(Json::Array(requests)) if requests.is_empty() => {
                 refuse(RpcError::invalid_request("empty batch"))
             }
-            Ok(Json::Array(requests)) if requests.len() > Self::MAX_BATCH => {
+            Ok(Json::Array(requests)) if requests.len() > asker.limits.max_batch_requests => {
                 refuse(RpcError::invalid_request("batch too large"))
             }
             Ok(Json::Array(requests)) => self.handle_batch(requests, asker).await,
             Ok(request) => {
-                self.handle_one(request, asker, None).await.map(|reply| to_bytes(&reply))
+                let id = request.get("id").cloned().unwrap_or_default();
+                let answer = to_bytes(&self.handle_one(request, asker, None).await?);
+                let fits = answer.len() <= asker.limits.max_reply_bytes;
+                Some(if fits { answer } else { to_bytes(&reply(id, Err(too_large()))) })
             }
         }
     }
@@ -133,16 +143,19 @@ impl Rpc {
         let mut ahead = Ahead::of(&requests);
         let mut replies = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
-            let answer = if replies.len() < Self::MAX_BATCH_REPLY_BYTES {
+            let id = request.get("id").cloned();
+            let refused = || id.clone().map(|id| to_bytes(&reply(id, Err(too_large()))));
+            let room = asker.limits.max_reply_bytes.saturating_sub(replies.len());
+            let answer = if room > 0 {
                 let recovered = ahead.next(index).await;
-                self.handle_one(request, asker, recovered).await
+                self.handle_one(request, asker, recovered).await.map(|answer| to_bytes(&answer))
             } else {
-                let id = request.get("id").cloned();
-                id.map(|id| reply(id, Err(RpcError::new(-32003, "response too large"))))
+                refused()
             };
+            let answer = answer.filter(|answer| answer.len() <= room).or_else(refused);
             if let Some(answer) = answer {
                 replies.push(if replies.is_empty() { b'[' } else { b',' });
-                replies.extend_from_slice(&to_bytes(&answer));
+                replies.extend_from_slice(&answer);
             }
         }
         if replies.is_empty() {
@@ -182,6 +195,7 @@ impl Rpc {
     ) -> Answer {
         match (method, asker.session) {
             ("eth_sendRawTransaction", _) => self.send_raw_transaction(params, recovered).await,
+            ("coco_getReceipt", _) => self.ledger_receipt(params).await,
             ("eth_sendRawTransactionSync", _) => self.send_raw_transaction_sync(params).await,
             ("eth_accounts" | "eth_sendTransaction" | "eth_signTransaction" | "eth_sign", _) => {
                 self.for_participant(asker.participant, method, params).await
@@ -237,7 +251,6 @@ impl Rpc {
             "eth_getRawTransactionByHash" => self.raw_transaction(params),
             "eth_getTransactionReceipt" => self.transaction_receipt(params),
 
-            "coco_getReceipt" => self.ledger_receipt(params),
             "coco_transactionStatus" => self.transaction_status(params),
 
             "eth_getBalance" => self.balance(params),
@@ -291,6 +304,11 @@ fn reply(id: Json, answer: Answer) -> Json {
         Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
         Err(error) => json!({"jsonrpc": "2.0", "id": id, "error": error}),
     }
+}
+
+/// The answer is larger than the interface allows.
+fn too_large() -> RpcError {
+    RpcError::new(-32003, "response too large")
 }
 
 fn to_bytes(reply: &Json) -> Vec<u8> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::U64;
 use alloy_rpc_types_eth::Filter;
+use coco_adapter::Limits;
 use coco_crypto::Digest;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
@@ -71,7 +72,18 @@ impl Session {
 
     /// Answers a message of the client, as [`Rpc::handle`] does.
     pub async fn handle(&self, rpc: &Rpc, message: &[u8]) -> Option<Vec<u8>> {
-        let asker = Asker { session: Some(self), participant: self.participant };
+        self.handle_within(rpc, Rpc::LIMITS, message).await
+    }
+
+    /// The same within an interface's limits.
+    pub async fn handle_within(
+        &self,
+        rpc: &Rpc,
+        limits: Limits,
+        message: &[u8],
+    ) -> Option<Vec<u8>> {
+        let participant = self.participant;
+        let asker = Asker { session: Some(self), participant, limits };
         rpc.handle_with(message, asker).await
     }
 
