@@ -36,12 +36,37 @@ impl Certificate {
         validity: Validity,
         entropy: &dyn Entropy,
     ) -> Result<Self, CertificateError> {
-        let constraints = sequence(&[&element(der::BOOLEAN, &[&[0xff]]), &der::unsigned(&[1])]);
-        // Bits 0 (digitalSignature) and 5 (keyCertSign), two unused.
-        let usage = element(der::BIT_STRING, &[&[2, 0b1000_0100]]);
-        let extensions =
-            [extension(BASIC_CONSTRAINTS, true, &constraints), extension(KEY_USAGE, true, &usage)];
-        self_signed(key, subject, validity, &extensions, entropy)
+        self_signed(key, &subject.der(), validity, &authority(1), entropy)
+    }
+
+    /// The self-signed certificate of a service that goes on from the ledger of another: under the
+    /// same name, with its own key.
+    pub fn succeeding(
+        previous: &Self,
+        key: &KeyPair,
+        validity: Validity,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, CertificateError> {
+        self_signed(key, previous.subject_der(), validity, &authority(1), entropy)
+    }
+
+    /// The endorsement of an earlier identity of the service by the present one: with it, what the
+    /// earlier one endorsed is trusted by whoever trusts the present one.
+    pub fn endorsing_identity(
+        earlier: &Self,
+        issuer: &Self,
+        issuer_key: &KeyPair,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, CertificateError> {
+        let template = Template {
+            issuer_der: issuer.subject_der(),
+            issuer_key_id: &key_id_of(issuer, issuer_key)?,
+            subject_der: earlier.subject_der(),
+            public: &earlier.public_key()?,
+            validity: issuer.validity(),
+            extensions: &authority(0),
+        };
+        template.issue(issuer_key, entropy)
     }
 
     /// The self-signed certificate with which a node starts, before the service endorses it.
@@ -52,7 +77,7 @@ impl Certificate {
         validity: Validity,
         entropy: &dyn Entropy,
     ) -> Result<Self, CertificateError> {
-        self_signed(key, subject, validity, &end_entity(names), entropy)
+        self_signed(key, &subject.der(), validity, &end_entity(names), entropy)
     }
 
     /// The self-signed certificate of a member or user.
@@ -62,7 +87,7 @@ impl Certificate {
         validity: Validity,
         entropy: &dyn Entropy,
     ) -> Result<Self, CertificateError> {
-        self_signed(key, subject, validity, &end_entity(&[]), entropy)
+        self_signed(key, &subject.der(), validity, &end_entity(&[]), entropy)
     }
 }
 
@@ -167,14 +192,9 @@ impl SigningRequest {
         validity: Validity,
         entropy: &dyn Entropy,
     ) -> Result<Certificate, CertificateError> {
-        if issuer.spki_der() != issuer_key.public().spki_der() {
-            return Err(CertificateError::IssuerKey);
-        }
-        let issuer_key_id =
-            issuer.extensions.subject_key_id.clone().unwrap_or_else(|| key_id(issuer_key.public()));
         let template = Template {
             issuer_der: issuer.subject_der(),
-            issuer_key_id: &issuer_key_id,
+            issuer_key_id: &key_id_of(issuer, issuer_key)?,
             subject_der: &self.subject_der,
             public: &self.public,
             validity,
@@ -190,14 +210,22 @@ impl fmt::Debug for SigningRequest {
     }
 }
 
+/// The key identifier of an issuer, whose key this must be.
+fn key_id_of(issuer: &Certificate, key: &KeyPair) -> Result<Vec<u8>, CertificateError> {
+    if issuer.spki_der() != key.public().spki_der() {
+        return Err(CertificateError::IssuerKey);
+    }
+    let named = issuer.extensions.subject_key_id.clone();
+    Ok(named.unwrap_or_else(|| key_id(key.public())))
+}
+
 fn self_signed(
     key: &KeyPair,
-    subject: &DistinguishedName,
+    subject_der: &[u8],
     validity: Validity,
     extensions: &[Vec<u8>],
     entropy: &dyn Entropy,
 ) -> Result<Certificate, CertificateError> {
-    let subject_der = &subject.der();
     let template = Template {
         issuer_der: subject_der,
         issuer_key_id: &key_id(key.public()),
@@ -249,6 +277,16 @@ impl Template<'_> {
 /// The content with its signature.
 fn sign(content: &[u8], key: &KeyPair) -> Vec<u8> {
     sequence(&[content, &algorithm_der(key.curve()), &der::bit_string(&key.sign(content))])
+}
+
+/// What services have: authorities that may sign and certify, with this many more authorities below
+/// them.
+fn authority(path_length: u8) -> Vec<Vec<u8>> {
+    let constraints =
+        sequence(&[&element(der::BOOLEAN, &[&[0xff]]), &der::unsigned(&[path_length])]);
+    // Bits 0 (digitalSignature) and 5 (keyCertSign), two unused.
+    let usage = element(der::BIT_STRING, &[&[2, 0b1000_0100]]);
+    vec![extension(BASIC_CONSTRAINTS, true, &constraints), extension(KEY_USAGE, true, &usage)]
 }
 
 /// What nodes, members and users have: not an authority, perhaps with names.
@@ -406,6 +444,28 @@ mod tests {
         let validity = Validity { not_before_unix_s: NOW, not_after_unix_s: 253_402_300_799 };
         let member = Certificate::for_member(&key, &name, validity, &Counter::new(0)).unwrap();
         assert_eq!(member.validity(), validity);
+    }
+
+    #[test]
+    fn an_earlier_identity_is_endorsed_by_the_present_one() {
+        let (old_key, old) = service(Curve::P256);
+        let key = KeyPair::generate(Curve::P384, &Counter::new(9)).unwrap();
+        let validity = old.validity();
+        let new = Certificate::succeeding(&old, &key, validity, &Counter::new(3)).unwrap();
+        assert_eq!((new.subject(), new.is_authority()), (old.subject(), true));
+        assert_eq!(new.verify_signed_by(&new), Ok(()));
+        let endorsement =
+            Certificate::endorsing_identity(&old, &new, &key, &Counter::new(4)).unwrap();
+        assert_eq!(endorsement.spki_der(), old_key.public().spki_der());
+        assert_eq!(endorsement.verify_signed_by(&new), Ok(()));
+        let node =
+            request(Curve::P256).endorse(&old, &old_key, validity, &Counter::new(5)).unwrap();
+        assert_eq!(node.verify_signed_by(&endorsement), Ok(()));
+        let chain = [node.to_pem(), endorsement.to_pem()].concat();
+        assert_eq!(super::super::is_valid_chain(&chain, &new.to_pem(), NOW), Ok(true));
+        // Only the holder of the present key endorses.
+        let other = Certificate::endorsing_identity(&old, &new, &old_key, &Counter::new(6));
+        assert!(matches!(other, Err(CertificateError::IssuerKey)));
     }
 
     #[test]

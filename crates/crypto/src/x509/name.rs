@@ -177,6 +177,12 @@ impl Validity {
         Self { not_before_unix_s, not_after_unix_s: not_before_unix_s.saturating_add(seconds) }
     }
 
+    /// As long, from another start.
+    pub fn moved_to(self, not_before_unix_s: i64) -> Self {
+        let seconds = self.not_after_unix_s.saturating_sub(self.not_before_unix_s);
+        Self { not_before_unix_s, not_after_unix_s: not_before_unix_s.saturating_add(seconds) }
+    }
+
     /// Whether this second lies within.
     pub fn contains(&self, unix_s: i64) -> bool {
         (self.not_before_unix_s..=self.not_after_unix_s).contains(&unix_s)
