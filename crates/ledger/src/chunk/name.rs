@@ -56,6 +56,12 @@ impl ChunkName {
         Self { state, ..self }
     }
 
+    /// The same chunk, once the recovery that wrote it is complete.
+    #[must_use]
+    pub fn recovered(self) -> Self {
+        Self { recovery: false, ..self }
+    }
+
     /// The last entry, unless the chunk is open.
     pub fn end(self) -> Option<Seqno> {
         match self.state {

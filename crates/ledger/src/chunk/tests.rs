@@ -364,3 +364,55 @@ proptest! {
         let _ = recover_open_chunk(name, &file, None);
     }
 }
+
+/// The names of the files after some operations.
+fn names_after(names: &mut Vec<String>, operations: Vec<FileOperation>) -> Vec<(String, String)> {
+    let mut renames = Vec::new();
+    for operation in operations {
+        match operation {
+            FileOperation::Create { name } => names.push(name.to_string()),
+            FileOperation::Rename { from, to } => {
+                let at = names.iter().position(|name| *name == from.to_string()).unwrap();
+                names[at] = to.to_string();
+                renames.push((from.to_string(), to.to_string()));
+            }
+            FileOperation::Remove { name } => names.retain(|other| *other != name.to_string()),
+            _ => {}
+        }
+    }
+    names.sort();
+    renames
+}
+
+#[test]
+fn chunks_of_a_recovery_get_their_names_when_it_is_complete() {
+    let last = Seqno(4);
+    let open = Some((ChunkName::open(Seqno(1)), vec![8, 9, 10, 11], 12));
+    let resumed = Resumed { last, committed: last, open, ..Resumed::default() };
+    let mut writer = ChunkWriter::resume(config(), resumed).recovering();
+    let mut names = vec!["ledger_1".to_owned()];
+    let (before, after) = (EntryFlags::FORCE_CHUNK_BEFORE, EntryFlags::FORCE_CHUNK_AFTER);
+    for (seqno, flags) in [(5, before), (6, after), (7, after), (8, EntryFlags::NONE)] {
+        writer.append(Seqno(seqno), flags, b"entry").unwrap();
+    }
+    writer.commit(Seqno(6));
+    names_after(&mut names, writer.take_operations());
+    let during = ["1-4.committed", "5-6.committed.recovery", "7-7.recovery", "8.recovery"];
+    assert_eq!(names, during.map(|name| format!("ledger_{name}")));
+
+    writer.end_recovery();
+    let renames = names_after(&mut names, writer.take_operations());
+    assert_eq!(
+        names,
+        ["1-4.committed", "5-6.committed", "7-7", "8"].map(|n| format!("ledger_{n}"))
+    );
+    assert_eq!(renames[0].1, "ledger_8", "the newest first");
+    // From here on it is a writer like any other.
+    writer.append(Seqno(9), after, b"entry").unwrap();
+    writer.append(Seqno(10), after, b"entry").unwrap();
+    writer.commit(Seqno(10));
+    writer.end_recovery();
+    names_after(&mut names, writer.take_operations());
+    let expected = ["1-4", "10-10", "5-6", "7-7", "8-9"].map(|n| format!("ledger_{n}.committed"));
+    assert_eq!(names, expected);
+}

@@ -158,6 +158,8 @@ pub struct ChunkWriter {
     /// Entries since the last operation, to be written where the open chunk stood then.
     buffered: Vec<u8>,
     operations: Vec<FileOperation>,
+    /// While a recovery lasts: the chunks it has written that are committed already.
+    recovery: Option<Vec<ChunkName>>,
 }
 
 impl ChunkWriter {
@@ -179,7 +181,33 @@ impl ChunkWriter {
             open,
             buffered: Vec::new(),
             operations: Vec::new(),
+            recovery: None,
         }
+    }
+
+    /// The same writer, as one of a recovery: until [`end_recovery`](Self::end_recovery), new
+    /// chunks are named so that a restart sets them aside. The next entry must begin a chunk.
+    #[must_use]
+    pub fn recovering(self) -> Self {
+        Self { recovery: Some(Vec::new()), ..self }
+    }
+
+    /// The recovery is complete: the chunks it has written get the names of others, the newest
+    /// first. Once that one is renamed the recovery counts as complete, whatever becomes of the
+    /// operations after it.
+    pub fn end_recovery(&mut self) {
+        let Some(committed) = self.recovery.take() else { return };
+        self.write_buffered();
+        let rename = |name: &mut ChunkName| {
+            let from = *name;
+            *name = from.recovered();
+            (from != *name).then_some(FileOperation::Rename { from, to: *name })
+        };
+        let written = self.open.iter_mut().chain(self.complete.iter_mut().rev());
+        let mut names: Vec<&mut ChunkName> = written.map(|chunk| &mut chunk.name).collect();
+        let mut committed = committed;
+        names.extend(committed.iter_mut().rev());
+        self.operations.extend(names.into_iter().filter_map(rename));
     }
 
     /// The last entry appended.
@@ -214,7 +242,8 @@ impl ChunkWriter {
         let chunk = match &mut self.open {
             Some(open) => open,
             None => {
-                let name = ChunkName::open(seqno);
+                let recovery = self.recovery.is_some();
+                let name = ChunkName { recovery, ..ChunkName::open(seqno) };
                 self.operations.push(FileOperation::Create { name });
                 self.buffered.extend_from_slice(&[0; FIRST_ENTRY_OFFSET as usize]);
                 self.written_ahead = 0;
@@ -315,6 +344,9 @@ impl ChunkWriter {
         {
             let end = chunk.last();
             self.operations.push(chunk.renamed(ChunkState::Committed { end }));
+            if let Some(written) = self.recovery.as_mut().filter(|_| chunk.name.recovery) {
+                written.push(chunk.name);
+            }
         }
     }
 
