@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 
 use coco_crypto::cose::{Header, label};
 use coco_crypto::{
-    CoseSign1, Digest, Entropy, GcmCipher, KeyError, RsaError, RsaPublicKey, Share, SharingError,
-    cbor,
+    CoseSign1, Digest, Entropy, GcmCipher, KeyError, PublicKey, RsaError, RsaPublicKey, Share,
+    SharingError, cbor,
 };
-use coco_kv::Tx;
+use coco_kv::{Tx, TxId};
 
 use crate::ServiceControl;
 use crate::tables::{
@@ -29,7 +29,9 @@ use crate::tables::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CustodyError {
     /// Nobody could recover the service.
-    #[error("there are {members} active recovery members, fewer than the threshold of {threshold}")]
+    #[error(
+        "there are {members} active recovery participants, fewer than the threshold of {threshold}"
+    )]
     TooFewMembers {
         /// How many there are.
         members: usize,
@@ -77,10 +79,11 @@ pub(crate) fn issue_recovery_shares(
 ) -> Result<(), CustodyError> {
     let threshold = SERVICE_CONFIG.expect(tx)?.recovery_threshold;
     let holders = Holders::of(tx)?;
-    let members = holders.participants.len() + holders.owners.len();
+    let members = holders.participants.len();
     let needed = usize::try_from(threshold.max(1)).unwrap_or(usize::MAX);
-    // Owners recover alone; without any, the shares alone must reach the threshold.
-    if members < needed {
+    // Shares are of no use unless they reach the threshold. Owners hold none: they recover alone,
+    // and a service may have nobody else.
+    if members < needed && (members > 0 || holders.owners.is_empty()) {
         return Err(CustodyError::TooFewMembers { members, threshold });
     }
 
@@ -100,7 +103,7 @@ pub(crate) fn issue_recovery_shares(
 }
 
 /// Gives a ledger secret that has just come into use into the members' custody: the one before it
-/// is recorded, and if the service is open and has enough recovery members they get new shares.
+/// is recorded, and if the service is open and shares can be issued, the members get new ones.
 pub fn renew_custody(
     tx: &mut Tx,
     control: &dyn ServiceControl,
@@ -111,12 +114,14 @@ pub fn renew_custody(
         return Ok(());
     }
     match issue_recovery_shares(tx, control, entropy) {
-        // Members may have left since the service was opened; it must run nevertheless.
-        Err(error @ CustodyError::TooFewMembers { .. }) => {
+        Err(CustodyError::Table(error)) => Err(error.into()),
+        // Whatever members' keys and numbers are by now, the service must run. The shares that
+        // members hold still recover everything before this secret.
+        Err(error) => {
             tracing::warn!(%error, "no recovery shares were issued");
             Ok(())
         }
-        other => other,
+        Ok(()) => Ok(()),
     }
 }
 
@@ -137,6 +142,16 @@ fn record_previous_secret(tx: &mut Tx, control: &dyn ServiceControl, entropy: &d
     HISTORICAL_ENCRYPTED_LEDGER_SECRET.put(tx, &history);
 }
 
+/// The epoch of a service identity, as its endorsement tells it.
+pub(crate) struct Epoch {
+    /// Its first transaction, `view.seqno`.
+    pub begin: String,
+    /// Its last signature, and the root that was signed; none while it goes on.
+    pub end: Option<(TxId, Digest)>,
+    /// Where the endorsement before this one was recorded.
+    pub previous_version: Option<u64>,
+}
+
 /// The endorsement with which a service that has no predecessor starts its chain of identities: it
 /// endorses itself, from its first transaction.
 pub(crate) fn endorse_own_identity(
@@ -144,22 +159,37 @@ pub(crate) fn endorse_own_identity(
     service: &ServiceInfo,
     issued_at_s: u64,
 ) -> IdentityEndorsement {
-    let key = control.service_key();
     let begin = service.current_service_create_txid.clone().unwrap_or_default();
+    let epoch = Epoch { begin, end: None, previous_version: None };
+    endorse_identity(control, control.service_key().public(), epoch, issued_at_s)
+}
+
+/// The service's endorsement of an identity.
+pub(crate) fn endorse_identity(
+    control: &dyn ServiceControl,
+    endorsed: &PublicKey,
+    epoch: Epoch,
+    issued_at_s: u64,
+) -> IdentityEndorsement {
+    let key = control.service_key();
     let text = |text: &str| cbor::Value::Text(text.to_owned());
     let number = |number: u64| cbor::Value::Int(i128::from(number));
     let claims = cbor::Value::Map(vec![(number(6), number(issued_at_s))]);
-    let epoch = cbor::Value::Map(vec![(text("epoch.start.txid"), text(&begin))]);
-    let protected =
-        Header::for_key(key.public()).with(label::CWT_CLAIMS, claims).with("ccf.v1", epoch);
-    let public_key = key.public().spki_der().to_vec();
-    let endorsement = CoseSign1::sign(protected, public_key.clone(), &key);
+    let mut described = vec![(text("epoch.start.txid"), text(&epoch.begin))];
+    if let Some((end, root)) = &epoch.end {
+        described.push((text("epoch.end.txid"), text(&end.to_string())));
+        described.push((text("epoch.end.merkle.root"), cbor::Value::Bytes(root.0.to_vec())));
+    }
+    let protected = Header::for_key(key.public())
+        .with(label::CWT_CLAIMS, claims)
+        .with("ccf.v1", cbor::Value::Map(described));
+    let endorsement = CoseSign1::sign(protected, endorsed.spki_der().to_vec(), &key);
     IdentityEndorsement {
         endorsement: Base64(endorsement.encode()),
-        endorsing_key: Base64(public_key),
-        endorsement_epoch_begin: begin,
-        endorsement_epoch_end: None,
-        previous_version: None,
+        endorsing_key: Base64(key.public().spki_der().to_vec()),
+        endorsement_epoch_begin: epoch.begin,
+        endorsement_epoch_end: epoch.end.map(|(end, _)| end.to_string()),
+        previous_version: epoch.previous_version,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The transactions that governance cannot decide: those that start a service or a node of it.
 
+use std::fmt;
+
 use coco_crypto::x509::{Certificate, CertificateError};
 use coco_crypto::{Digest, KeyError, RsaPublicKey};
 use coco_kv::{Tx, TxId};
@@ -9,7 +11,7 @@ use crate::tables::{
     CONSTITUTION, CodeStatus, MEMBER_ACKS, MEMBER_CERTS, MEMBER_ENCRYPTION_KEYS, MEMBERS,
     MemberAck, MemberInfo, MemberStatus, NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem,
     Present, RecoveryRole, SERVICE_CONFIG, SERVICE_INFO, ServiceConfig, ServiceInfo, ServiceStatus,
-    TableError, VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
+    VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
 };
 
 /// A service as its operator configured it.
@@ -19,7 +21,7 @@ pub struct NewService {
     pub cert: Pem,
     /// Whatever the operator says about it.
     pub service_data: Json,
-    /// Its configuration; a recovery threshold of 0 stands for "all recovery members".
+    /// Its configuration; a recovery threshold of 0 stands for "all recovery participants".
     pub config: ServiceConfig,
     /// The constitution's source.
     pub constitution: String,
@@ -42,7 +44,7 @@ pub struct NewMember {
     pub recovery_role: Option<RecoveryRole>,
 }
 
-/// A node that needs nobody's consent: the first, or the one that restarts a single-node service.
+/// A node that needs nobody's consent: the first of a new or of a recovered service.
 #[derive(Clone, Debug)]
 pub struct NewNode {
     /// SHA-256 of its public key.
@@ -65,6 +67,13 @@ pub enum TrustedCode {
         /// Host data, hex.
         host_data: String,
     },
+}
+
+impl fmt::Display for TrustedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Virtual { measurement, host_data } = self;
+        write!(f, "measurement {measurement:?}, host data {host_data}")
+    }
 }
 
 /// Why a service cannot start like this.
@@ -105,17 +114,14 @@ pub enum GenesisError {
     },
     /// The service could never be recovered.
     #[error(
-        "a recovery threshold of {threshold} needs as many recovery members, there are {members}"
+        "a recovery threshold of {threshold} needs as many recovery participants, there are {members}"
     )]
     Threshold {
         /// The threshold.
         threshold: u64,
-        /// How many recovery members there are.
+        /// How many recovery participants there are.
         members: u64,
     },
-    /// The service on the ledger cannot be read.
-    #[error(transparent)]
-    Table(#[from] TableError),
 }
 
 /// Writes the first transaction of a service. `create_tx_id` is the id it will have.
@@ -127,17 +133,23 @@ pub fn create_service(
     if service.members.is_empty() {
         return Err(GenesisError::NoMembers);
     }
-    let mut recovery_members = 0;
+    let (mut participants, mut owners) = (0, 0);
     for (index, member) in service.members.iter().enumerate() {
-        recovery_members += u64::from(add_member(tx, index, member)?);
+        match add_member(tx, index, member)? {
+            RecoveryRole::Participant => participants += 1,
+            RecoveryRole::Owner => owners += 1,
+            RecoveryRole::NonParticipant => {}
+        }
     }
     let mut config = service.config.clone();
     if config.recovery_threshold == 0 {
-        config.recovery_threshold = recovery_members;
+        // An owner needs no share but its own.
+        config.recovery_threshold = if participants > 0 { participants } else { owners.min(1) };
     }
     let threshold = config.recovery_threshold;
-    if threshold > recovery_members {
-        return Err(GenesisError::Threshold { threshold, members: recovery_members });
+    // Owners hold no share: they do not count towards the threshold, and do not need it.
+    if threshold > participants && (participants > 0 || owners == 0) {
+        return Err(GenesisError::Threshold { threshold, members: participants });
     }
     SERVICE_CONFIG.put(tx, &config);
     let info = ServiceInfo {
@@ -154,28 +166,8 @@ pub fn create_service(
     Ok(())
 }
 
-/// Writes the transaction with which a new node takes over a service whose nodes are all gone. The
-/// service's identity and secrets are the same; every other node is retired.
-pub fn restart_service(tx: &mut Tx, node: &NewNode) -> Result<(), GenesisError> {
-    SERVICE_INFO.expect(tx)?;
-    for (id, mut old) in NODES.rows(tx)? {
-        match old.status {
-            NodeStatus::Pending => {
-                NODES.remove(tx, &id);
-                continue;
-            }
-            NodeStatus::Trusted => old.status = NodeStatus::Retired,
-            // What this transaction reads is committed, the retirement with it.
-            NodeStatus::Retired => old.retired_committed = true,
-        }
-        NODES.put(tx, &id, &old);
-    }
-    trust_node(tx, node);
-    Ok(())
-}
-
-/// Adds a founding member; whether it is a recovery member.
-fn add_member(tx: &mut Tx, index: usize, member: &NewMember) -> Result<bool, GenesisError> {
+/// Adds a founding member; what it does in a recovery.
+fn add_member(tx: &mut Tx, index: usize, member: &NewMember) -> Result<RecoveryRole, GenesisError> {
     let cert = Certificate::from_pem(&member.cert.0)
         .map_err(|error| GenesisError::MemberCert { index, error })?;
     let id = cert.fingerprint();
@@ -189,11 +181,11 @@ fn add_member(tx: &mut Tx, index: usize, member: &NewMember) -> Result<bool, Gen
         MEMBER_ENCRYPTION_KEYS.put(tx, &id, key);
     }
     let has_key = member.encryption_public_key.is_some();
-    let is_recovery_member = match member.recovery_role {
-        Some(RecoveryRole::NonParticipant) => false,
+    let role = match member.recovery_role {
+        None if has_key => RecoveryRole::Participant,
+        None | Some(RecoveryRole::NonParticipant) => RecoveryRole::NonParticipant,
         Some(role) if !has_key => return Err(GenesisError::RoleWithoutKey { index, role }),
-        Some(_) => true,
-        None => has_key,
+        Some(role) => role,
     };
     let info = MemberInfo {
         status: MemberStatus::Accepted,
@@ -203,10 +195,10 @@ fn add_member(tx: &mut Tx, index: usize, member: &NewMember) -> Result<bool, Gen
     MEMBERS.put(tx, &id, &info);
     let ack = MemberAck { state_digest: String::new(), cose_sign1_req: None, signed_req: None };
     MEMBER_ACKS.put(tx, &id, &ack);
-    Ok(is_recovery_member)
+    Ok(role)
 }
 
-fn trust_node(tx: &mut Tx, node: &NewNode) {
+pub(crate) fn trust_node(tx: &mut Tx, node: &NewNode) {
     let info = NodeInfo { status: NodeStatus::Trusted, ..node.info.clone() };
     NODES.put(tx, &node.id, &info.with_legacy_addresses());
     NODE_ENDORSED_CERTS.put(tx, &node.id, &node.endorsed_cert);

@@ -21,7 +21,8 @@
 //! [`tables`] names every governed map with typed keys and values, for whoever reads them; the
 //! enclave authenticates callers with `MEMBER_CERTS`, `USER_CERTS`, `NODES` and
 //! `JWT_PUBLIC_SIGNING_KEYS`. [`default_constitution`] is our own text. [`genesis`] writes the
-//! transactions that nobody can vote on: those that start a service or its only node.
+//! transaction that nobody can vote on, the first of a service; [`recovery`] those of a service
+//! that goes on from the ledger of another.
 //!
 //! ```
 //! use coco_crypto::sha256;
@@ -47,6 +48,7 @@ mod decision;
 pub mod genesis;
 pub mod jwt;
 mod natives;
+pub mod recovery;
 mod replay;
 mod service_control;
 pub mod tables;
@@ -54,5 +56,6 @@ pub mod tables;
 pub use api::governance_api;
 pub use constitution::default_constitution;
 pub use custody::{CustodyError, renew_custody};
-pub use genesis::{create_service, restart_service};
+pub use genesis::create_service;
+pub use recovery::{complete_recovery, recover_service};
 pub use service_control::{LedgerPeriod, ServiceControl};

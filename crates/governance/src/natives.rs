@@ -11,7 +11,7 @@ use crate::tables::{
     MODULES_BYTECODE, MODULES_BYTECODE_VERSION, PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT,
     SERVICE_INFO, ServiceStatus,
 };
-use crate::{ServiceControl, custody, jwt};
+use crate::{ServiceControl, custody, jwt, recovery};
 
 /// The natives of one `apply`. Effects go through the transaction; what the node must do after it
 /// is collected for the transaction's outcome.
@@ -39,22 +39,20 @@ impl ApplyNatives for Natives<'_> {
     fn transition_service_to_open(
         &self,
         tx: &mut Tx,
-        _previous_identity: Option<&[u8]>,
+        previous_identity: Option<&[u8]>,
         next_identity: &[u8],
     ) -> Result<(), NativeError> {
         let mut service = SERVICE_INFO.expect(tx).map_err(refuse)?;
-        match service.status {
-            // Opening twice changes nothing.
-            ServiceStatus::Open | ServiceStatus::WaitingForRecoveryShares => return Ok(()),
-            ServiceStatus::Recovering => {
-                let message = "this node does not recover services from members' shares yet";
-                return Err(NativeError::new(message));
-            }
-            ServiceStatus::Opening => {}
+        // Opening twice changes nothing.
+        if matches!(service.status, ServiceStatus::Open | ServiceStatus::WaitingForRecoveryShares) {
+            return Ok(());
         }
         if next_identity != service.cert.0.as_bytes() {
             let message = "the next service identity does not match the service's certificate";
             return Err(NativeError::new(message));
+        }
+        if service.status == ServiceStatus::Recovering {
+            return recovery::approve(tx, service, previous_identity).map_err(refuse);
         }
 
         custody::issue_recovery_shares(tx, self.control, self.environment.entropy())

@@ -17,9 +17,9 @@ actions.set_member = {
     const id = ccf.strToBuf(ccf.pemToId(args.cert));
     // A member who is set again must acknowledge again, and is out until then.
     const earlier = read(governed("members.info"), id);
-    if (earlier?.status === "Active" && readService().status === "Open") {
-      checkMemberCanLeave(isRecoveryMember(id, earlier));
-    }
+    const heldShare = earlier?.status === "Active" && isRecoveryMember(id, earlier);
+    const isOpen = readService().status === "Open";
+    if (earlier?.status === "Active" && isOpen) checkMemberCanLeave(id, earlier);
     governed("members.certs").set(id, ccf.strToBuf(args.cert));
     if (isGiven(args.encryption_pub_key)) {
       const keys = governed("members.encryption_public_keys");
@@ -35,6 +35,10 @@ actions.set_member = {
     // The member acknowledges a state that includes this proposal's history.
     const signature = read(ccf.kv["public:ccf.internal.signatures"], ONLY);
     write(governed("members.acks"), id, { state_digest: signature?.root ?? "" });
+
+    // What the member keeps of its old role must be of no use. A new share comes with the
+    // acknowledgement.
+    if (heldShare && isOpen) ccf.node.triggerRecoverySharesRefresh();
   },
 };
 
@@ -49,7 +53,7 @@ actions.remove_member = {
     if (info === undefined) return;
 
     const holdsShare = info.status === "Active" && isRecoveryMember(id, info);
-    if (info.status === "Active") checkMemberCanLeave(holdsShare);
+    if (info.status === "Active") checkMemberCanLeave(id, info);
 
     infos.delete(id);
     governed("members.certs").delete(id);
@@ -78,6 +82,12 @@ function isRecoveryMember(id, info) {
   return governed("members.encryption_public_keys").has(id) && info.recovery_role !== "NonParticipant";
 }
 
+// Whether a member holds a share: an owner holds the whole key instead, and does not count towards
+// the threshold.
+function isRecoveryParticipant(id, info) {
+  return isRecoveryMember(id, info) && info.recovery_role !== "Owner";
+}
+
 function countActiveMembers(holds) {
   let count = 0;
   governed("members.info").forEach((bytes, id) => {
@@ -87,20 +97,20 @@ function countActiveMembers(holds) {
   return count;
 }
 
-function countActiveRecoveryMembers() {
-  return countActiveMembers(isRecoveryMember);
-}
-
-function checkMemberCanLeave(holdsShare) {
+function checkMemberCanLeave(id, info) {
   if (countActiveMembers(() => true) === 1) {
     throw new Error("There would be no active member left");
   }
-  if (!holdsShare) return;
+  if (!isRecoveryMember(id, info)) return;
+  const isParticipant = isRecoveryParticipant(id, info);
   const threshold = readConfig().recovery_threshold;
-  const remaining = countActiveRecoveryMembers() - 1;
-  if (remaining < threshold) {
+  const participants = countActiveMembers(isRecoveryParticipant) - (isParticipant ? 1 : 0);
+  const owners = countActiveMembers(isRecoveryMember) - countActiveMembers(isRecoveryParticipant) - (isParticipant ? 0 : 1);
+  // Owners alone are enough, since each recovers alone; shares must reach the threshold.
+  const enough = participants > 0 ? participants >= threshold : owners > 0;
+  if (!enough) {
     throw new Error(
-      `Number of active recovery members (${remaining}) would be less than recovery threshold (${threshold})`,
+      `Number of active recovery participants (${participants}) would be less than recovery threshold (${threshold})`,
     );
   }
 }

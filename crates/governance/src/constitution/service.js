@@ -135,10 +135,10 @@ function checkThreshold(threshold) {
   if (status === "WaitingForRecoveryShares") {
     throw new Error(`Cannot set recovery threshold if service is ${status}`);
   }
-  const members = countActiveRecoveryMembers();
-  if (status === "Open" && threshold > members) {
+  const participants = countActiveMembers(isRecoveryParticipant);
+  if (status === "Open" && threshold > participants) {
     throw new Error(
-      `Cannot set recovery threshold to ${threshold}: it would be greater than the number of active recovery members (${members})`,
+      `Cannot set recovery threshold to ${threshold}: it would be greater than the number of active recovery participants (${participants})`,
     );
   }
   return status === "Open";

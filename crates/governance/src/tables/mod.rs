@@ -172,6 +172,12 @@ impl<V: TableValue> Cell<V> {
         self.get(tx)?.ok_or_else(absent)
     }
 
+    /// The value in a state that is not that of a transaction, if it can be read.
+    pub fn of_state(&self, state: &coco_kv::Snapshot) -> Option<V> {
+        let entry = state.map(&self.name)?.get(&EIGHT_ZEROS)?;
+        decode(&self.name, &EIGHT_ZEROS, &entry.value).ok()
+    }
+
     /// Writes the value.
     pub fn put(&self, tx: &mut Tx, value: &V) {
         tx.put(&self.name, EIGHT_ZEROS.as_slice(), value.to_bytes());

@@ -314,7 +314,7 @@ fn the_threshold_follows_the_members() {
     assert_ne!(before, after);
     let why = service.decide("set_recovery_threshold", json!({"recovery_threshold": 4}));
     let why = why.refused(500, "InternalError");
-    assert!(why.contains("greater than the number of active recovery members (3)"), "{why}");
+    assert!(why.contains("greater than the number of active recovery participants (3)"), "{why}");
     service.pass("trigger_recovery_shares_refresh", json!({}));
     assert_ne!(service.look(|tx| RECOVERY_SHARES.expect(tx)).unwrap(), after);
 }

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use coco_crypto::cose::CoseSign1;
-use coco_crypto::{GcmCipher, KeyPair, PublicKey, Share, sha256, sha256_concat};
-use coco_governance::genesis::{GenesisError, NewService, restart_service};
+use coco_crypto::{Curve, Digest, GcmCipher, KeyPair, PublicKey, Share, sha256, sha256_concat};
+use coco_governance::genesis::{GenesisError, NewService, TrustedCode};
+use coco_governance::recovery::{
+    RECOVERY_VIEW_STEP, RecoverError, RecoveredService, complete_recovery, recover_service,
+};
 use coco_governance::tables::{
-    COSE_HISTORY, ENDPOINTS, HISTORICAL_ENCRYPTED_LEDGER_SECRET, MEMBERS, MODULES, MemberStatus,
-    NODES, NodeStatus, PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT, PROPOSALS, Pem, RECOVERY_SHARES,
-    SERVICE_INFO, ServiceConfig, ServiceStatus, USER_CERTS, USERS,
+    COSE_HISTORY, ENDPOINTS, HISTORICAL_ENCRYPTED_LEDGER_SECRET, MEMBER_ENCRYPTION_KEYS, MEMBERS,
+    MODULES, MemberStatus, NODES, NodeStatus, PREVIOUS_SERVICE_IDENTITY,
+    PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT, PROPOSALS, Pem, RECOVERY_SHARES, SERVICE_INFO,
+    ServiceConfig, ServiceStatus, USER_CERTS, USERS,
 };
 use coco_governance::{
-    LedgerPeriod, ServiceControl, create_service, default_constitution, renew_custody,
+    CustodyError, LedgerPeriod, ServiceControl, create_service, default_constitution, renew_custody,
 };
-use coco_kv::{Seqno, Store, TxId, View};
+use coco_kv::{Seqno, Store, Tx, TxId, View};
 use coco_ledger::LedgerSecret;
 use serde_json::{Value as Json, json};
 
@@ -222,28 +226,147 @@ fn more_trust_makes_other_open_proposals_void() {
     assert!(policy["virtual"]["hostData"].as_array().unwrap().contains(&json!("ab".repeat(32))));
 }
 
+/// A service that goes on from the ledger of `service`, up to its first transaction.
+struct Recovered<'a> {
+    service: &'a Service,
+    cert: coco_crypto::x509::Certificate,
+    keys: Keys,
+}
+
+impl<'a> Recovered<'a> {
+    fn new(service: &'a Service) -> Self {
+        let entropy = service.environment_entropy();
+        let key = Arc::new(KeyPair::generate(Curve::P256, entropy).unwrap());
+        let previous = service.look(|tx| SERVICE_INFO.expect(tx)).unwrap().cert;
+        let previous = coco_crypto::x509::Certificate::from_pem(&previous.0).unwrap();
+        let validity = previous.validity();
+        let cert =
+            coco_crypto::x509::Certificate::succeeding(&previous, &key, validity, entropy).unwrap();
+        Self { service, cert, keys: Keys { key, secret: Arc::new(LedgerSecret::new([9; 32])) } }
+    }
+
+    fn record(&self) -> RecoveredService {
+        let entropy = self.service.environment_entropy();
+        RecoveredService {
+            cert: Pem(self.cert.to_pem()),
+            last_signed_root: coco_crypto::sha256(b"the last root"),
+            node: new_node(&self.cert, &self.keys.key, entropy),
+        }
+    }
+
+    /// The first transaction, in the view after next.
+    fn begin(&self) -> Digest {
+        let record = self.record();
+        let head = self.service.look(|tx| tx.read_tx_id());
+        let view = View(head.view.0 + RECOVERY_VIEW_STEP);
+        self.service.store.rollback(head.seqno, view).unwrap();
+        let mut tx = self.service.store.begin();
+        let create = TxId { view, seqno: head.seqno.next() };
+        recover_service(&mut tx, &record, create).unwrap();
+        self.service.store.commit(tx, |_, _| ()).unwrap();
+        record.node.id
+    }
+
+    fn complete(&self) -> bool {
+        let mut tx = self.service.store.begin();
+        let completed = complete_recovery(&mut tx, &self.keys, &self.service.environment).unwrap();
+        self.service.store.commit(tx, |_, _| ()).unwrap();
+        completed
+    }
+
+    fn status(&self) -> ServiceStatus {
+        self.service.look(|tx| SERVICE_INFO.expect(tx)).unwrap().status
+    }
+}
+
 #[test]
-fn a_restarted_node_retires_the_old_one() {
+fn a_recovered_service_waits_for_members_to_name_both_identities() {
     let service = Service::open();
-    let cert = coco_crypto::x509::Certificate::from_pem(&service.cert).unwrap();
-    let restart = || {
-        let node = new_node(&cert, &service.keys.key, service.environment_entropy());
-        let mut tx = service.store.begin();
-        restart_service(&mut tx, &node).unwrap();
-        service.store.commit(tx, |_, _| ()).unwrap();
-        node.id
-    };
-    let (second, third) = (restart(), restart());
-    let status = |id| service.look(|tx| NODES.get(tx, &id)).unwrap().unwrap();
-    let first = status(service.node);
-    assert_eq!((first.status, first.retired_committed), (NodeStatus::Retired, true));
-    assert_eq!(status(second).status, NodeStatus::Retired);
-    assert_eq!(status(third).status, NodeStatus::Trusted);
+    let before = service.look(|tx| SERVICE_INFO.expect(tx)).unwrap();
+    let recovered = Recovered::new(&service);
+    let node = recovered.begin();
+    let status = |id| service.look(|tx| NODES.get(tx, &id)).unwrap().unwrap().status;
+    assert_eq!(status(service.node), NodeStatus::Retired);
+    assert_eq!(status(node), NodeStatus::Trusted);
     let info = service.look(|tx| SERVICE_INFO.expect(tx)).unwrap();
-    assert_eq!(info.status, ServiceStatus::Open);
+    assert_eq!((info.status, info.recovery_count), (ServiceStatus::Recovering, Some(1)));
+    assert_eq!(info.cert.0, recovered.cert.to_pem());
+    let previous = service.look(|tx| PREVIOUS_SERVICE_IDENTITY.expect(tx)).unwrap();
+    assert_eq!(previous, before.cert.0);
+    // Nobody but the members brings it further.
+    assert!(!recovered.complete());
+
+    let (next, previous) = (recovered.cert.to_pem(), before.cert.0);
+    for (args, why) in [
+        (json!({"next_service_identity": next}), "needs args.previous_service_identity"),
+        (
+            json!({"next_service_identity": previous, "previous_service_identity": previous}),
+            "next service identity does not match",
+        ),
+        (
+            json!({"next_service_identity": next, "previous_service_identity": next}),
+            "previous service identity does not match",
+        ),
+    ] {
+        let reply = service.decide("transition_service_to_open", args);
+        assert!(reply.refused(500, "InternalError").contains(why), "{why}");
+        assert_eq!(recovered.status(), ServiceStatus::Recovering);
+    }
+    let args = json!({"next_service_identity": next, "previous_service_identity": previous});
+    service.pass("transition_service_to_open", args);
+    assert_eq!(recovered.status(), ServiceStatus::WaitingForRecoveryShares);
+    let shares = service.look(|tx| RECOVERY_SHARES.expect(tx)).unwrap();
+    assert!(recovered.complete());
+    assert!(!recovered.complete());
+    assert_eq!(recovered.status(), ServiceStatus::Open);
+    assert_ne!(service.look(|tx| RECOVERY_SHARES.expect(tx)).unwrap(), shares);
+
+    // A later recovery begins where this one ended.
+    let first = service.look(|tx| PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT.expect(tx)).unwrap();
+    assert_eq!(first.endorsement_epoch_begin, "2.1");
+    let created: TxId = info.current_service_create_txid.unwrap().parse().unwrap();
+    let end = TxId::new(created.view.0 - RECOVERY_VIEW_STEP, created.seqno.0 - 1);
+    assert_eq!(first.endorsement_epoch_end, Some(end.to_string()));
+    let again = Recovered::new(&service);
+    again.begin();
+    let args = json!({
+        "next_service_identity": again.cert.to_pem(), "previous_service_identity": next,
+    });
+    service.pass("transition_service_to_open", args);
+    assert!(again.complete());
+    let second = service.look(|tx| PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT.expect(tx)).unwrap();
+    assert_eq!(second.endorsement_epoch_begin, created.to_string());
+    assert!(second.previous_version.is_some());
+    let message = CoseSign1::parse(&second.endorsement.0).unwrap();
+    message.verify(again.keys.key.public(), None).unwrap();
+    assert_eq!(message.payload().unwrap(), recovered.keys.key.public().spki_der());
+}
+
+#[test]
+fn a_recovery_gives_back_no_trust_that_members_took_away() {
+    let service = Service::open();
+    let recovered = Recovered::new(&service);
+    let record = recovered.record();
+    let TrustedCode::Virtual { measurement, host_data } = record.node.code.clone();
+    let try_recover =
+        |service: &Service| recover_service(&mut service.store.begin(), &record, TxId::new(4, 99));
+    try_recover(&service).unwrap();
+    service.pass("remove_virtual_host_data", json!({"host_data": host_data}));
+    let untrusted = RecoverError::UntrustedCode(record.node.code.clone());
+    assert_eq!(try_recover(&service), Err(untrusted.clone()));
+    service.pass("add_virtual_host_data", json!({"host_data": host_data}));
+    try_recover(&service).unwrap();
+    service.pass("remove_virtual_measurement", json!({"measurement": measurement}));
+    assert_eq!(try_recover(&service), Err(untrusted));
+
+    let never_opened = Service::active();
+    let opening = RecoverError::NotOpen(ServiceStatus::Opening);
+    assert_eq!(try_recover(&never_opened), Err(opening));
     let empty = &mut Store::new(View(2)).begin();
-    let node = new_node(&cert, &service.keys.key, service.environment_entropy());
-    assert!(matches!(restart_service(empty, &node), Err(GenesisError::Table(_))));
+    assert!(matches!(
+        recover_service(empty, &record, TxId::new(4, 1)),
+        Err(RecoverError::Table(_))
+    ));
 }
 
 /// The keys of a service after a new ledger secret came into use.
@@ -294,6 +417,76 @@ fn a_new_ledger_secret_goes_into_custody_with_the_one_before() {
     renew_custody(&mut tx, &renewed, entropy).unwrap();
     assert_eq!(RECOVERY_SHARES.get(&mut tx), Ok(None));
     assert!(HISTORICAL_ENCRYPTED_LEDGER_SECRET.get(&mut tx).unwrap().is_some());
+}
+
+/// Whatever has become of the members' keys, a service starts again on its own ledger.
+#[test]
+fn custody_that_cannot_be_renewed_stops_no_service() {
+    let service = Service::open();
+    let before = service.look(|tx| RECOVERY_SHARES.expect(tx)).unwrap();
+    let entropy = service.environment_entropy();
+    let spoilt = |spoil: &dyn Fn(&mut Tx)| {
+        let mut tx = service.store.begin();
+        spoil(&mut tx);
+        let renewed = renew_custody(&mut tx, &*service.keys, entropy);
+        renewed.map(|()| RECOVERY_SHARES.expect(&mut tx).unwrap())
+    };
+    let member = service.members[0].id;
+    let no_key = |tx: &mut Tx| MEMBER_ENCRYPTION_KEYS.put(tx, &member, &Pem("no key".to_owned()));
+    assert_eq!(spoilt(&no_key), Ok(before.clone()));
+    let nobody = |tx: &mut Tx| MEMBERS.clear(tx);
+    assert_eq!(spoilt(&nobody), Ok(before));
+    let broken = |tx: &mut Tx| {
+        tx.put(MEMBERS.name(), member.to_string().as_bytes(), "no JSON");
+    };
+    assert!(matches!(spoilt(&broken), Err(CustodyError::Table(_))));
+}
+
+/// Owners hold no share, so that they do not count towards the threshold of shares.
+#[test]
+fn owners_do_not_count_towards_the_threshold() {
+    let service = Service::open();
+    let owner = Member::new("owner", true, service.environment_entropy());
+    let key = owner.encryption.as_ref().unwrap().public().to_pem();
+    let args = json!({"cert": owner.cert.to_pem(), "recovery_role": "Owner",
+        "encryption_pub_key": key});
+    service.pass("set_member", args);
+    service.activate(&owner);
+    // Three participants and an owner: shares of four are not to be had.
+    let raised = service.propose(json!([{
+        "name": "set_recovery_threshold", "args": {"recovery_threshold": 4},
+    }]));
+    let id = raised.expect(200).json()["proposalId"].as_str().unwrap().to_owned();
+    for member in &service.members[..2] {
+        service.vote(member, &id, YES).expect(200);
+    }
+    let why = service.vote(&service.members[2], &id, YES).refused(500, "InternalError");
+    assert!(why.contains("active recovery participants (3)"), "{why}");
+    // One participant may go, the second may not, though the owner stays.
+    let leave = |member: &Member| {
+        let actions =
+            json!([{"name": "remove_member", "args": {"member_id": member.id.to_string()}}]);
+        let id = service.propose(actions).expect(200).json()["proposalId"].clone();
+        let id = id.as_str().unwrap();
+        service.vote(&service.members[0], id, YES).expect(200);
+        service.vote(&service.members[1], id, YES).expect(200);
+        service.vote(&owner, id, YES)
+    };
+    leave(&service.members[2]).expect(200);
+}
+
+/// What a member keeps after it was set again, in another role, opens nothing.
+#[test]
+fn a_share_holder_who_is_demoted_keeps_nothing_of_use() {
+    let service = Service::open();
+    let before = service.look(|tx| RECOVERY_SHARES.expect(tx)).unwrap();
+    let demoted = &service.members[2];
+    let args = json!({"cert": demoted.cert.to_pem(), "recovery_role": "NonParticipant"});
+    service.pass("set_member", args);
+    let after = service.look(|tx| RECOVERY_SHARES.expect(tx)).unwrap();
+    assert_ne!(after.wrapped_latest_ledger_secret, before.wrapped_latest_ledger_secret);
+    assert!(!after.encrypted_shares.contains_key(&demoted.id.to_string()));
+    assert_eq!(after.encrypted_shares.len(), 2);
 }
 
 #[test]

@@ -199,10 +199,6 @@ fn recovery_from_shares_is_refused_plainly() {
     let args = json!({"next_service_identity": service.cert});
     let why = service.decide("transition_service_to_open", args).refused(500, "InternalError");
     assert!(why.contains("needs args.previous_service_identity too"), "{why}");
-    let args =
-        json!({"next_service_identity": service.cert, "previous_service_identity": service.cert});
-    let why = service.decide("transition_service_to_open", args).refused(500, "InternalError");
-    assert!(why.contains("does not recover services from members' shares yet"), "{why}");
 }
 
 #[test]
