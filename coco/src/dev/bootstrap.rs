@@ -1,4 +1,5 @@
-//! Opening a new service the way its members would: by signed messages to its own interface.
+//! Opening a new or a recovered service the way its members would: by signed messages to its own
+//! interface.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +36,18 @@ pub(crate) fn open(client: &Client, folder: &DevFolder, bundle: Option<&Bundle>)
     let identity = read(&folder.service_cert_file())?;
     steps.push(("transition_service_to_open", json!({ "next_service_identity": identity })));
     agree(client, &members, &actions(&steps))
+}
+
+/// The members agree that the service of the folder goes on under the identity that the node has
+/// made for it.
+pub(crate) fn reopen(client: &Client, folder: &DevFolder) -> Result<()> {
+    let previous: Value = client.get_json("/node/service/previous_identity")?;
+    let identity = read(&folder.service_cert_file())?;
+    let opening = json!({
+        "previous_service_identity": previous["previous_service_identity"],
+        "next_service_identity": identity,
+    });
+    agree(client, &folder.members()?, &actions(&[("transition_service_to_open", opening)]))
 }
 
 /// Loads another application into the service that was kept.

@@ -46,7 +46,7 @@ The node's TEE is software, which protects nothing: this is for development.
 Examples:
   coco dev
   coco dev --app examples/notes --port 8443
-  coco dev --keep                  the same service again, with all its data
+  coco dev --keep                  all data again, under a new service certificate
   coco member list                 from another terminal, in the same working directory")]
 pub(crate) struct DevArgs {
     /// Folder for keys, ledger and log
@@ -55,7 +55,7 @@ pub(crate) struct DevArgs {
     /// Application to load: a folder with app.json and src/, a bundle.json, or dist/ with either
     #[arg(long, value_name = "DIR")]
     app: Option<PathBuf>,
-    /// Go on with the service of the folder
+    /// Go on with the data of the folder: its members agree to a service that recovers the last one
     #[arg(long)]
     keep: bool,
     /// Port for clients; 0 takes a free one
@@ -160,14 +160,15 @@ fn open(folder: &DevFolder, node: &RunningNode, wanted: Wanted<'_>) -> Result<Ru
     let address = node.address(INTERFACE).context("the node has no interface for clients")?;
     let url = format!("https://{address}");
     let client = Client::new(&url, &read(&folder.service_cert_file())?)?;
-    match wanted {
-        Wanted { is_new: true, bundle, .. } => bootstrap::open(&client, folder, bundle)?,
-        Wanted { replaces: true, bundle: Some(bundle), .. } => {
-            bootstrap::replace_app(&client, folder, bundle)?;
-        }
-        _ => {}
+    if wanted.is_new {
+        bootstrap::open(&client, folder, wanted.bundle)?;
+    } else {
+        bootstrap::reopen(&client, folder)?;
     }
     bootstrap::wait_until_open(&client)?;
+    if let Wanted { is_new: false, replaces: true, bundle: Some(bundle) } = wanted {
+        bootstrap::replace_app(&client, folder, bundle)?;
+    }
     let service = RunningService {
         url,
         service_cert: folder.service_cert_file(),

@@ -82,6 +82,25 @@ impl LedgerFiles {
         self.hold_back(operations)
     }
 
+    /// Gives what a recovery has written its final names, now that it is complete.
+    pub fn end_recovery(&mut self) -> Vec<DiskOp> {
+        self.writer.end_recovery();
+        let mut operations = self.writer.take_operations();
+        for (_, held) in &mut self.held {
+            let FileOperation::Rename { from: held_from, to: held_to } = held else { continue };
+            // A file that does not have the name yet that the writer knows it by.
+            for operation in &mut operations {
+                if let FileOperation::Rename { from, to } = operation
+                    && from == held_to
+                {
+                    (*from, *to) = (*held_from, held_from.recovered());
+                }
+            }
+            (*held_from, *held_to) = (held_from.recovered(), held_to.recovered());
+        }
+        self.hold_back(operations)
+    }
+
     /// What cuts off the zeros written ahead, when the ledger is closed.
     pub fn trim(&mut self) -> Vec<DiskOp> {
         self.writer.trim();

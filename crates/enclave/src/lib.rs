@@ -40,6 +40,7 @@ pub mod dispatch;
 pub mod endpoints;
 mod historical;
 pub mod host;
+mod identities;
 pub mod interface;
 mod ledger_files;
 pub mod node;

@@ -17,6 +17,7 @@ use crate::pipeline::Pipeline;
 use crate::service::{NodeEnvironment, ServiceKeys};
 
 mod material;
+mod reopen;
 mod start;
 
 pub use start::StartError;
@@ -89,6 +90,8 @@ pub struct Identity {
 pub enum NodeState {
     /// Serves requests.
     PartOfNetwork,
+    /// Serves governance, until members have agreed to the service that it recovers.
+    PartOfPublicNetwork,
     /// Finishes what was begun, and takes nothing new.
     Stopping,
     /// The disk or the keys have failed: reads still work, writes do not.
@@ -100,6 +103,7 @@ impl NodeState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PartOfNetwork => "PartOfNetwork",
+            Self::PartOfPublicNetwork => "PartOfPublicNetwork",
             Self::Stopping => "Stopping",
             Self::Failed => "Failed",
         }
@@ -174,7 +178,12 @@ impl Node {
 
     /// Where the node is in its life.
     pub fn state(&self) -> NodeState {
-        if self.0.pipeline.has_failed() { NodeState::Failed } else { *self.0.state.lock() }
+        let pipeline = &self.0.pipeline;
+        match *self.0.state.lock() {
+            _ if pipeline.has_failed() => NodeState::Failed,
+            NodeState::PartOfNetwork if pipeline.is_recovering() => NodeState::PartOfPublicNetwork,
+            state => state,
+        }
     }
 
     /// Notes that the operator is about to stop the node.
@@ -197,7 +206,7 @@ impl Node {
         self.0.startup_seqno
     }
 
-    /// The last signature found on the ledger, if the node restarted a service.
+    /// The last signature found on the ledger, if the node recovered a service.
     pub fn last_recovered_signed_seqno(&self) -> Option<Seqno> {
         self.0.recovered_seqno
     }

@@ -15,7 +15,8 @@ mod replay;
 use std::io;
 use std::sync::Arc;
 
-use coco_crypto::PublicKey;
+use coco_crypto::{Digest, PublicKey};
+use coco_governance::recovery::RECOVERY_VIEW_STEP;
 use coco_kv::{Seqno, Store, TxId, View};
 use coco_ledger::{
     ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, LedgerSecrets, MerkleTree,
@@ -25,6 +26,7 @@ use coco_ledger::{
 
 use crate::historical::read_file;
 use crate::host::{Area, DiskOp, FileEntry, Host};
+use crate::identities::Identities;
 use crate::ledger_files::disk_operations;
 use crate::snapshots::submit;
 pub use replay::ReplayFault;
@@ -120,8 +122,9 @@ pub(crate) struct Recovered {
     pub store: Store,
     pub tree: MerkleTree,
     pub views: ViewHistory,
-    /// The last signature transaction.
+    /// The last signature transaction, and the root that it signs.
     pub last: TxId,
+    pub last_signed_root: Digest,
     /// The view that begins now.
     pub view: View,
     pub files: Resumed,
@@ -129,20 +132,21 @@ pub(crate) struct Recovered {
 }
 
 /// Recovers the ledger on the host's disk, whose private parts the secrets decrypt and whose
-/// signatures are the service's. Repairs the files.
+/// signatures are those of the service's identities. Repairs the files.
 pub(crate) async fn recover(
     host: &dyn Host,
     secrets: &Arc<LedgerSecrets>,
-    service_key: &PublicKey,
+    identities: &Identities,
 ) -> Result<Recovered, RecoveryError> {
+    settle_earlier_recoveries(host).await?;
     let chunks = list_chunks(host).await?;
     let (first, last) = match (chunks.first(), chunks.last()) {
         (Some(first), Some(last)) => (*first, *last),
         _ => return Err(RecoveryError::NoLedger),
     };
-    let mut replay = Replay::new(Arc::clone(secrets), service_key.clone());
+    let mut replay = Replay::new(Arc::clone(secrets), identities.clone());
     let reaches = last.end().unwrap_or(Seqno(u64::MAX));
-    if let Some(found) = newest_snapshot(host, secrets, service_key, first.start, reaches).await? {
+    if let Some(found) = newest_snapshot(host, secrets, identities, first.start, reaches).await? {
         replay = replay.after_snapshot(found);
     }
     let last_snapshot = replay.last();
@@ -151,9 +155,38 @@ pub(crate) async fn recover(
     if last.seqno == Seqno(0) {
         return Err(RecoveryError::NoLedger);
     }
-    // As after a disaster recovery: far enough that no view is ever taken twice.
-    let view = View(last.view.0 + 2);
+    let view = View(last.view.0 + RECOVERY_VIEW_STEP);
     Ok(replay.finish(view, files, last_snapshot)?)
+}
+
+/// What earlier recoveries have left: the files of one that its members have not completed are set
+/// aside, and those of one that was completed, but cut short in renaming them, get their names.
+/// The newest is renamed first, so that a file with its final name says that the recovery before
+/// it is complete.
+async fn settle_earlier_recoveries(host: &dyn Host) -> Result<(), RecoveryError> {
+    let files = list(host, Area::Ledger).await?;
+    let names: Vec<ChunkName> =
+        files.iter().filter(|file| !file.read_only).filter_map(|it| it.name.parse().ok()).collect();
+    let settled = names.iter().filter(|name| !name.recovery).map(|name| name.start).max();
+    let is_taken = |name: &str| files.iter().any(|file| file.name == name);
+    let mut renames = Vec::new();
+    for name in names.iter().filter(|name| name.recovery) {
+        let from = name.to_string();
+        let to = if Some(name.start) < settled {
+            name.recovered().to_string()
+        } else {
+            tracing::warn!(file = %name, "set aside: the recovery that wrote it was not completed");
+            let numbers = std::iter::once(String::new()).chain((2..).map(|n: u64| format!(".{n}")));
+            let mut free = numbers.map(|number| format!("{from}{number}.ignored"));
+            free.find(|to| !is_taken(to)).unwrap_or_default()
+        };
+        renames.push(DiskOp::Rename { from, to });
+    }
+    if renames.is_empty() {
+        return Ok(());
+    }
+    let failed = |error| RecoveryError::Io { name: "Ledger".to_owned(), error };
+    submit(host, Area::Ledger, renames).await.map_err(failed)
 }
 
 /// The chunks in order; of several files with the same start, the committed one.
@@ -196,7 +229,7 @@ struct FoundSnapshot {
 async fn newest_snapshot(
     host: &dyn Host,
     secrets: &LedgerSecrets,
-    service_key: &PublicKey,
+    identities: &Identities,
     first: Seqno,
     reaches: Seqno,
 ) -> Result<Option<FoundSnapshot>, RecoveryError> {
@@ -217,7 +250,7 @@ async fn newest_snapshot(
             continue;
         }
         let bytes = read(host, Area::Snapshots, &name.to_string(), MAX_SNAPSHOT_BYTES).await?;
-        match decode_snapshot(&bytes, name, secrets, service_key) {
+        match decode_snapshot(&bytes, name, secrets, &identities.at(name.evidence).key) {
             Ok(found) => {
                 tracing::info!(%name, "starting from a snapshot");
                 return Ok(Some(found));

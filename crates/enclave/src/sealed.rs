@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use coco_attestation::insecure::InsecureSeed;
 use coco_attestation::{SEALED_MAX_LEN_BYTES, SealError, Tee};
-use coco_crypto::{Entropy, KeyError, KeyPair};
+use coco_crypto::{Certificate, CertificateError, Entropy};
 use coco_governance::LedgerPeriod;
 use coco_kv::Seqno;
 use coco_ledger::LedgerSecret;
@@ -18,12 +18,13 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::historical::read_file;
 use crate::host::{Area, DiskOp, Host};
+use crate::identities::{Identities, Identity};
 use crate::snapshots::submit;
 
 const PREFIX: &str = "service_";
 const SUFFIX: &str = ".sealed";
 /// What the blob says it is, in clear.
-const CONTEXT: &str = "coco service secrets, version 1";
+const CONTEXT: &str = "coco service secrets, version 2";
 /// Where the software TEE keeps what stands for the platform's secret.
 const SEED_FILE: &str = "insecure_software_tee_seed";
 
@@ -60,9 +61,10 @@ pub enum SealedError {
     Seed(usize),
 }
 
-/// What a service lives from.
+/// What a service is recovered from. The key of its identity is not here: what is recovered gets a
+/// new one, so that nothing sealed makes a second service of the same identity.
 pub(crate) struct ServiceSecrets {
-    pub service_key: Arc<KeyPair>,
+    pub identities: Identities,
     pub issuer: String,
     pub subject: String,
     /// Oldest first; at least one.
@@ -72,10 +74,17 @@ pub(crate) struct ServiceSecrets {
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 struct Content {
-    service_key: String,
+    identities: Vec<IdentityContent>,
     issuer: String,
     subject: String,
     ledger_secrets: Vec<PeriodContent>,
+}
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+struct IdentityContent {
+    from: u64,
+    certificate: String,
 }
 
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -199,8 +208,12 @@ impl ServiceSecrets {
             raw_key: hex::encode(period.secret.key().as_bytes()),
             previous_stored_at: period.previous_stored_at.map(|seqno| seqno.0),
         };
+        let identity = |identity: &Identity| IdentityContent {
+            from: identity.from.0,
+            certificate: identity.certificate.to_pem(),
+        };
         let content = Content {
-            service_key: self.service_key.to_pem().to_string(),
+            identities: self.identities.iter().map(identity).collect(),
             issuer: self.issuer.clone(),
             subject: self.subject.clone(),
             ledger_secrets: self.periods.iter().map(period).collect(),
@@ -213,8 +226,15 @@ impl ServiceSecrets {
     }
 
     fn of_content(content: &Content) -> Result<Self, String> {
-        let service_key =
-            KeyPair::from_pem(&content.service_key).map_err(|error: KeyError| error.to_string())?;
+        let certificate = |identity: &IdentityContent| {
+            let certificate = Certificate::from_pem(&identity.certificate)?;
+            Ok((Seqno(identity.from), certificate))
+        };
+        let identities = content.identities.iter().map(certificate).collect::<Result<_, _>>();
+        let identities = identities
+            .and_then(Identities::of)
+            .map_err(|error: CertificateError| error.to_string())?
+            .ok_or("the identities are not in order")?;
         let mut periods = Vec::new();
         for period in &content.ledger_secrets {
             let mut raw = Zeroizing::new([0; 32]);
@@ -229,7 +249,7 @@ impl ServiceSecrets {
             return Err("the ledger secrets are not in order".to_owned());
         }
         Ok(Self {
-            service_key: Arc::new(service_key),
+            identities,
             issuer: content.issuer.clone(),
             subject: content.subject.clone(),
             periods,

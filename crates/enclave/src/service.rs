@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use coco_adapter::{
     BoxFuture, CommitError, Environment, HistoricalState, Outcome, ReceiptError, TxStatus,
 };
-use coco_crypto::{Digest, Entropy, KeyPair};
+use coco_crypto::{CertificateError, Digest, Entropy, KeyPair, PublicKey};
 use coco_governance::{LedgerPeriod, ServiceControl};
 use coco_kv::{Seqno, Tx, TxId, View};
 use coco_ledger::{LedgerSecrets, Receipt, Signer};
@@ -16,6 +16,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
 use crate::host::Host;
+use crate::identities::Identities;
 use crate::pipeline::Pipeline;
 
 /// The host's clock, made monotone.
@@ -37,21 +38,46 @@ impl Clock {
     }
 }
 
-/// The secrets of the service that this node holds: its identity key and its ledger secrets.
+/// The secrets of the service that this node holds: its identity key and its ledger secrets; and
+/// what it knows of the identities before.
 pub struct ServiceKeys {
     signer: ArcSwap<Signer>,
+    identities: Identities,
+    /// The endorsements of the earlier ones, PEM.
+    endorsements: Vec<Arc<str>>,
     periods: Vec<LedgerPeriod>,
     secrets: Arc<LedgerSecrets>,
 }
 
 impl ServiceKeys {
-    /// The keys of a service with these ledger secrets, oldest first.
-    pub(crate) fn new(signer: Signer, periods: Vec<LedgerPeriod>) -> Self {
+    /// The keys of a service with these ledger secrets, oldest first. The signer has the key of the
+    /// latest identity.
+    pub(crate) fn new(
+        signer: Signer,
+        periods: Vec<LedgerPeriod>,
+        identities: Identities,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, CertificateError> {
+        let endorsements = identities.endorse(&signer.service_key, entropy)?;
         let mut secrets = LedgerSecrets::new();
         for period in &periods {
             secrets.insert(period.valid_from, Arc::clone(&period.secret));
         }
-        Self { signer: ArcSwap::from_pointee(signer), periods, secrets: Arc::new(secrets) }
+        let (signer, secrets) = (ArcSwap::from_pointee(signer), Arc::new(secrets));
+        Ok(Self { signer, identities, endorsements, periods, secrets })
+    }
+
+    /// The key under which the service signed at a position.
+    pub(crate) fn identity_key(&self, seqno: Seqno) -> &PublicKey {
+        &self.identities.at(seqno).key
+    }
+
+    /// The certificates, PEM, that lead from the identity of a position to the present one; none if
+    /// it is the present one.
+    pub(crate) fn endorsements(&self, seqno: Seqno) -> Vec<String> {
+        let endorsement = self.identities.earlier_at(seqno);
+        let endorsement = endorsement.and_then(|earlier| self.endorsements.get(earlier));
+        endorsement.map(|pem| pem.to_string()).into_iter().collect()
     }
 
     pub(crate) fn signer(&self) -> Arc<Signer> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use coco_adapter::{Outcome, TxStatus};
 use coco_crypto::sha256;
+use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
 use coco_kv::{Seqno, Tx};
 use coco_ledger::{
     SnapshotError, SnapshotName, attach_receipt, encode_snapshot, snapshot_evidence,
@@ -42,12 +43,22 @@ pub(crate) async fn run(host: Arc<dyn Host>, pipeline: Pipeline, keys: Arc<Servi
     loop {
         pipeline.snapshot_due().await;
         let Some(due) = pipeline.take_snapshots_due().pop() else { continue };
+        // What a recovery has written is not a part of the ledger yet, and may never be.
+        if is_recovering(&due.state) {
+            continue;
+        }
         let seqno = due.state.tx_id().seqno;
         match write(&*host, &pipeline, &keys, due).await {
             Ok(name) => tracing::info!(%name, "snapshot written"),
             Err(error) => tracing::warn!(%seqno, %error, "snapshot not written"),
         }
     }
+}
+
+/// Whether the members have yet to agree to the service that this is the state of.
+fn is_recovering(state: &coco_kv::Snapshot) -> bool {
+    let status = SERVICE_INFO.of_state(state).map(|info| info.status);
+    matches!(status, Some(ServiceStatus::Recovering | ServiceStatus::WaitingForRecoveryShares))
 }
 
 async fn write(
@@ -63,6 +74,7 @@ async fn write(
     if pipeline.wait_committed(tx_id).await != TxStatus::Committed {
         return Err(WriteError::Stopped);
     }
+    pipeline.recovered().await;
     let secrets = keys.secrets();
     let secret = secrets.secret_for(seqno).ok_or(WriteError::NoSecret(seqno))?;
     let mut bytes = encode_snapshot(&due.state, due.leaf, &pipeline.views_to(seqno), secret)?;

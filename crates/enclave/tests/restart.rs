@@ -12,12 +12,12 @@ use std::time::Duration;
 use coco_adapter::{Outcome, TxStatus};
 use coco_crypto::PublicKey;
 use coco_enclave::host::Area;
-use coco_enclave::node::{Node, StartError};
+use coco_enclave::node::{Node, NodeState, StartError};
 use coco_enclave::pipeline::CommitError;
 use coco_enclave::recovery::RecoveryError;
 use coco_kv::{MapName, Seqno, TxId};
 use parking_lot::Mutex;
-use simulated::node::{audited, start};
+use simulated::node::{agree, audited, start, start_open};
 use simulated::{Random, SimulatedDisk, in_virtual_time};
 
 /// What was reported committed: per key the number written last, and where.
@@ -58,6 +58,10 @@ async fn write_numbers(node: Node, key: u64, mut number: u64, reported: Reported
     }
 }
 
+fn service_key(node: &Node) -> PublicKey {
+    node.identity().service_certificate.public_key().unwrap()
+}
+
 fn number_of(node: &Node, map: &MapName, key: u64) -> u64 {
     let mut tx = node.pipeline().store().begin();
     let value = tx.get(map, &key.to_le_bytes());
@@ -91,10 +95,10 @@ fn crash_again_and_again(seed: u64, rounds: u64, additions: &str) {
         let key = in_virtual_time(async {
             let is_first = service.is_none();
             let command = if is_first { "Start" } else { "Restart" };
-            let node = start(random.next(), &disk, command, additions).await;
+            let node = start_open(random.next(), &disk, command, additions).await;
             let node = node.unwrap_or_else(|error| panic!("seed {seed} round {round}: {error}"));
-            let key = node.identity().service_certificate.public_key().unwrap();
-            assert!(service.as_ref().is_none_or(|service| *service == key));
+            let key = service_key(&node);
+            assert!(service.as_ref().is_none_or(|service| *service != key));
             check_nothing_is_lost(&node, &reported, &key).await;
             for writer in 0..4 {
                 let [records, _] = maps();
@@ -110,11 +114,11 @@ fn crash_again_and_again(seed: u64, rounds: u64, additions: &str) {
         service = Some(key);
         disk.power_on(&mut random);
     }
-    let service = service.unwrap();
-    in_virtual_time(async {
-        let node = start(random.next(), &disk, "Restart", additions).await.unwrap();
-        check_nothing_is_lost(&node, &reported, &service).await;
+    let service = in_virtual_time(async {
+        let node = start_open(random.next(), &disk, "Restart", additions).await.unwrap();
+        check_nothing_is_lost(&node, &reported, &service_key(&node)).await;
         node.shutdown().await;
+        service_key(&node)
     });
     let report = audited(&disk, service);
     assert_eq!(report.last, report.last_signed);
@@ -153,27 +157,27 @@ fn a_power_failure_while_restarting_loses_nothing() {
         let mut random = Random(seed);
         let disk = SimulatedDisk::new();
         let reported = Reported::default();
-        let service = in_virtual_time(async {
-            let node = start(seed, &disk, "Start", "").await.unwrap();
+        in_virtual_time(async {
+            let node = start_open(seed, &disk, "Start", "").await.unwrap();
             tokio::spawn(write_numbers(node.clone(), 1, 0, reported.clone()));
             tokio::time::sleep(Duration::from_millis(40)).await;
             disk.crash_after(1);
             tokio::time::sleep(Duration::from_millis(20)).await;
-            node.identity().service_certificate.public_key().unwrap()
         });
         disk.power_on(&mut random);
-        for attempt in 1..6 {
+        // Up to the end of the recovery and beyond.
+        for attempt in (1 + seed % 2..16).step_by(2) {
             in_virtual_time(async {
                 disk.crash_after(attempt);
-                let starting = start(random.next(), &disk, "Restart", "");
+                let starting = start_open(random.next(), &disk, "Restart", "");
                 // The start hangs on a dead disk.
                 let _ = tokio::time::timeout(Duration::from_secs(5), starting).await;
             });
             disk.power_on(&mut random);
         }
         in_virtual_time(async {
-            let node = start(random.next(), &disk, "Restart", "").await.unwrap();
-            check_nothing_is_lost(&node, &reported, &service).await;
+            let node = start_open(random.next(), &disk, "Restart", "").await.unwrap();
+            check_nothing_is_lost(&node, &reported, &service_key(&node)).await;
         });
     }
 }
@@ -186,27 +190,23 @@ fn a_killed_process_loses_nothing_however_seldom_the_disk_is_synced() {
         let additions = format!(r#", "ledger": {{"sync": "{mode}", "chunk_size": "9KB"}}"#);
         let disk = SimulatedDisk::new();
         let reported = Reported::default();
-        let mut service = None;
         for round in 0..4 {
-            let key = in_virtual_time(async {
+            in_virtual_time(async {
                 let command = if round == 0 { "Start" } else { "Restart" };
-                let node = start(round, &disk, command, &additions).await.unwrap();
-                let key = node.identity().service_certificate.public_key().unwrap();
-                check_nothing_is_lost(&node, &reported, &key).await;
+                let node = start_open(round, &disk, command, &additions).await.unwrap();
+                check_nothing_is_lost(&node, &reported, &service_key(&node)).await;
                 let [records, _] = maps();
                 let number = number_of(&node, &records, 1);
                 tokio::spawn(write_numbers(node.clone(), 1, number, reported.clone()));
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                key
             });
-            service = Some(key);
             disk.process_restarted();
         }
-        let service = service.unwrap();
-        in_virtual_time(async {
-            let node = start(9, &disk, "Restart", &additions).await.unwrap();
-            check_nothing_is_lost(&node, &reported, &service).await;
+        let service = in_virtual_time(async {
+            let node = start_open(9, &disk, "Restart", &additions).await.unwrap();
+            check_nothing_is_lost(&node, &reported, &service_key(&node)).await;
             node.shutdown().await;
+            service_key(&node)
         });
         audited(&disk, service);
         syncs.push(disk.syncs());
@@ -221,16 +221,16 @@ fn a_restarted_node_goes_on_where_the_last_one_stopped() {
     let additions = r#", "snapshots": {"tx_count": 10}"#;
     let reported = Reported::default();
     let (service, id) = in_virtual_time(async {
-        let node = start(1, &disk, "Start", additions).await.unwrap();
+        let node = start_open(1, &disk, "Start", additions).await.unwrap();
         let writer = tokio::spawn(write_numbers(node.clone(), 1, 0, reported.clone()));
         tokio::time::sleep(Duration::from_millis(200)).await;
         writer.abort();
         node.shutdown().await;
-        (node.identity().service_certificate.public_key().unwrap(), node.id())
+        (service_key(&node), node.id())
     });
-    let before = audited(&disk, service.clone());
-    in_virtual_time(async {
-        let node = start(2, &disk, "Restart", additions).await.unwrap();
+    let before = audited(&disk, service);
+    let service = in_virtual_time(async {
+        let node = start_open(2, &disk, "Restart", additions).await.unwrap();
         assert_ne!(node.id(), id);
         assert!(node.startup_seqno() > Seqno(0), "a snapshot was there");
         assert_eq!(node.last_recovered_signed_seqno(), Some(before.last.seqno));
@@ -240,13 +240,14 @@ fn a_restarted_node_goes_on_where_the_last_one_stopped() {
         // What the last node could have executed there is known to be void.
         let lost = TxId { view: before.last.view, ..restarted };
         assert_eq!(node.pipeline().status(lost), TxStatus::Invalid);
-        check_nothing_is_lost(&node, &reported, &service).await;
+        check_nothing_is_lost(&node, &reported, &service_key(&node)).await;
         let mut tx = node.pipeline().store().begin();
         let nodes = coco_governance::tables::NODES.rows(&mut tx).unwrap();
         let status = |wanted| nodes.iter().find(|(id, _)| *id == wanted).unwrap().1.status;
         assert_eq!(status(id), coco_governance::tables::NodeStatus::Retired);
         assert_eq!(status(node.id()), coco_governance::tables::NodeStatus::Trusted);
         node.shutdown().await;
+        service_key(&node)
     });
     audited(&disk, service);
     assert_eq!(disk.names(Area::Sealed).len(), 2, "{:?}", disk.names(Area::Sealed));
@@ -258,13 +259,12 @@ fn a_lost_or_damaged_snapshot_is_made_up_for_by_the_ledger() {
         let disk = SimulatedDisk::new();
         let additions = r#", "snapshots": {"tx_count": 10}"#;
         let reported = Reported::default();
-        let service = in_virtual_time(async {
-            let node = start(1, &disk, "Start", additions).await.unwrap();
+        in_virtual_time(async {
+            let node = start_open(1, &disk, "Start", additions).await.unwrap();
             let writer = tokio::spawn(write_numbers(node.clone(), 1, 0, reported.clone()));
             tokio::time::sleep(Duration::from_millis(100)).await;
             writer.abort();
             node.shutdown().await;
-            node.identity().service_certificate.public_key().unwrap()
         });
         for name in disk.names(Area::Snapshots) {
             match damage {
@@ -276,7 +276,7 @@ fn a_lost_or_damaged_snapshot_is_made_up_for_by_the_ledger() {
         in_virtual_time(async {
             let node = start(2, &disk, "Restart", "").await.unwrap();
             assert_eq!(node.startup_seqno(), Seqno(0));
-            check_nothing_is_lost(&node, &reported, &service).await;
+            check_nothing_is_lost(&node, &reported, &service_key(&node)).await;
         });
     }
 }
@@ -285,7 +285,7 @@ fn a_lost_or_damaged_snapshot_is_made_up_for_by_the_ledger() {
 fn closed_ledger(disk: &Arc<SimulatedDisk>) {
     in_virtual_time(async {
         let additions = r#", "ledger": {"chunk_size": "6KB"}"#;
-        let node = start(1, disk, "Start", additions).await.unwrap();
+        let node = start_open(1, disk, "Start", additions).await.unwrap();
         let writer = tokio::spawn(write_numbers(node.clone(), 1, 0, Reported::default()));
         tokio::time::sleep(Duration::from_millis(150)).await;
         writer.abort();
@@ -360,4 +360,123 @@ fn without_sealed_secrets_the_needed_recovery_is_named() {
     assert!(error.to_string().contains("there are no sealed secrets"), "{error}");
     let nothing = SimulatedDisk::new();
     assert!(matches!(restart_error(&nothing), Some(StartError::RecoveryNeeded(_))));
+}
+
+async fn put_committed(node: &Node, value: &str) -> TxId {
+    let mut tx = node.pipeline().store().begin();
+    tx.put(&maps()[0], b"key", value.as_bytes());
+    let (executed, committed) = node.pipeline().commit_and_wait(tx, &Outcome::default()).unwrap();
+    assert_eq!(committed.await, TxStatus::Committed);
+    executed.tx_id
+}
+
+fn value_of(node: &Node) -> Option<String> {
+    let value = node.pipeline().store().begin().get(&maps()[0], b"key");
+    value.map(|value| String::from_utf8(value.to_vec()).unwrap())
+}
+
+/// Until members agree, nothing that the new service writes is part of the ledger.
+#[test]
+fn a_recovery_that_members_do_not_agree_to_is_set_aside() {
+    let disk = SimulatedDisk::new();
+    let first = in_virtual_time(async {
+        let node = start_open(1, &disk, "Start", "").await.unwrap();
+        put_committed(&node, "before").await;
+        node.shutdown().await;
+        service_key(&node)
+    });
+    let before = audited(&disk, first.clone());
+    let mut seen = vec![first.clone()];
+    for attempt in 0..3 {
+        in_virtual_time(async {
+            let node = start(10 + attempt, &disk, "Restart", "").await.unwrap();
+            assert_eq!(node.state(), NodeState::PartOfPublicNetwork);
+            assert_eq!(value_of(&node).unwrap(), "before");
+            let tx_id = put_committed(&node, "not agreed").await;
+            // The node itself still proves what it holds.
+            let receipt = node.pipeline().receipt(tx_id).await.unwrap();
+            receipt.verify(&service_key(&node)).unwrap();
+            node.pipeline().historical_state(tx_id).await.unwrap();
+            assert!(!seen.contains(&service_key(&node)));
+            seen.push(service_key(&node));
+            node.shutdown().await;
+        });
+        // To an auditor it is not there.
+        let report = audited(&disk, first.clone());
+        assert_eq!((report.last, report.last_signed), (before.last, before.last_signed));
+    }
+    let ignored = disk.names(Area::Ledger);
+    let ignored: Vec<_> = ignored.iter().filter(|name| name.ends_with(".ignored")).collect();
+    assert_eq!(ignored.len(), 2, "{ignored:?}");
+    let last = in_virtual_time(async {
+        let node = start_open(20, &disk, "Restart", "").await.unwrap();
+        assert_eq!(value_of(&node).unwrap(), "before");
+        put_committed(&node, "agreed").await;
+        node.shutdown().await;
+        service_key(&node)
+    });
+    assert!(disk.names(Area::Ledger).iter().all(|name| !name.ends_with(".recovery")));
+    audited(&disk, last);
+    in_virtual_time(async {
+        let node = start(30, &disk, "Restart", "").await.unwrap();
+        assert_eq!(value_of(&node).unwrap(), "agreed");
+    });
+}
+
+/// A host that goes on from two copies of a disk gets two services with nothing in common that
+/// anybody signs or encrypts with.
+#[test]
+fn an_old_disk_makes_no_second_history_of_a_service() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start_open(1, &disk, "Start", "").await.unwrap();
+        put_committed(&node, "before").await;
+        node.shutdown().await;
+    });
+    let copy = disk.copy();
+    let go_on = |disk: &Arc<SimulatedDisk>, seed| {
+        in_virtual_time(async {
+            let node = start(seed, disk, "Restart", "").await.unwrap();
+            let tx_id = put_committed(&node, "after").await;
+            let key = service_key(&node);
+            node.pipeline().receipt(tx_id).await.unwrap().verify(&key).unwrap();
+            let evidence = node.pipeline().receipt(tx_id).await.unwrap().proof.leaf.clone();
+            agree(&node).await;
+            node.shutdown().await;
+            (key, tx_id, evidence)
+        })
+    };
+    let (one, other) = (go_on(&disk, 2), go_on(&copy, 3));
+    assert_ne!(one.0, other.0, "identities");
+    assert_eq!(one.1, other.1, "the same position");
+    assert_ne!(one.2, other.2, "evidence under different ledger secrets");
+    let names = copy.names(Area::Sealed);
+    let sealed = names.iter().find(|name| name.starts_with("service_")).unwrap();
+    assert_eq!(disk.names(Area::Sealed), names);
+    assert_ne!(disk.file(Area::Sealed, sealed), copy.file(Area::Sealed, sealed));
+}
+
+#[test]
+fn a_service_that_was_never_opened_is_not_recovered() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async { start(1, &disk, "Start", "").await.unwrap().shutdown().await });
+    let error = restart_error(&disk).unwrap();
+    assert!(matches!(error, StartError::Recover(_)), "{error}");
+    assert!(error.to_string().contains("Opening"), "{error}");
+}
+
+/// A restart gives back no trust that the members have taken from this code.
+#[test]
+fn code_that_members_removed_does_not_start_again() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start_open(1, &disk, "Start", "").await.unwrap();
+        let mut tx = node.pipeline().store().begin();
+        coco_governance::tables::VIRTUAL_HOST_DATA.clear(&mut tx);
+        let (_, committed) = node.pipeline().commit_and_wait(tx, &Outcome::default()).unwrap();
+        assert_eq!(committed.await, TxStatus::Committed);
+        node.shutdown().await;
+    });
+    let error = restart_error(&disk).unwrap();
+    assert!(error.to_string().contains("does not trust this code"), "{error}");
 }

@@ -41,7 +41,8 @@ pub enum CommandType {
     Join,
     /// A lost service, from its ledger and the members' shares.
     Recover,
-    /// Ours: the service of this node's ledger, with the secrets that this machine's TEE sealed.
+    /// Ours: a service that recovers that of this node's ledger, with the ledger secrets that this
+    /// machine's TEE sealed, once its members agree.
     Restart,
 }
 

@@ -342,15 +342,19 @@ impl Shared {
     }
 }
 
-/// Whether the service is open, and that is committed.
-pub(crate) fn is_app_open(node: &Node) -> bool {
+/// The service's status, once it is committed.
+pub(crate) fn committed_status(node: &Node) -> Option<ServiceStatus> {
     let pipeline = node.pipeline();
     let committed = pipeline.last_committed().seqno;
     let mut tx = pipeline.store().begin();
-    let open = SERVICE_INFO
-        .get(&mut tx)
-        .is_ok_and(|info| info.is_some_and(|info| info.status == ServiceStatus::Open));
-    open && SERVICE_INFO.version(&mut tx).is_some_and(|version| version <= committed)
+    let info = SERVICE_INFO.get(&mut tx).ok()??;
+    (SERVICE_INFO.version(&mut tx)? <= committed).then_some(info.status)
+}
+
+/// Whether the service is open, and that is committed.
+pub(crate) fn is_app_open(node: &Node) -> bool {
+    // What is answered before a recovery is complete may be lost with it.
+    !node.pipeline().is_recovering() && committed_status(node) == Some(ServiceStatus::Open)
 }
 
 fn find(

@@ -199,9 +199,7 @@ async fn read(host: &dyn Host, seqno: Seqno) -> Result<LoadedChunk, FetchError> 
     let files = host.disk().list(Area::Ledger).await?;
     let names = files.iter().filter_map(|file| file.name.parse::<ChunkName>().ok());
     // Of a chunk that is in several directories, the committed one; an open one only if no other.
-    let holds = |name: &ChunkName| {
-        name.start <= seqno && name.end().is_none_or(|end| seqno <= end) && !name.recovery
-    };
+    let holds = |name: &ChunkName| name.start <= seqno && name.end().is_none_or(|end| seqno <= end);
     let found = names.filter(holds).max_by_key(|name| (name.start, name.is_committed()));
     let name = found.ok_or(FetchError::NoChunk(seqno))?;
     let bytes = read_file(host, Area::Ledger, &name.to_string(), MAX_CHUNK_BYTES).await?;

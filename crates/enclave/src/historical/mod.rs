@@ -14,8 +14,8 @@ use coco_adapter::HistoricalState;
 use coco_crypto::PublicKey;
 use coco_kv::{Seqno, Snapshot, TxId};
 use coco_ledger::{
-    Entry, LeafComponents, LedgerSecrets, MerkleTree, ReceiptError as LedgerReceiptError,
-    SignatureTransaction, SignedProof,
+    Entry, LeafComponents, MerkleTree, ReceiptError as LedgerReceiptError, SignatureTransaction,
+    SignedProof,
 };
 use parking_lot::Mutex;
 
@@ -31,7 +31,6 @@ use crate::service::ServiceKeys;
 pub(crate) struct Historical {
     host: Arc<dyn Host>,
     keys: Arc<ServiceKeys>,
-    service_key: PublicKey,
     chunks: Mutex<ChunkCache>,
     queries: Mutex<Queries>,
 }
@@ -45,11 +44,9 @@ pub(crate) struct Proven {
 impl Historical {
     /// At most about `limit_bytes` of history are kept in memory.
     pub fn new(host: Arc<dyn Host>, keys: Arc<ServiceKeys>, limit_bytes: u64) -> Self {
-        let service_key = keys.signer().service_key.public().clone();
         Self {
             host,
             keys,
-            service_key,
             chunks: Mutex::new(ChunkCache::new(limit_bytes / 2)),
             queries: Mutex::new(Queries::new(limit_bytes / 2)),
         }
@@ -65,7 +62,7 @@ impl Historical {
     pub fn cached_state(&self, seqno: Seqno) -> Option<HistoricalState> {
         let chunk = chunks::cached(&self.chunks, seqno)?;
         let proven = self.prove(&chunk, seqno).ok()?;
-        proven.state(seqno, &self.keys.secrets()).ok()
+        proven.state(seqno, &self.keys).ok()
     }
 
     fn prove(&self, chunk: &LoadedChunk, seqno: Seqno) -> Result<Proven, FetchError> {
@@ -96,7 +93,7 @@ impl Historical {
     /// The state that holds just what a transaction wrote, with its receipt.
     pub async fn state(&self, seqno: Seqno) -> Result<HistoricalState, FetchError> {
         let proven = self.fetch(seqno).await?;
-        proven.state(seqno, &self.keys.secrets())
+        proven.state(seqno, &self.keys)
     }
 
     fn verified_signature(
@@ -121,7 +118,7 @@ impl Historical {
             fault,
         })?;
         let verified = VerifiedSignature { signature: Arc::new(signature), tree };
-        verify(&verified, entry.tx_id(), seqno, &self.service_key)
+        verify(&verified, entry.tx_id(), seqno, self.keys.identity_key(seqno))
             .map_err(|fault| FetchError::NotVerified { file, seqno, fault })?;
         let verified = Arc::new(verified);
         chunk.verified.lock().insert(seqno, Arc::clone(&verified));
@@ -153,16 +150,12 @@ fn verify(
 }
 
 impl Proven {
-    pub fn state(
-        &self,
-        seqno: Seqno,
-        secrets: &LedgerSecrets,
-    ) -> Result<HistoricalState, FetchError> {
+    pub fn state(&self, seqno: Seqno, keys: &ServiceKeys) -> Result<HistoricalState, FetchError> {
         let damaged = |fault| FetchError::Proof(seqno, fault);
         let entry = Entry::parse(&self.bytes).map_err(damaged)?;
-        let writes = entry.writes(secrets).map_err(damaged)?;
+        let writes = entry.writes(&keys.secrets()).map_err(damaged)?;
         let tx_id = entry.tx_id();
-        let receipt = self.proof.receipt(None, Vec::new()).map_err(|fault| {
+        let receipt = self.proof.receipt(None, keys.endorsements(seqno)).map_err(|fault| {
             FetchError::NotVerified { file: coco_ledger::ChunkName::open(seqno), seqno, fault }
         })?;
         Ok(HistoricalState {

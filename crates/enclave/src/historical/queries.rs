@@ -143,12 +143,11 @@ impl Historical {
         from: Seqno,
         to: Seqno,
     ) -> Result<(Vec<HistoricalState>, u64), FetchError> {
-        let secrets = self.keys.secrets();
         let (mut states, mut bytes) = (Vec::new(), 0);
         for seqno in (from.0..=to.0).map(Seqno) {
             let proven = self.fetch(seqno).await?;
             bytes += proven.len_bytes();
-            states.push(proven.state(seqno, &secrets)?);
+            states.push(proven.state(seqno, &self.keys)?);
         }
         Ok((states, bytes))
     }

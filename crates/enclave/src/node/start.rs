@@ -1,4 +1,4 @@
-//! How a node comes to a service: it makes a new one, or takes over that of its ledger.
+//! How a node comes to a service: it makes a new one, or recovers that of its ledger.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,11 +8,12 @@ use coco_adapter::{Adapter, AdapterError, Endpoints, Outcome, TxStatus};
 use coco_attestation::{EvidenceError, TeeError};
 use coco_consensus::SingleNode;
 use coco_crypto::x509::{DistinguishedName, NameError, Validity};
-use coco_crypto::{Certificate, CertificateError, KeyError, KeyPair, RsaError};
-use coco_governance::genesis::{GenesisError, NewMember, NewService};
-use coco_governance::tables::{Pem, RecoveryRole, SERVICE_INFO, ServiceConfig, TableError};
+use coco_crypto::{Certificate, CertificateError, Digest, KeyError, KeyPair, RsaError};
+use coco_governance::genesis::{GenesisError, NewMember, NewNode, NewService};
+use coco_governance::recovery::{RecoverError, RecoveredService};
+use coco_governance::tables::{Pem, RecoveryRole, ServiceConfig};
 use coco_governance::{
-    CustodyError, LedgerPeriod, create_service, governance_api, restart_service,
+    CustodyError, LedgerPeriod, create_service, governance_api, recover_service,
 };
 use coco_kv::{Seqno, Store, Tx, TxId, View};
 use coco_ledger::{
@@ -26,6 +27,7 @@ use super::material::{Material, curve};
 use super::{Adapters, Identity, Inner, Node, NodeState};
 use crate::config::{self, CommandType, Config, Files};
 use crate::host::{Area, Host};
+use crate::identities::Identities;
 use crate::ledger_files::LedgerFiles;
 use crate::pipeline::{CommitError, Continuation, Pipeline, Settings};
 use crate::recovery::{self, RecoveryError};
@@ -71,12 +73,12 @@ pub enum StartError {
     /// The first transaction cannot be made as configured.
     #[error(transparent)]
     Genesis(#[from] GenesisError),
+    /// The service on the ledger cannot be recovered by this node.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
     /// The new ledger secret cannot be given into the members' custody.
     #[error("the members' recovery shares: {0}")]
     Custody(#[source] CustodyError),
-    /// The service's record on the ledger cannot be read.
-    #[error(transparent)]
-    Table(#[from] TableError),
     /// A protocol does not start on this ledger.
     #[error("{name}: {error}")]
     Protocol {
@@ -116,6 +118,7 @@ pub enum StartError {
 
 /// What the two ways to start have found or made.
 struct Origin {
+    service_key: Arc<KeyPair>,
     service_certificate: Certificate,
     secrets: ServiceSecrets,
     store: Store,
@@ -126,13 +129,15 @@ struct Origin {
     view: View,
     files: Resumed,
     startup_seqno: Seqno,
-    is_new: bool,
+    /// The last root that was signed, if this is a recovery.
+    recovers: Option<Digest>,
 }
 
 impl Node {
     /// Starts a node: with `command.type` `Start` as the first of a new service, with `Restart` as
-    /// the new only node of the service on this disk. Returns when the node's first transaction is
-    /// committed. Must be called on a tokio runtime; the node's tasks live there.
+    /// the first of a service that recovers the one on this disk, once its members agree. Returns
+    /// when the node's first transaction is committed. Must be called on a tokio runtime; the
+    /// node's tasks live there.
     pub async fn start(
         host: Arc<dyn Host>,
         config: Config,
@@ -151,7 +156,7 @@ impl Node {
         let material = Material::make(&*host, &config, &files, now_s).await?;
         let origin = match config.command.kind {
             CommandType::Start => new_service(&*host, &config, &material, now_s).await?,
-            _ => existing_service(&*host, &material).await?,
+            _ => recovered_service(&*host, &config, &material, now_s).await?,
         };
         let node = assemble(host, config, clock, adapters.into(), material, origin, &files)?;
         node.begin(files).await
@@ -180,7 +185,7 @@ async fn new_service(
     let service_certificate =
         Certificate::for_service(&service_key, &subject, validity, host.entropy())?;
     let secrets = ServiceSecrets {
-        service_key: Arc::new(service_key),
+        identities: Identities::of_new(service_certificate.clone())?,
         issuer: start.cose_signatures.issuer,
         subject: start.cose_signatures.subject,
         periods: vec![LedgerPeriod {
@@ -197,6 +202,7 @@ async fn new_service(
     let begun = views.record(TxId { view: FIRST_VIEW, seqno: Seqno(1) });
     assert!(begun.is_ok(), "the first view is a small number");
     Ok(Origin {
+        service_key: Arc::new(service_key),
         service_certificate,
         secrets,
         store: Store::new(FIRST_VIEW),
@@ -206,25 +212,36 @@ async fn new_service(
         view: FIRST_VIEW,
         files: Resumed::default(),
         startup_seqno: Seqno(0),
-        is_new: true,
+        recovers: None,
     })
 }
 
-/// Opens the sealed secrets and recovers the ledger with them. From here on private data are
-/// encrypted under a new secret: a host that restores an old disk makes two histories begin at one
-/// position, and these must not share key and nonce.
-async fn existing_service(host: &dyn Host, material: &Material) -> Result<Origin, StartError> {
+/// Opens the sealed secrets and recovers the ledger with them. A host that restores an old disk
+/// makes two histories begin at one position. They share no identity: each begins with a new one,
+/// of which members approve at most one; and no key and nonce: from here on private data are
+/// encrypted under a new secret.
+async fn recovered_service(
+    host: &dyn Host,
+    config: &Config,
+    material: &Material,
+    now_s: i64,
+) -> Result<Origin, StartError> {
     let mut secrets =
         sealed::unseal(host, &*material.tee).await.map_err(StartError::RecoveryNeeded)?;
     let mut known = coco_ledger::LedgerSecrets::new();
     for period in &secrets.periods {
         known.insert(period.valid_from, Arc::clone(&period.secret));
     }
-    let service_key = secrets.service_key.public();
-    let recovered = recovery::recover(host, &Arc::new(known), service_key).await?;
+    let recovered = recovery::recover(host, &Arc::new(known), &secrets.identities).await?;
 
     let valid_from = recovered.last.seqno.next();
-    // A secret that an earlier restart made and never used makes room.
+    let service_key = KeyPair::generate(curve(config), host.entropy())?;
+    let previous = &secrets.identities.at(recovered.last.seqno).certificate;
+    let validity = previous.validity().moved_to(now_s);
+    let service_certificate =
+        Certificate::succeeding(previous, &service_key, validity, host.entropy())?;
+    secrets.identities = secrets.identities.followed_by(valid_from, service_certificate.clone())?;
+    // A secret that an earlier recovery made, which was not completed, makes room.
     secrets.periods.retain(|period| period.valid_from < valid_from);
     secrets.periods.push(LedgerPeriod {
         valid_from,
@@ -233,9 +250,8 @@ async fn existing_service(host: &dyn Host, material: &Material) -> Result<Origin
     });
     sealed::seal(host, &*material.tee, &secrets).await?;
 
-    let mut tx = recovered.store.begin();
-    let service_certificate = Certificate::from_pem(&SERVICE_INFO.expect(&mut tx)?.cert.0)?;
     Ok(Origin {
+        service_key: Arc::new(service_key),
         service_certificate,
         secrets,
         store: recovered.store,
@@ -245,7 +261,7 @@ async fn existing_service(host: &dyn Host, material: &Material) -> Result<Origin
         view: recovered.view,
         files: recovered.files,
         startup_seqno: recovered.last_snapshot,
-        is_new: false,
+        recovers: Some(recovered.last_signed_root),
     })
 }
 
@@ -260,16 +276,17 @@ fn assemble(
     files: &Files,
 ) -> Result<Starting, StartError> {
     let secrets = origin.secrets;
-    let identity = material.endorsed(origin.service_certificate, &secrets.service_key, &*host)?;
+    let identity = material.endorsed(origin.service_certificate, &origin.service_key, &*host)?;
     let record = material.record(&config, files, &identity);
     let signer = Signer {
         node_key: Arc::clone(&material.node_key),
         node_certificate: identity.node_certificate.to_pem(),
-        service_key: secrets.service_key,
+        service_key: origin.service_key,
         issuer: secrets.issuer,
         subject: secrets.subject,
     };
-    let keys = Arc::new(ServiceKeys::new(signer, secrets.periods));
+    let (periods, identities) = (secrets.periods, secrets.identities);
+    let keys = Arc::new(ServiceKeys::new(signer, periods, identities, host.entropy())?);
     let engine = Arc::new(ScriptEngine::new());
     let governance: Arc<dyn Endpoints> =
         Arc::new(governance_api(Arc::<ServiceKeys>::clone(&keys), engine));
@@ -280,6 +297,9 @@ fn assemble(
     };
     let mut writer = ChunkWriter::resume(chunk_rules, origin.files);
     writer.commit(origin.last);
+    if origin.recovers.is_some() {
+        writer = writer.recovering();
+    }
     let pipeline = Pipeline::new(Continuation {
         host: Arc::clone(&host),
         store: origin.store,
@@ -296,6 +316,7 @@ fn assemble(
         files: LedgerFiles::new(writer),
         last_snapshot: origin.startup_seqno,
         historical_cache_bytes: config.historical_cache_soft_limit.0,
+        is_recovery: origin.recovers.is_some(),
     });
     let environment = Arc::new(NodeEnvironment::new(Arc::clone(&host), clock, pipeline.clone()));
     let inner = Inner {
@@ -313,23 +334,26 @@ fn assemble(
         state: Mutex::new(NodeState::PartOfNetwork),
         stop_notice: AtomicBool::new(false),
         startup_seqno: origin.startup_seqno,
-        recovered_seqno: (!origin.is_new).then_some(origin.last),
+        recovered_seqno: origin.recovers.map(|_| origin.last),
         tasks: Mutex::default(),
     };
-    Ok(Starting { node: Node(Arc::new(inner)), record, is_new: origin.is_new })
+    let create_tx_id = TxId { view: origin.view, seqno: origin.last.next() };
+    let recovers = origin.recovers;
+    Ok(Starting { node: Node(Arc::new(inner)), record, create_tx_id, recovers })
 }
 
 /// A node before its first transaction.
 struct Starting {
     node: Node,
-    record: coco_governance::genesis::NewNode,
-    is_new: bool,
+    record: NewNode,
+    create_tx_id: TxId,
+    recovers: Option<Digest>,
 }
 
 impl Starting {
     /// Spawns the node's tasks and commits its first transactions.
     async fn begin(self, files: Files) -> Result<Node, StartError> {
-        let Self { node, record, is_new } = self;
+        let Self { node, record, create_tx_id, recovers } = self;
         let inner = &node.0;
         let pipeline = &inner.pipeline;
         let snapshots =
@@ -337,13 +361,15 @@ impl Starting {
         *inner.tasks.lock() = vec![tokio::spawn(pipeline.run()), tokio::spawn(snapshots)];
 
         let mut tx = pipeline.store().begin();
-        if is_new {
-            let service = described_service(&inner.config, files, record, &inner.identity.load());
-            let create_tx_id = TxId { view: FIRST_VIEW, seqno: Seqno(1) };
-            create_service(&mut tx, &service, create_tx_id)?;
-        } else {
-            restart_service(&mut tx, &record)?;
+        let identity = inner.identity.load();
+        if let Some(last_signed_root) = recovers {
+            let cert = Pem(identity.service_certificate.to_pem());
+            let service = RecoveredService { cert, last_signed_root, node: record };
+            recover_service(&mut tx, &service, create_tx_id)?;
             renew_custody(&mut tx, &node)?;
+        } else {
+            let service = described_service(&inner.config, files, record, &identity);
+            create_service(&mut tx, &service, create_tx_id)?;
         }
         let executed = pipeline.commit(tx, &Outcome::default())?;
         node.start_protocols()?;
@@ -355,7 +381,14 @@ impl Starting {
             sealed::forget_older(&*inner.host).await?;
         }
         let (tx_id, id) = (executed.tx_id, inner.id);
-        tracing::info!(%tx_id, %id, is_new, "the node is part of the network");
+        tracing::info!(%tx_id, %id, "the node is part of the network");
+        if recovers.is_some() {
+            tracing::warn!(
+                "the service is recovering: its members must agree to its new identity \
+                 (transition_service_to_open), which this node then opens"
+            );
+            inner.tasks.lock().push(tokio::spawn(super::reopen::run(node.clone())));
+        }
         Ok(node)
     }
 }
@@ -380,7 +413,7 @@ impl Node {
 fn described_service(
     config: &Config,
     files: Files,
-    node: coco_governance::genesis::NewNode,
+    node: NewNode,
     identity: &Identity,
 ) -> NewService {
     let start = config.command.start.clone().unwrap_or_default();

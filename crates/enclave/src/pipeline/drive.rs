@@ -8,7 +8,7 @@ use coco_adapter::{Adapter, AdapterError, Batch, Held, Protocol};
 use coco_consensus::{Consensus, Effect, Role, WriteNo};
 use coco_kv::{Seqno, Store, TxId};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::batch::RecentBatches;
 use super::progress::Progress;
@@ -70,6 +70,10 @@ pub(super) struct Inner {
     pub pump_requests: AtomicUsize,
     /// Something was written and not synced, under `ledger.sync = interval`.
     pub unsynced: AtomicBool,
+    /// Whether the ledger's new files are those of a recovery that is not complete.
+    pub recovery: watch::Sender<bool>,
+    /// Set when it is complete: their names are still to be changed. Tells when they are.
+    pub recovery_end: Mutex<Option<oneshot::Sender<std::io::Result<()>>>>,
 }
 
 /// A batch cannot be closed.
@@ -297,7 +301,7 @@ impl Inner {
 
     /// Carries out the log's effects, in order, whoever caused them. A call during another one
     /// leaves its effects to that one, so that a disk may report from within a submission.
-    fn pump(self: &Arc<Self>) {
+    pub fn pump(self: &Arc<Self>) {
         if self.pump_requests.fetch_add(1, Ordering::SeqCst) != 0 {
             return;
         }
@@ -310,12 +314,23 @@ impl Inner {
                     None => break,
                 }
             }
+            self.rename_recovered();
             let requests = &self.pump_requests;
             match requests.compare_exchange(seen, 0, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return,
                 Err(now) => seen = now,
             }
         }
+    }
+
+    /// Between two effects, so that no operation is under way that knows the old names.
+    fn rename_recovered(&self) {
+        let Some(done) = self.recovery_end.lock().take() else { return };
+        let renames = self.files.lock().end_recovery();
+        let report = Box::new(move |result| {
+            let _ = done.send(result);
+        });
+        self.host.disk().submit(Area::Ledger, renames, true, report);
     }
 
     fn carry_out(self: &Arc<Self>, effect: Effect) {

@@ -37,7 +37,7 @@ use coco_crypto::Digest;
 use coco_kv::{Committed, Conflict, Seqno, Store, Tx, TxId, View};
 use coco_ledger::{MerkleTree, ViewHistory};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot, watch};
 
 use drive::{Counters, Inner};
 use progress::Progress;
@@ -147,6 +147,8 @@ pub(crate) struct Continuation {
     pub last_snapshot: Seqno,
     /// Bytes of history kept in memory.
     pub historical_cache_bytes: u64,
+    /// Whether what is written belongs to a recovery that its members have not completed.
+    pub is_recovery: bool,
 }
 
 /// The commit pipeline of a node; clones share it.
@@ -191,6 +193,8 @@ impl Pipeline {
             sealed_to,
             cut_by_us: AtomicU64::new(u64::MAX),
             in_flight: AtomicUsize::new(0),
+            recovery: watch::Sender::new(parts.is_recovery),
+            recovery_end: Mutex::default(),
             pump_requests: AtomicUsize::new(0),
             unsynced: AtomicBool::new(false),
         };
@@ -354,7 +358,7 @@ impl Pipeline {
         }
         if inner.standing() == Standing::Stopping {
             let trim = inner.files.lock().trim();
-            let (done, written) = tokio::sync::oneshot::channel();
+            let (done, written) = oneshot::channel();
             let sync = inner.settings.sync != Sync::Never;
             let report = Box::new(move |result| {
                 let _ = done.send(result);
@@ -383,6 +387,28 @@ impl Pipeline {
     /// Whether the disk or the keys have failed, so that nothing more is committed.
     pub fn has_failed(&self) -> bool {
         self.inner.standing() == Standing::Failed
+    }
+
+    /// Whether what is written belongs to a recovery that is not complete: a restart would set it
+    /// aside.
+    pub(crate) fn is_recovering(&self) -> bool {
+        *self.inner.recovery.borrow()
+    }
+
+    /// Resolves once nothing is being recovered any more.
+    pub(crate) async fn recovered(&self) {
+        // The sender is `inner`'s, so that it is not dropped meanwhile.
+        let _ = self.inner.recovery.subscribe().wait_for(|recovering| !recovering).await;
+    }
+
+    /// Makes everything that a recovery has written a part of the ledger, for good.
+    pub(crate) async fn end_recovery(&self) -> std::io::Result<()> {
+        let (done, renamed) = oneshot::channel();
+        *self.inner.recovery_end.lock() = Some(done);
+        self.inner.pump();
+        renamed.await.unwrap_or_else(|_| Err(std::io::Error::other("the disk gave no answer")))?;
+        self.inner.recovery.send_replace(false);
+        Ok(())
     }
 
     /// The snapshots that became due since the last call.

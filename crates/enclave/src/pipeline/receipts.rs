@@ -18,7 +18,8 @@ impl Pipeline {
             tx_id,
             reason: reason.to_string(),
         };
-        proof.receipt(None, Vec::new()).map(Arc::new).map_err(unavailable)
+        let endorsements = self.inner.keys.endorsements(tx_id.seqno);
+        proof.receipt(None, endorsements).map(Arc::new).map_err(unavailable)
     }
 
     /// The COSE receipt of a committed transaction; `None` for a signature transaction, which has

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use coco_crypto::PublicKey;
+use coco_crypto::Digest;
 use coco_kv::{Seqno, Store, TxId, View};
 use coco_ledger::{
     ChunkError, ChunkName, Entry, EntryError, LedgerSecrets, MerkleTree, ReceiptError, Resumed,
     SignatureError, SignatureTransaction, SignedProof, ViewHistory, ViewHistoryError,
 };
+
+use crate::identities::Identities;
 
 use super::{FoundSnapshot, Recovered, RecoveryError};
 
@@ -61,7 +63,7 @@ impl Located {
 /// The state up to some entry of the ledger.
 pub(super) struct Replay {
     secrets: Arc<LedgerSecrets>,
-    service_key: PublicKey,
+    identities: Identities,
     store: Store,
     tree: MerkleTree,
     views: ViewHistory,
@@ -74,10 +76,10 @@ pub(super) struct Replay {
 
 impl Replay {
     /// Begins with an empty ledger.
-    pub fn new(secrets: Arc<LedgerSecrets>, service_key: PublicKey) -> Self {
+    pub fn new(secrets: Arc<LedgerSecrets>, identities: Identities) -> Self {
         Self {
             secrets,
-            service_key,
+            identities,
             store: Store::new(View(0)),
             tree: MerkleTree::new(),
             views: ViewHistory::new(),
@@ -173,11 +175,12 @@ impl Replay {
         // The signature transaction is the last leaf; it signs all before.
         let signed = self.tree.root_of(self.last.seqno.0).ok_or(ReplayFault::NotSigned)?;
         let proof = SignedProof::of_signature(signed, Arc::clone(signature));
+        let key = &self.identities.at(self.last.seqno).key;
         if signature.node.is_some() {
-            proof.receipt(None, Vec::new())?.verify(&self.service_key)?;
+            proof.receipt(None, Vec::new())?.verify(key)?;
         }
         if let Some(service) = &signature.service {
-            service.verify(&self.service_key, signed)?;
+            service.verify(key, signed)?;
         }
         Ok(())
     }
@@ -190,6 +193,8 @@ impl Replay {
         last_snapshot: Seqno,
     ) -> Result<Recovered, ViewHistoryError> {
         let last = self.last;
+        // The last entry is a signature transaction; it signs all before.
+        let last_signed_root = self.tree.root_of(last.seqno.0).unwrap_or(Digest::ZERO);
         // Nothing is taken back; only the view of what comes next changes.
         let moved = self.store.rollback(last.seqno, view);
         assert!(moved.is_ok(), "the head is always a possible target");
@@ -199,6 +204,7 @@ impl Replay {
             tree: self.tree,
             views: self.views,
             last,
+            last_signed_root,
             view,
             files,
             last_snapshot,

@@ -2,13 +2,15 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
-use coco_adapter::{Endpoints, Registry};
+use coco_adapter::{Endpoints, Outcome, Registry, TxStatus};
 use coco_crypto::x509::{DistinguishedName, Validity};
 use coco_crypto::{Certificate, Curve, KeyPair, PublicKey};
 use coco_enclave::config::{Config, Files, StartMemberFiles};
 use coco_enclave::host::Area;
-use coco_enclave::node::{Adapters, Node, StartError};
+use coco_enclave::node::{Adapters, Node, NodeState, StartError};
+use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
 use coco_ledger::audit::{AuditOptions, AuditReport, Auditor, ChunkSource, audit};
 
 use super::{SeededEntropy, SimulatedDisk, SimulatedHost};
@@ -63,6 +65,36 @@ pub async fn start_with(
 ) -> Result<Node, StartError> {
     let host = Arc::new(SimulatedHost::new(seed, Arc::clone(disk)));
     Node::start(host, config(command, additions), files(), adapters).await
+}
+
+/// Does what the members' votes would do: opens a new service, agrees to a recovered one and waits
+/// until the node has opened it.
+pub async fn agree(node: &Node) {
+    let mut tx = node.pipeline().store().begin();
+    let mut info = SERVICE_INFO.expect(&mut tx).unwrap();
+    info.status = match info.status {
+        ServiceStatus::Opening => ServiceStatus::Open,
+        ServiceStatus::Recovering => ServiceStatus::WaitingForRecoveryShares,
+        other => other,
+    };
+    SERVICE_INFO.put(&mut tx, &info);
+    let (_, committed) = node.pipeline().commit_and_wait(tx, &Outcome::default()).unwrap();
+    assert_eq!(committed.await, TxStatus::Committed);
+    while node.state() != NodeState::PartOfNetwork {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A node of a service that its members have opened.
+pub async fn start_open(
+    seed: u64,
+    disk: &Arc<SimulatedDisk>,
+    command: &str,
+    additions: &str,
+) -> Result<Node, StartError> {
+    let node = start(seed, disk, command, additions).await?;
+    agree(&node).await;
+    Ok(node)
 }
 
 /// The ledger's files on a simulated disk.

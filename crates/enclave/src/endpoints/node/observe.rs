@@ -133,7 +133,9 @@ fn ready_app(node: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
 }
 
 fn ready_gov(node: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
-    Ok(readiness(node.state() == NodeState::PartOfNetwork))
+    let is_served =
+        matches!(node.state(), NodeState::PartOfNetwork | NodeState::PartOfPublicNetwork);
+    Ok(readiness(is_served))
 }
 
 fn readiness(ready: bool) -> Response {
