@@ -212,6 +212,83 @@ fn the_past_is_fetched_from_the_files_and_proven() {
     assert!(error.contains("is damaged") && error.contains("ledger_"), "{error}");
 }
 
+/// A node with a ledger of many small chunks, and a transaction of each; nothing of it in memory.
+async fn many_chunks(disk: &Arc<SimulatedDisk>) -> (Node, Vec<TxId>) {
+    let small = r#", "ledger": {"chunk_size": "4KB"}, "historical_cache_soft_limit": "100KB""#;
+    let node = start(1, disk, "Start", small).await.unwrap();
+    let mut written = Vec::new();
+    for number in 0..60 {
+        written.push(put_committed(&node, "key", &format!("value {number}")).await);
+    }
+    assert!(disk.names(Area::Ledger).len() > 20);
+    disk.count_reads(Duration::from_millis(1));
+    (node, written)
+}
+
+#[test]
+fn a_chunk_is_read_once_for_all_who_ask_for_it() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let (node, written) = many_chunks(&disk).await;
+        let ask = |tx_id| {
+            let node = node.clone();
+            tokio::spawn(async move { node.pipeline().historical_state(tx_id).await.is_ok() })
+        };
+        for asked in (0..50).map(|_| ask(written[9])).collect::<Vec<_>>() {
+            assert!(asked.await.unwrap());
+        }
+        assert_eq!(disk.reads().files, 1);
+        // Whoever reads may stop; another one of those who wait goes on.
+        let first = ask(written[40]);
+        let second = ask(written[40]);
+        tokio::task::yield_now().await;
+        first.abort();
+        assert!(second.await.unwrap());
+    });
+}
+
+#[test]
+fn few_chunks_are_read_at_a_time() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let (node, written) = many_chunks(&disk).await;
+        let ask = |tx_id: &TxId| {
+            let (node, tx_id) = (node.clone(), *tx_id);
+            tokio::spawn(async move { node.pipeline().historical_state(tx_id).await.is_ok() })
+        };
+        for asked in written.iter().map(ask).collect::<Vec<_>>() {
+            assert!(asked.await.unwrap());
+        }
+        let reads = disk.reads();
+        assert!((2..=4).contains(&reads.peak), "{reads:?}");
+        assert!(reads.files > 20, "{reads:?}");
+    });
+}
+
+#[test]
+fn a_range_that_nobody_waits_for_is_not_fetched_to_its_end() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let (node, _) = many_chunks(&disk).await;
+        let pipeline = node.pipeline();
+        let last = pipeline.last_committed().seqno;
+        assert!(pipeline.state_range(7, Seqno(1), last, 60).is_none());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(disk.reads().files > 1);
+        assert!(pipeline.drop_cached_states(7));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let stopped = disk.reads().files;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(disk.reads().files, stopped);
+        // Nor one that another range has taken the place of.
+        assert!(pipeline.state_range(7, Seqno(1), last, 60).is_none());
+        assert!(pipeline.state_range(7, Seqno(2), Seqno(3), 60).is_none());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(pipeline.state_range(7, Seqno(2), Seqno(3), 60).unwrap().len(), 2);
+        assert!(disk.reads().files < stopped + 5, "{:?}", disk.reads());
+    });
+}
+
 #[test]
 fn a_damaged_chunk_is_not_served() {
     let disk = SimulatedDisk::new();

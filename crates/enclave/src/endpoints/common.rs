@@ -124,8 +124,9 @@ fn tx(node: &Node, request: &Request) -> Result<Response, ErrorResponse> {
 }
 
 fn receipt(node: &Node, request: &Request) -> Reply {
-    prove(node, request, |proof, tx_id| {
-        let receipt = proof.receipt(None, Vec::new()).map_err(|error| {
+    prove(node, request, |node, proof, tx_id| {
+        let endorsements = node.service_keys().endorsements(tx_id.seqno);
+        let receipt = proof.receipt(None, endorsements).map_err(|error| {
             tracing::error!(%tx_id, %error, "no receipt can be made");
             ErrorResponse::internal(format!("There is no receipt for transaction {tx_id}."))
         })?;
@@ -135,7 +136,7 @@ fn receipt(node: &Node, request: &Request) -> Reply {
 
 /// Signature transactions, and those signed before CCF 6, have none.
 fn cose_receipt(node: &Node, request: &Request) -> Reply {
-    prove(node, request, |proof, tx_id| {
+    prove(node, request, |_, proof, tx_id| {
         let receipt = proof.cose_receipt().map_err(|_| {
             let message = format!("There is no COSE receipt for transaction {tx_id}.");
             ErrorResponse::not_found(ErrorCode::ResourceNotFound, message)
@@ -148,22 +149,24 @@ fn cose_receipt(node: &Node, request: &Request) -> Reply {
 fn prove(
     node: &Node,
     request: &Request,
-    form: fn(&SignedProof, TxId) -> Result<Response, ErrorResponse>,
+    form: fn(&Node, &SignedProof, TxId) -> Result<Response, ErrorResponse>,
 ) -> Reply {
     let tx_id = match transaction_id(request) {
         Ok(tx_id) => tx_id,
         Err(error) => return Reply::Now(error.to_response()),
     };
-    let answer =
-        move |proof: &SignedProof| form(proof, tx_id).unwrap_or_else(|error| error.to_response());
-    let pipeline = node.pipeline();
-    if let Some(proof) = pipeline.proof_now(tx_id) {
-        return Reply::Now(answer(&proof));
+    let node = node.clone();
+    if let Some(proof) = node.pipeline().proof_now(tx_id) {
+        let answer = form(&node, &proof, tx_id);
+        return Reply::Now(answer.unwrap_or_else(|error| error.to_response()));
     }
-    let (host, pipeline) = (node.host().clone(), pipeline.clone());
     Reply::Later(Box::pin(async move {
+        let pipeline = node.pipeline().clone();
         let proof = async move { pipeline.proof(tx_id).await };
-        fetch(host.as_ref(), proof).await.map_or_else(|response| *response, |proof| answer(&proof))
+        match fetch(node.host().as_ref(), proof).await {
+            Ok(proof) => form(&node, &proof, tx_id).unwrap_or_else(|error| error.to_response()),
+            Err(response) => *response,
+        }
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use coco_kv::Seqno;
@@ -10,6 +10,7 @@ use coco_ledger::tables::{COSE_SIGNATURES, SIGNATURES};
 use coco_ledger::{ChunkError, ChunkName, ChunkReader, ChunkState, Entry, EntryError, MerkleTree};
 use coco_ledger::{SignatureError, SignatureTransaction, TreeError};
 use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use crate::host::{Area, Host};
 
@@ -19,6 +20,8 @@ const READ_BYTES: u64 = 4 << 20;
 const MAX_CHUNK_BYTES: u64 = (4 << 30) + (4 << 30);
 /// Tries to read a file that is renamed while it is looked for.
 const MAX_READ_TRIES: usize = 5;
+/// Chunks that are read at a time.
+const MAX_READS_AT_ONCE: usize = 4;
 
 /// An entry cannot be had from the disk, or is not what was written.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,10 @@ pub(crate) enum FetchError {
     NotVerified { file: ChunkName, seqno: Seqno, fault: coco_ledger::ReceiptError },
     #[error("entry {0} cannot be proven: {1}")]
     Proof(Seqno, EntryError),
+    #[error("the range holds more than {limit_bytes} bytes")]
+    TooMuch { limit_bytes: u64 },
+    #[error("no view is known of {0}")]
+    NoView(Seqno),
 }
 
 /// A chunk in memory.
@@ -133,13 +140,13 @@ fn is_signature(entry: &Entry<'_>) -> bool {
 }
 
 /// The chunks used last, up to a number of bytes; at least one.
-pub(crate) struct ChunkCache {
+struct ChunkCache {
     chunks: VecDeque<Arc<LoadedChunk>>,
     limit_bytes: u64,
 }
 
 impl ChunkCache {
-    pub fn new(limit_bytes: u64) -> Self {
+    fn new(limit_bytes: u64) -> Self {
         Self { chunks: VecDeque::new(), limit_bytes }
     }
 
@@ -160,51 +167,92 @@ impl ChunkCache {
     }
 }
 
-/// The chunk that holds `seqno` with the signature after it, both of which are committed.
-pub(crate) async fn load(
-    host: &dyn Host,
-    cache: &Mutex<ChunkCache>,
-    seqno: Seqno,
-) -> Result<Arc<LoadedChunk>, FetchError> {
-    if let Some(chunk) = cached(cache, seqno) {
-        return Ok(chunk);
+/// The ledger's chunks, read when they are asked for. A chunk is read once for all who ask for it
+/// meanwhile, and no more than a few are read at a time: each is in memory before its size counts
+/// towards the cache's limit.
+pub(crate) struct Chunks {
+    cache: Mutex<ChunkCache>,
+    reads: Semaphore,
+    /// Held by whoever reads the chunk that begins there.
+    reading: Mutex<HashMap<Seqno, Weak<AsyncMutex<()>>>>,
+}
+
+impl Chunks {
+    /// At most about `limit_bytes` of chunks are kept.
+    pub fn new(limit_bytes: u64) -> Self {
+        Self {
+            cache: Mutex::new(ChunkCache::new(limit_bytes)),
+            reads: Semaphore::new(MAX_READS_AT_ONCE),
+            reading: Mutex::default(),
+        }
     }
-    let mut tries = 0;
-    loop {
-        match read(host, seqno).await {
-            Err(FetchError::Io(error))
-                if error.kind() == io::ErrorKind::NotFound && tries < MAX_READ_TRIES =>
-            {
-                tries += 1;
-            }
-            Err(error) => return Err(error),
-            Ok(chunk) => {
-                let chunk = Arc::new(chunk);
-                cache.lock().insert(Arc::clone(&chunk));
-                return Ok(chunk);
+
+    /// The chunk that holds `seqno` with the signature after it, both of which are committed.
+    pub async fn load(
+        &self,
+        host: &dyn Host,
+        seqno: Seqno,
+    ) -> Result<Arc<LoadedChunk>, FetchError> {
+        if let Some(chunk) = self.cached(seqno) {
+            return Ok(chunk);
+        }
+        let mut tries = 0;
+        loop {
+            match self.read(host, seqno).await {
+                Err(FetchError::Io(error))
+                    if error.kind() == io::ErrorKind::NotFound && tries < MAX_READ_TRIES =>
+                {
+                    tries += 1;
+                }
+                other => return other,
             }
         }
     }
+
+    /// The chunk that holds `seqno` and the signature after it, if it is in memory.
+    pub fn cached(&self, seqno: Seqno) -> Option<Arc<LoadedChunk>> {
+        let chunk = self.cache.lock().holding(seqno)?;
+        // An open chunk may have grown since.
+        let is_whole = chunk.name.state != ChunkState::Open;
+        (is_whole || chunk.signature_at_or_after(seqno).is_ok()).then_some(chunk)
+    }
+
+    async fn read(&self, host: &dyn Host, seqno: Seqno) -> Result<Arc<LoadedChunk>, FetchError> {
+        let name = locate(host, seqno).await?;
+        let reader = self.reader(name.start);
+        let _alone = reader.lock().await;
+        // Whoever was before us may have read what we need.
+        if let Some(chunk) = self.cached(seqno) {
+            return Ok(chunk);
+        }
+        // It is never closed.
+        let _permit = self.reads.acquire().await;
+        let bytes = read_file(host, Area::Ledger, &name.to_string(), MAX_CHUNK_BYTES).await?;
+        let bytes = bytes.ok_or(FetchError::TooLong { file: name, bytes: MAX_CHUNK_BYTES })?;
+        let chunk = Arc::new(LoadedChunk::new(name, bytes.into())?);
+        self.cache.lock().insert(Arc::clone(&chunk));
+        Ok(chunk)
+    }
+
+    fn reader(&self, start: Seqno) -> Arc<AsyncMutex<()>> {
+        let mut reading = self.reading.lock();
+        if let Some(reader) = reading.get(&start).and_then(Weak::upgrade) {
+            return reader;
+        }
+        reading.retain(|_, reader| reader.strong_count() > 0);
+        let reader = Arc::new(AsyncMutex::new(()));
+        reading.insert(start, Arc::downgrade(&reader));
+        reader
+    }
 }
 
-/// The chunk that holds `seqno` and the signature after it, if it is in memory.
-pub(crate) fn cached(cache: &Mutex<ChunkCache>, seqno: Seqno) -> Option<Arc<LoadedChunk>> {
-    let chunk = cache.lock().holding(seqno)?;
-    // An open chunk may have grown since.
-    let is_whole = chunk.name.state != ChunkState::Open;
-    (is_whole || chunk.signature_at_or_after(seqno).is_ok()).then_some(chunk)
-}
-
-async fn read(host: &dyn Host, seqno: Seqno) -> Result<LoadedChunk, FetchError> {
+async fn locate(host: &dyn Host, seqno: Seqno) -> Result<ChunkName, FetchError> {
     let files = host.disk().list(Area::Ledger).await?;
     let names = files.iter().filter_map(|file| file.name.parse::<ChunkName>().ok());
     // Of a chunk that is in several directories, the committed one; an open one only if no other.
     let holds = |name: &ChunkName| name.start <= seqno && name.end().is_none_or(|end| seqno <= end);
     let found = names.filter(holds).max_by_key(|name| (name.start, name.is_committed()));
-    let name = found.ok_or(FetchError::NoChunk(seqno))?;
-    let bytes = read_file(host, Area::Ledger, &name.to_string(), MAX_CHUNK_BYTES).await?;
-    let bytes = bytes.ok_or(FetchError::TooLong { file: name, bytes: MAX_CHUNK_BYTES })?;
-    LoadedChunk::new(name, bytes.into())
+    found.ok_or(FetchError::NoChunk(seqno))
 }
 
 /// A whole file; `None` if it is longer than `max_bytes`.

@@ -18,8 +18,9 @@ use coco_ledger::{
     SignedProof,
 };
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
-use chunks::{ChunkCache, LoadedChunk, VerifiedSignature};
+use chunks::{Chunks, LoadedChunk, VerifiedSignature};
 pub(crate) use chunks::{FetchError, read_file};
 use queries::Queries;
 pub(crate) use queries::Query;
@@ -31,8 +32,10 @@ use crate::service::ServiceKeys;
 pub(crate) struct Historical {
     host: Arc<dyn Host>,
     keys: Arc<ServiceKeys>,
-    chunks: Mutex<ChunkCache>,
+    chunks: Chunks,
     queries: Mutex<Queries>,
+    /// Ranges that are put together at a time.
+    ranges: Semaphore,
 }
 
 /// An entry of the ledger that is proven to be on it.
@@ -47,25 +50,27 @@ impl Historical {
         Self {
             host,
             keys,
-            chunks: Mutex::new(ChunkCache::new(limit_bytes / 2)),
+            chunks: Chunks::new(limit_bytes / 2),
             queries: Mutex::new(Queries::new(limit_bytes / 2)),
+            ranges: Semaphore::new(queries::MAX_RANGES_AT_ONCE),
         }
     }
 
-    /// The committed entry at a position, from the disk.
-    pub async fn fetch(&self, seqno: Seqno) -> Result<Proven, FetchError> {
-        let chunk = chunks::load(&*self.host, &self.chunks, seqno).await?;
-        self.prove(&chunk, seqno)
+    /// A committed entry, from the disk.
+    pub async fn fetch(&self, tx_id: TxId) -> Result<Proven, FetchError> {
+        let chunk = self.chunks.load(&*self.host, tx_id.seqno).await?;
+        self.prove(&chunk, tx_id)
     }
 
-    /// The state of a transaction if its chunk is in memory.
-    pub fn cached_state(&self, seqno: Seqno) -> Option<HistoricalState> {
-        let chunk = chunks::cached(&self.chunks, seqno)?;
-        let proven = self.prove(&chunk, seqno).ok()?;
-        proven.state(seqno, &self.keys).ok()
+    /// The state of a committed transaction if its chunk is in memory.
+    pub fn cached_state(&self, tx_id: TxId) -> Option<HistoricalState> {
+        let chunk = self.chunks.cached(tx_id.seqno)?;
+        let proven = self.prove(&chunk, tx_id).ok()?;
+        proven.state(tx_id.seqno, &self.keys).ok()
     }
 
-    fn prove(&self, chunk: &LoadedChunk, seqno: Seqno) -> Result<Proven, FetchError> {
+    fn prove(&self, chunk: &LoadedChunk, tx_id: TxId) -> Result<Proven, FetchError> {
+        let seqno = tx_id.seqno;
         let located = chunk.entry(seqno)?;
         let entry = chunk.parse(seqno, &located)?;
         let signed_at = chunk.signature_at_or_after(seqno)?;
@@ -73,7 +78,7 @@ impl Historical {
         let (file, offset) = (chunk.name, located.1);
         let not_signed = || FetchError::NotSigned { file, offset, seqno };
         let signature = Arc::clone(&verified.signature);
-        if entry.tx_id().seqno != seqno {
+        if entry.tx_id() != tx_id {
             return Err(not_signed());
         }
         let proof = if seqno == signed_at {
@@ -91,9 +96,9 @@ impl Historical {
     }
 
     /// The state that holds just what a transaction wrote, with its receipt.
-    pub async fn state(&self, seqno: Seqno) -> Result<HistoricalState, FetchError> {
-        let proven = self.fetch(seqno).await?;
-        proven.state(seqno, &self.keys)
+    pub async fn state(&self, tx_id: TxId) -> Result<HistoricalState, FetchError> {
+        let proven = self.fetch(tx_id).await?;
+        proven.state(tx_id.seqno, &self.keys)
     }
 
     fn verified_signature(

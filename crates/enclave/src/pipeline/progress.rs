@@ -1,6 +1,7 @@
 //! What is committed, in which views, and who waits for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use coco_adapter::TxStatus;
@@ -13,15 +14,17 @@ use tokio::sync::oneshot;
 pub(crate) struct Progress {
     committed: AtomicU64,
     views: RwLock<ViewHistory>,
-    waiters: Mutex<Waiters>,
+    waiters: Arc<Mutex<Waiters>>,
     /// The highest seqno that anybody waits for.
     wanted: AtomicU64,
 }
 
+/// Where a waiter stands: what it waits for, and its number of arrival.
+type Place = (Seqno, u64);
+
 #[derive(Default)]
 struct Waiters {
-    /// By seqno, and by number of arrival.
-    waiting: BTreeMap<(Seqno, u64), (View, oneshot::Sender<TxStatus>)>,
+    waiting: BTreeMap<Place, (View, oneshot::Sender<TxStatus>)>,
     arrivals: u64,
     closed: bool,
 }
@@ -32,7 +35,7 @@ impl Progress {
         Self {
             committed: AtomicU64::new(committed.0),
             views: RwLock::new(views),
-            waiters: Mutex::default(),
+            waiters: Arc::default(),
             wanted: AtomicU64::new(0),
         }
     }
@@ -87,7 +90,7 @@ impl Progress {
         for ((seqno, _), (view, waiter)) in woken {
             let same_view = self.view_of(seqno) == Some(view);
             let status = if same_view { TxStatus::Committed } else { TxStatus::Invalid };
-            // Nobody may be waiting any more.
+            // It may be leaving just now.
             let _ = waiter.send(status);
         }
     }
@@ -104,7 +107,7 @@ impl Progress {
         let place = (tx_id.seqno, waiters.arrivals);
         waiters.waiting.insert(place, (tx_id.view, sender));
         self.wanted.fetch_max(tx_id.seqno.min(executed).0, Ordering::AcqRel);
-        Waiting(Ok((tx_id, receiver)))
+        Waiting(Ok(Waiter { waiters: Arc::clone(&self.waiters), place: Some(place), receiver }))
     }
 
     /// Nothing will be committed any more: whoever waits learns that the outcome is open.
@@ -116,7 +119,23 @@ impl Progress {
 }
 
 /// A transaction whose commitment is awaited, or what became of it.
-pub(crate) struct Waiting(Result<(TxId, oneshot::Receiver<TxStatus>), TxStatus>);
+pub(crate) struct Waiting(Result<Waiter, TxStatus>);
+
+/// Somebody who waits. Whoever stops waiting leaves no trace.
+struct Waiter {
+    waiters: Arc<Mutex<Waiters>>,
+    /// None once it has its answer.
+    place: Option<Place>,
+    receiver: oneshot::Receiver<TxStatus>,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.waiters.lock().waiting.remove(&place);
+        }
+    }
+}
 
 impl Waiting {
     pub fn is_pending(&self) -> bool {
@@ -126,7 +145,11 @@ impl Waiting {
     /// `Committed` or `Invalid`; `Pending` if the node stops before it is known.
     pub async fn outcome(self) -> TxStatus {
         match self.0 {
-            Ok((_, receiver)) => receiver.await.unwrap_or(TxStatus::Pending),
+            Ok(mut waiter) => {
+                let status = (&mut waiter.receiver).await;
+                waiter.place = None;
+                status.unwrap_or(TxStatus::Pending)
+            }
             Err(status) => status,
         }
     }
@@ -170,14 +193,16 @@ mod tests {
         let progress = progress();
         let executed = Seqno(15);
         let mut waiting: Vec<_> = [TxId::new(4, 13), TxId::new(4, 14), TxId::new(5, 13)]
-            .map(|tx_id| progress.wait(tx_id, executed).0.unwrap().1)
+            .map(|tx_id| progress.wait(tx_id, executed).0.ok().unwrap())
             .into();
         assert_eq!(progress.wanted(), Seqno(14));
         progress.advance(TxId::new(4, 13));
-        assert_eq!(waiting[0].try_recv(), Ok(TxStatus::Committed));
-        assert!(waiting[1].try_recv().is_err());
-        assert_eq!(waiting[2].try_recv(), Ok(TxStatus::Invalid));
+        assert_eq!(waiting[0].receiver.try_recv(), Ok(TxStatus::Committed));
+        assert!(waiting[1].receiver.try_recv().is_err());
+        assert_eq!(waiting[2].receiver.try_recv(), Ok(TxStatus::Invalid));
         assert!(!progress.wait(TxId::new(4, 13), executed).is_pending());
+        drop(waiting);
+        assert!(progress.waiters.lock().waiting.is_empty(), "whoever leaves is forgotten");
         progress.close();
         assert!(!progress.wait(TxId::new(4, 14), executed).is_pending());
     }

@@ -66,6 +66,19 @@ struct State {
 pub struct SimulatedDisk {
     state: Mutex<State>,
     work: Arc<Notify>,
+    reads: Arc<Mutex<Reads>>,
+}
+
+/// Who reads what.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reads {
+    /// How long a read takes.
+    pub pause: Duration,
+    /// Files that were read from their beginning.
+    pub files: u64,
+    /// Reads at this moment, and the most there ever were.
+    pub now: u64,
+    pub peak: u64,
 }
 
 impl SimulatedDisk {
@@ -73,12 +86,21 @@ impl SimulatedDisk {
         Arc::default()
     }
 
+    /// From now on each read takes this long; counting begins anew.
+    pub fn count_reads(&self, pause: Duration) {
+        *self.reads.lock() = Reads { pause, ..Reads::default() };
+    }
+
+    pub fn reads(&self) -> Reads {
+        *self.reads.lock()
+    }
+
     /// Another disk with the same content.
     pub fn copy(&self) -> Arc<Self> {
         let current = self.state.lock().current.clone();
         let next_inode = self.state.lock().next_inode;
         let state = State { durable: current.clone(), current, next_inode, ..State::default() };
-        Arc::new(Self { state: Mutex::new(state), work: Arc::default() })
+        Arc::new(Self { state: Mutex::new(state), ..Self::default() })
     }
 
     /// Spawns what carries out submissions, each after a fraction of a millisecond.
@@ -385,6 +407,20 @@ impl Disk for SimulatedDisk {
             let end = data.len().min(start + len_bytes as usize);
             data[start..end].to_vec()
         });
-        Box::pin(async { answer })
+        let reads = Arc::clone(&self.reads);
+        Box::pin(async move {
+            let pause = {
+                let mut reads = reads.lock();
+                reads.files += u64::from(offset == 0);
+                reads.now += 1;
+                reads.peak = reads.peak.max(reads.now);
+                reads.pause
+            };
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            reads.lock().now -= 1;
+            answer
+        })
     }
 }
