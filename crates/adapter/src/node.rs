@@ -21,7 +21,8 @@ pub trait Node: Environment {
     fn cut_within(&self, pause: Duration);
 
     /// Resolves when the fate of a transaction is known: `Committed` or `Invalid`; or `Pending` if
-    /// the node stops before. The wait begins, and the batch is cut if there is room, at the call.
+    /// the node stops before. The wait begins at the call; the batch is cut, if there is room, once
+    /// the future is polled or dropped.
     fn wait_committed(&self, tx_id: TxId) -> BoxFuture<'static, TxStatus>;
 
     /// Resolves when more is committed than now: what was refused with

@@ -121,8 +121,16 @@ pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 pub trait Disk: Send + Sync {
     /// Carries out `ops` in order. With `sync`, `done` is called only after what they wrote (and
     /// renames) survives a power cut; one sync may serve several submissions. `done` runs on the
-    /// host's thread: it must be quick.
+    /// host's thread, or on one that is lent: it must be quick.
     fn submit(&self, area: Area, ops: Vec<DiskOp>, sync: bool, done: Done);
+
+    /// Calls `submissions`. What they submit to the area may then be carried out on the calling
+    /// thread, which blocks for about one sync: for a caller with nothing to do before that, whom
+    /// two changes of thread would cost as much again.
+    fn lend_thread(&self, area: Area, submissions: &mut dyn FnMut()) {
+        let _ = area;
+        submissions();
+    }
 
     /// The files of an area, in no particular order.
     fn list(&self, area: Area) -> BoxFuture<'static, io::Result<Vec<FileEntry>>>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use coco_adapter::{Adapter, AdapterError, Batch, Held, Protocol};
 use coco_consensus::{Consensus, Effect, Role, WriteNo};
 use coco_kv::{Seqno, Store, TxId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::batch::RecentBatches;
@@ -147,30 +147,36 @@ impl Inner {
         let full = (entries + self.queue.len()) as u64 >= self.settings.tx_count
             || bytes >= MAX_BATCH_BYTES;
         if (is_due || full || self.is_awaited()) && self.has_room() {
-            self.cut(&mut writer);
+            self.cut(writer);
+        } else {
+            drop(writer);
         }
-        drop(writer);
         if self.is_awaited() && self.has_room() {
             self.wake.notify_one();
         }
     }
 
-    /// Cuts the batch for somebody who waits, at once if nobody else is writing.
+    /// Cuts the batch for somebody who waits, on this thread if nobody else is writing, and lends
+    /// it to the disk.
     pub fn cut_for_waiter(self: &Arc<Self>) {
         if !self.is_awaited() || !self.has_room() {
             // The batch in flight that is done next wakes the task.
             return;
         }
         let short = self.queue.len() <= MAX_CUT_BY_WAITER;
-        let Some(mut writer) = short.then(|| self.writer.try_lock()).flatten() else {
+        let Some(writer) = short.then(|| self.writer.try_lock()).flatten() else {
             self.wake.notify_one();
             return;
         };
         // Somebody may have cut before the lock was ours.
         if self.has_room() {
-            self.cut(&mut writer);
+            let mut writer = Some(writer);
+            self.host.disk().lend_thread(Area::Ledger, &mut || {
+                if let Some(writer) = writer.take() {
+                    self.cut(writer);
+                }
+            });
         }
-        drop(writer);
         if self.is_awaited() && self.has_room() {
             self.wake.notify_one();
         }
@@ -200,17 +206,20 @@ impl Inner {
         written.map_err(|error| self.fail(&error)).is_ok()
     }
 
-    /// Signs what is written and proposes it; nothing happens if there is nothing.
-    pub fn cut(self: &Arc<Self>, writer: &mut Writer) {
+    /// Signs what is written and proposes it; nothing happens if there is nothing. The next batch
+    /// may be written while this one is carried out.
+    pub fn cut(self: &Arc<Self>, mut writer: MutexGuard<'_, Writer>) {
         if self.standing() == Standing::Failed {
             return;
         }
-        if let Err(error) = self.try_cut(writer) {
-            self.fail(&error);
+        if let Err(error) = self.try_cut(&mut writer) {
+            return self.fail(&error);
         }
+        drop(writer);
+        self.pump();
     }
 
-    fn try_cut(self: &Arc<Self>, writer: &mut Writer) -> Result<(), CutError> {
+    fn try_cut(&self, writer: &mut Writer) -> Result<(), CutError> {
         // Who asks from here on may not be in this batch.
         self.cut_by_us.store(u64::MAX, Ordering::SeqCst);
         let secrets = self.keys.secrets();
@@ -248,10 +257,7 @@ impl Inner {
         self.cut_to.store(tx_id.seqno.0, Ordering::SeqCst);
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         let proposed = self.consensus.lock().propose(cut.batch);
-        match proposed {
-            Ok(()) => self.pump(),
-            Err(error) => self.fail(&error),
-        }
+        proposed.unwrap_or_else(|error| self.fail(&error));
         Ok(())
     }
 

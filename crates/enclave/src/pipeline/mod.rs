@@ -151,6 +151,33 @@ pub(crate) struct Continuation {
     pub is_recovery: bool,
 }
 
+/// Cuts the batch of somebody who waits. If the wait is given up before, the writer's task does.
+struct CutForWaiter {
+    inner: Option<Arc<Inner>>,
+}
+
+impl CutForWaiter {
+    /// Cuts; among many who wait, only after those who can go on at once: one batch then serves
+    /// all of them.
+    async fn soon(mut self) {
+        let Some(inner) = &self.inner else { return };
+        if inner.progress.is_crowded() && inner.has_room() {
+            tokio::task::yield_now().await;
+        }
+        if let Some(inner) = self.inner.take() {
+            inner.cut_for_waiter();
+        }
+    }
+}
+
+impl Drop for CutForWaiter {
+    fn drop(&mut self) {
+        if let Some(inner) = &self.inner {
+            inner.wake.notify_one();
+        }
+    }
+}
+
 /// The commit pipeline of a node; clones share it.
 #[derive(Clone)]
 pub struct Pipeline {
@@ -281,16 +308,19 @@ impl Pipeline {
     }
 
     /// Resolves when the fate of a transaction is known: `Committed` or `Invalid`; or `Pending` if
-    /// the node stops before. The wait begins, and the batch is cut if there is room, at the call.
+    /// the node stops before. The wait begins at the call.
     pub fn wait_committed(
         &self,
         tx_id: TxId,
     ) -> impl Future<Output = TxStatus> + Send + 'static + use<> {
         let waiting = self.inner.progress.wait(tx_id, self.inner.queue.executed());
-        if waiting.is_pending() {
-            self.inner.cut_for_waiter();
+        let cut = waiting.is_pending().then(|| CutForWaiter { inner: Some(self.inner.clone()) });
+        async move {
+            if let Some(cut) = cut {
+                cut.soon().await;
+            }
+            waiting.outcome().await
         }
-        waiting.outcome()
     }
 
     /// Has what was executed signed and written so long from now at the latest.
@@ -376,12 +406,14 @@ impl Pipeline {
     /// Cuts what is left if there is room; whether nothing is left.
     fn finish(&self) -> bool {
         let inner = &self.inner;
-        let mut writer = inner.writer.lock();
-        if inner.queue.len() + writer.unsigned().0 > 0 && inner.has_room() {
-            inner.cut(&mut writer);
+        let rest = |writer: &Writer| inner.queue.len() + writer.unsigned().0;
+        let writer = inner.writer.lock();
+        if rest(&writer) > 0 && inner.has_room() {
+            inner.cut(writer);
+        } else {
+            drop(writer);
         }
-        let rest = inner.queue.len() + writer.unsigned().0;
-        rest == 0 && inner.in_flight.load(Ordering::SeqCst) == 0
+        rest(&inner.writer.lock()) == 0 && inner.in_flight.load(Ordering::SeqCst) == 0
     }
 
     /// Whether the disk or the keys have failed, so that nothing more is committed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use coco_adapter::TxStatus;
 use coco_kv::{Seqno, TxId, View};
@@ -17,6 +17,8 @@ pub(crate) struct Progress {
     waiters: Arc<Mutex<Waiters>>,
     /// The highest seqno that anybody waits for.
     wanted: AtomicU64,
+    /// How many waited for what was committed last.
+    last_woken: AtomicUsize,
 }
 
 /// Where a waiter stands: what it waits for, and its number of arrival.
@@ -37,6 +39,7 @@ impl Progress {
             views: RwLock::new(views),
             waiters: Arc::default(),
             wanted: AtomicU64::new(0),
+            last_woken: AtomicUsize::new(0),
         }
     }
 
@@ -59,6 +62,11 @@ impl Progress {
 
     pub fn wanted(&self) -> Seqno {
         Seqno(self.wanted.load(Ordering::Acquire))
+    }
+
+    /// Whether several waited for what was committed last, so that it pays to wait for company.
+    pub fn is_crowded(&self) -> bool {
+        self.last_woken.load(Ordering::Relaxed) > 1
     }
 
     /// CCF's rules for a transaction id, given what was executed and committed here.
@@ -87,6 +95,7 @@ impl Progress {
             let later = waiters.waiting.split_off(&(tx_id.seqno.next(), 0));
             std::mem::replace(&mut waiters.waiting, later)
         };
+        self.last_woken.store(woken.len(), Ordering::Relaxed);
         for ((seqno, _), (view, waiter)) in woken {
             let same_view = self.view_of(seqno) == Some(view);
             let status = if same_view { TxStatus::Committed } else { TxStatus::Invalid };

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use coco_enclave::host::{DiskOp, FileEntry};
 
+use super::direct::DirectFile;
 use super::worker::same_error;
 use crate::HostError;
 
@@ -32,6 +33,27 @@ pub(crate) struct AreaFiles {
 struct OpenFile {
     file: File,
     changed: Changed,
+    direct: Direct,
+}
+
+enum Direct {
+    Untried,
+    Open(DirectFile),
+    /// The file system cannot.
+    Refused,
+}
+
+impl OpenFile {
+    fn new(file: File, changed: Changed) -> Self {
+        Self { file, changed, direct: Direct::Untried }
+    }
+
+    fn mark(&mut self, changed: Changed) {
+        self.changed = self.changed.max(changed);
+        if let Direct::Open(direct) = &mut self.direct {
+            direct.forget();
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +103,39 @@ impl AreaFiles {
             DiskOp::Rename { from, to } => self.rename(&from, &to),
             DiskOp::Remove { name } => self.remove(&name),
         }
+    }
+
+    /// Writes so that the bytes survive a power cut at once. False: not in this place; write and
+    /// sync do.
+    pub(crate) fn write_durably(
+        &mut self,
+        name: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> io::Result<bool> {
+        if let Some(error) = &self.broken {
+            return Err(same_error(error));
+        }
+        let (path, names_changed) = (self.path(name)?, self.names_changed);
+        let open = self.writable(name)?;
+        // The bytes are worth as much as the names and lengths that lead to them.
+        if names_changed || open.changed != Changed::Nothing {
+            return Ok(false);
+        }
+        if let Direct::Untried = open.direct {
+            open.direct = DirectFile::open(&path).map_or(Direct::Refused, Direct::Open);
+        }
+        let Direct::Open(direct) = &mut open.direct else { return Ok(false) };
+        let written = direct.write(&open.file, offset, bytes);
+        if matches!(&written, Err(error) if error.kind() == io::ErrorKind::InvalidInput) {
+            // Opened, and refused only now: larger blocks, or none.
+            open.direct = Direct::Refused;
+            return Ok(false);
+        }
+        if let Err(error) = &written {
+            self.broken = Some(same_error(error));
+        }
+        written
     }
 
     /// Makes every change so far survive a power cut.
@@ -142,7 +197,7 @@ impl AreaFiles {
             return Err(error);
         }
         self.names_changed = true;
-        self.keep_open(name, OpenFile { file, changed: Changed::Metadata })
+        self.keep_open(name, OpenFile::new(file, Changed::Metadata))
     }
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -151,7 +206,7 @@ impl AreaFiles {
             io::Error::new(io::ErrorKind::InvalidInput, "a file cannot be this long")
         })?;
         let open = self.writable(name)?;
-        open.changed = open.changed.max(Changed::Data);
+        open.mark(Changed::Data);
         let written = open.file.write_all_at(bytes, offset);
         self.break_on_error(written)
     }
@@ -161,7 +216,7 @@ impl AreaFiles {
         if open.file.metadata()?.len() < len_bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is shorter already"));
         }
-        open.changed = Changed::Metadata;
+        open.mark(Changed::Metadata);
         let cut = open.file.set_len(len_bytes);
         self.break_on_error(cut)
     }
@@ -194,7 +249,7 @@ impl AreaFiles {
     fn writable(&mut self, name: &str) -> io::Result<&mut OpenFile> {
         if !self.open.contains_key(name) {
             let file = OpenOptions::new().read(true).write(true).open(self.path(name)?)?;
-            self.keep_open(name, OpenFile { file, changed: Changed::Nothing })?;
+            self.keep_open(name, OpenFile::new(file, Changed::Nothing))?;
         }
         self.open.get_mut(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }

@@ -1,6 +1,7 @@
 //! The node's files: ordered changes, durable in groups.
 
 mod area;
+mod direct;
 mod queue;
 mod worker;
 
@@ -65,6 +66,16 @@ impl Disk for FileDisk {
     /// After the first failing operation the rest of the submission is not carried out.
     fn submit(&self, area: Area, ops: Vec<DiskOp>, sync: bool, done: Done) {
         self.worker(area).push(Job::Change { ops, sync, done });
+    }
+
+    /// The thread is used if it is one of several workers of a runtime: these go on meanwhile.
+    fn lend_thread(&self, area: Area, submissions: &mut dyn FnMut()) {
+        let runtime = tokio::runtime::Handle::try_current();
+        if runtime.is_ok_and(|runtime| runtime.metrics().num_workers() > 1) {
+            self.worker(area).lend_thread(submissions);
+        } else {
+            submissions();
+        }
     }
 
     fn list(&self, area: Area) -> BoxFuture<'static, io::Result<Vec<FileEntry>>> {

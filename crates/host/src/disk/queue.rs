@@ -2,10 +2,17 @@
 
 use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 use coco_enclave::host::{DiskOp, Done, FileEntry};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
+
+/// What a lent thread carries out at most: so much is written in about the time of a sync.
+const MAX_LENT_BYTES: usize = 64 << 10;
+
+/// A disk whose last turn took longer is for its own thread: a lent one has other work to do.
+const MAX_LENT_TURN: Duration = Duration::from_micros(500);
 
 /// More than this waiting to be written means that nobody holds the enclave back: the area fails
 /// instead of filling memory.
@@ -28,6 +35,11 @@ impl Job {
         lengths.sum()
     }
 
+    fn is_plain_write(&self) -> bool {
+        let Self::Change { ops, .. } = self else { return false };
+        ops.iter().all(|op| matches!(op, DiskOp::Write { .. }))
+    }
+
     /// Answers without doing anything.
     fn refuse(self, error: io::Error) {
         match self {
@@ -38,7 +50,8 @@ impl Job {
     }
 }
 
-/// The queue in front of one thread.
+/// The queue in front of an area. Whoever has taken jobs from it has the turn until it ends it: the
+/// area's thread, or one that is lent.
 #[derive(Default)]
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
@@ -50,6 +63,26 @@ struct Waiting {
     jobs: Vec<Job>,
     len_bytes: usize,
     state: State,
+    /// Somebody has the turn.
+    busy: bool,
+    /// Threads that will look after the queue when they have submitted to it.
+    lent: usize,
+    /// How long the last turn with a sync took, if there was one.
+    last_turn: Option<Duration>,
+}
+
+impl Waiting {
+    fn take(&mut self, into: &mut Vec<Job>) {
+        std::mem::swap(&mut self.jobs, into);
+        self.len_bytes = 0;
+        self.busy = true;
+    }
+
+    fn is_short(&self) -> bool {
+        self.last_turn.is_some_and(|took| took <= MAX_LENT_TURN)
+            && self.len_bytes <= MAX_LENT_BYTES
+            && self.jobs.iter().all(Job::is_plain_write)
+    }
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -73,8 +106,11 @@ impl Queue {
             State::Open => {
                 waiting.len_bytes = len_bytes;
                 waiting.jobs.push(job);
+                let looked_after = waiting.busy || waiting.lent > 0;
                 drop(waiting);
-                self.changed.notify_one();
+                if !looked_after {
+                    self.changed.notify_one();
+                }
             }
             State::Overrun => {
                 drop(waiting);
@@ -90,25 +126,72 @@ impl Queue {
         }
     }
 
-    /// Waits for jobs and moves all of them into `into`, which is empty. False: the queue is closed
-    /// and nothing is left.
+    /// Waits for jobs and the turn, and moves all jobs into `into`, which is empty. False: the queue
+    /// is closed and nothing is left.
     pub(crate) fn take(&self, into: &mut Vec<Job>) -> bool {
         let mut waiting = self.waiting.lock();
-        while waiting.jobs.is_empty() {
-            if waiting.state == State::Closed {
+        while waiting.jobs.is_empty() || waiting.busy {
+            if waiting.state == State::Closed && waiting.jobs.is_empty() {
                 return false;
             }
             self.changed.wait(&mut waiting);
         }
-        std::mem::swap(&mut waiting.jobs, into);
-        waiting.len_bytes = 0;
+        waiting.take(into);
         true
+    }
+
+    /// Ends a turn; with a sync in it, it took so long.
+    pub(crate) fn end_turn(&self, last_turn: Option<Duration>) {
+        let mut waiting = self.waiting.lock();
+        waiting.busy = false;
+        waiting.last_turn = last_turn.or(waiting.last_turn);
+        let more = !waiting.jobs.is_empty();
+        drop(waiting);
+        if more {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Promises to look after the queue after some submissions.
+    pub(crate) fn lend(&self) -> Lent<'_> {
+        self.waiting.lock().lent += 1;
+        Lent { queue: self }
     }
 
     /// Takes no more; what waits is still done.
     pub(crate) fn close(&self) {
         self.waiting.lock().state = State::Closed;
         self.changed.notify_all();
+    }
+}
+
+/// A thread that is lent to the queue.
+pub(crate) struct Lent<'a> {
+    queue: &'a Queue,
+}
+
+impl Lent<'_> {
+    /// The jobs, with the turn, if they are for this thread; otherwise somebody else does them.
+    pub(crate) fn take(self) -> Option<Vec<Job>> {
+        let mut waiting = self.queue.waiting.lock();
+        if waiting.busy || waiting.jobs.is_empty() || !waiting.is_short() {
+            return None;
+        }
+        let mut jobs = Vec::new();
+        waiting.take(&mut jobs);
+        Some(jobs)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.queue.waiting.lock();
+        waiting.lent -= 1;
+        let left = !waiting.busy && !waiting.jobs.is_empty();
+        drop(waiting);
+        if left {
+            self.queue.changed.notify_one();
+        }
     }
 }
 

@@ -208,6 +208,63 @@ async fn a_panicking_receiver_harms_nobody_else() {
     submit(&disk, Area::Ledger, vec![create("a", 1)], true).await.unwrap();
 }
 
+#[tokio::test]
+async fn appends_that_are_durable_at_once_read_back() {
+    let scratch = Scratch::new();
+    let disk = scratch.open();
+    submit(&disk, Area::Ledger, vec![create("a", 40_000)], true).await.unwrap();
+    let (mut expected, mut at) = (vec![0; 40_000], 0);
+    for length in (1..).map(|number: usize| number * 37 % 5_000 + 1) {
+        if at + length > expected.len() {
+            break;
+        }
+        let bytes = vec![length.to_le_bytes()[0] | 1; length];
+        expected[at..at + length].copy_from_slice(&bytes);
+        submit(&disk, Area::Ledger, vec![write("a", at as u64, &bytes)], true).await.unwrap();
+        assert_eq!(read(&disk, "a").await.unwrap(), expected);
+        at += length;
+        // Behind the back of those: their last block is no longer what they remember.
+        expected[at - 1] = 0;
+        submit(&disk, Area::Ledger, vec![write("a", at as u64 - 1, &[0])], false).await.unwrap();
+        submit(&disk, Area::Ledger, vec![], true).await.unwrap();
+    }
+    assert_eq!(read(&disk, "a").await.unwrap(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lent_threads_carry_out_everything_in_order() {
+    let scratch = Scratch::new();
+    let disk = Arc::new(scratch.open());
+    submit(&disk, Area::Ledger, vec![create("a", 10_000)], true).await.unwrap();
+    let lenders = (0..4_u8).map(|lender| {
+        let disk = disk.clone();
+        tokio::spawn(async move {
+            for number in 0..50_u8 {
+                let (answer, mut answered) = oneshot::channel();
+                let mut answer = Some(answer);
+                disk.lend_thread(Area::Ledger, &mut || {
+                    let Some(answer) = answer.take() else { return };
+                    let at = u64::from(lender) * 100;
+                    let ops = vec![write("a", at, &[number; 100])];
+                    disk.submit(
+                        Area::Ledger,
+                        ops,
+                        true,
+                        Box::new(move |result| drop(answer.send(result))),
+                    );
+                });
+                if answered.try_recv().is_err() {
+                    answered.await.unwrap().unwrap();
+                }
+            }
+        })
+    });
+    for lender in lenders.collect::<Vec<_>>() {
+        lender.await.unwrap();
+    }
+    assert_eq!(read(&disk, "a").await.unwrap()[..400], [49; 400]);
+}
+
 /// One step of the model test; `name` and `to` are indices into a few names.
 #[derive(Clone, Debug)]
 enum Step {
@@ -225,9 +282,9 @@ impl Step {
     fn any() -> impl Strategy<Value = Self> {
         let name = 0..NAMES.len();
         prop_oneof![
-            (name.clone(), 0..3000_u64)
+            (name.clone(), 0..20_000_u64)
                 .prop_map(|(name, len_bytes)| Self::Create { name, len_bytes }),
-            (name.clone(), 0..4000_u64, prop::collection::vec(any::<u8>(), 0..200))
+            (name.clone(), 0..20_000_u64, prop::collection::vec(any::<u8>(), 0..6_000))
                 .prop_map(|(name, offset, bytes)| Self::Write { name, offset, bytes }),
             (name.clone(), 0..3000_u64)
                 .prop_map(|(name, len_bytes)| Self::Truncate { name, len_bytes }),

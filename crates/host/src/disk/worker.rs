@@ -1,4 +1,4 @@
-//! The thread that owns an area's files.
+//! Who carries out an area's jobs: a thread of its own, or one that is lent.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,14 +7,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use coco_enclave::host::{DiskOp, Done};
+use parking_lot::Mutex;
 
 use super::area::AreaFiles;
 use super::queue::{Job, Queue};
 use crate::HostError;
 
-/// A running thread; dropping it finishes what waits.
+/// Up to so many bytes the page cache costs more than it saves.
+const MAX_DURABLE_BYTES: usize = 64 << 10;
+
+/// An area with its running thread; dropping it finishes what waits.
 pub(crate) struct Worker {
-    queue: Arc<Queue>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -24,29 +28,63 @@ impl Worker {
         files: AreaFiles,
         slow_io_threshold: Duration,
     ) -> Result<Self, HostError> {
-        let queue = Arc::new(Queue::default());
-        let mut work = Work { files, slow_io_threshold, synced: Vec::new(), area: name };
-        let jobs = queue.clone();
+        let work = Work { files, slow_io_threshold, synced: Vec::new(), area: name };
+        let shared = Arc::new(Shared { queue: Queue::default(), work: Mutex::new(work) });
+        let own = shared.clone();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work.run(&jobs))
+            .spawn(move || own.run())
             .map_err(|source| HostError::System { what: "a disk thread", source })?;
-        Ok(Self { queue, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     pub(crate) fn push(&self, job: Job) {
-        self.queue.push(job);
+        self.shared.queue.push(job);
+    }
+
+    /// Carries out what `submissions` push on this thread, if that is quick.
+    pub(crate) fn lend_thread(&self, submissions: &mut dyn FnMut()) {
+        let lent = self.shared.queue.lend();
+        submissions();
+        if let Some(mut jobs) = lent.take() {
+            self.shared.turn(&mut jobs);
+        }
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.queue.close();
+        self.shared.queue.close();
         let Some(thread) = self.thread.take() else { return };
         // The last owner may be a `done` that runs on this very thread.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
             tracing::error!("A disk thread ended by a panic");
         }
+    }
+}
+
+struct Shared {
+    queue: Queue,
+    /// For whoever has the turn.
+    work: Mutex<Work>,
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut jobs = Vec::new();
+        while self.queue.take(&mut jobs) {
+            self.turn(&mut jobs);
+        }
+    }
+
+    fn turn(&self, jobs: &mut Vec<Job>) {
+        let mut work = self.work.lock();
+        let start = Instant::now();
+        let alone = jobs.len() == 1;
+        jobs.drain(..).for_each(|job| work.carry_out(job, alone));
+        let synced = work.sync();
+        drop(work);
+        self.queue.end_turn(synced.then(|| start.elapsed()));
     }
 }
 
@@ -59,20 +97,15 @@ struct Work {
 }
 
 impl Work {
-    fn run(&mut self, queue: &Queue) {
-        let mut jobs = Vec::new();
-        while queue.take(&mut jobs) {
-            for job in jobs.drain(..) {
-                self.carry_out(job);
-            }
-            self.sync();
-        }
-    }
-
-    fn carry_out(&mut self, job: Job) {
+    /// A job that is alone has the next sync for itself.
+    fn carry_out(&mut self, job: Job, alone: bool) {
         match job {
             Job::Change { ops, sync, done } => {
-                let result = ops.into_iter().try_for_each(|op| self.change(op));
+                let result = match self.append_durably(&ops, sync && alone) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => ops.into_iter().try_for_each(|op| self.change(op)),
+                    Err(error) => Err(error),
+                };
                 if sync {
                     self.synced.push((done, result));
                 } else {
@@ -82,6 +115,21 @@ impl Work {
             // Whoever asked may have gone.
             Job::Open { name, answer } => drop(answer.send(self.files.open_to_read(&name))),
             Job::List { answer } => drop(answer.send(self.files.list())),
+        }
+    }
+
+    /// One small write is written and synced in one step, if it can be.
+    fn append_durably(&mut self, ops: &[DiskOp], wanted: bool) -> io::Result<bool> {
+        match ops {
+            [DiskOp::Write { name, offset, bytes }]
+                if wanted && bytes.len() <= MAX_DURABLE_BYTES =>
+            {
+                let start = Instant::now();
+                let result = self.files.write_durably(name, *offset, bytes);
+                self.report("write", start, &result.as_ref().map(|_| ()).map_err(same_error));
+                result
+            }
+            _ => Ok(false),
         }
     }
 
@@ -99,10 +147,10 @@ impl Work {
         result
     }
 
-    /// One sync for everything that waits for it.
-    fn sync(&mut self) {
+    /// One sync for everything that waits for it; whether anything did.
+    fn sync(&mut self) -> bool {
         if self.synced.is_empty() {
-            return;
+            return false;
         }
         let start = Instant::now();
         let synced = self.files.sync();
@@ -111,6 +159,7 @@ impl Work {
             let sync = synced.as_ref().copied().map_err(same_error);
             finish(done, result.and(sync));
         }
+        true
     }
 
     fn report(&self, operation: &str, start: Instant, result: &io::Result<()>) {
