@@ -103,10 +103,8 @@ impl Conversation<'_> {
             return Poll::Ready(End::Said(CloseCode::Away, "the node stops".into()));
         }
         loop {
-            let turn = match transport.progress().unsent {
-                false => self.take_turn(cx),
-                true => Ok(false),
-            };
+            let held_up = transport.progress().unsent;
+            let turn = if held_up { Ok(false) } else { self.take_turn(cx) };
             let went_on = match turn.and_then(|went_on| self.poll_ping(cx).map(|()| went_on)) {
                 Ok(went_on) => went_on,
                 Err(end) => return Poll::Ready(end),
@@ -118,7 +116,9 @@ impl Conversation<'_> {
             if let Poll::Ready(Err(_)) = transport.poll_send(cx) {
                 return Poll::Ready(End::Lost);
             }
-            if !went_on {
+            // Nothing wakes a turn that was put off until this was sent.
+            let freed = held_up && !transport.progress().unsent;
+            if !went_on && !freed {
                 break;
             }
         }
