@@ -30,12 +30,15 @@ const USERS: usize = 2;
 /// Certificates of a folder that is kept shall last.
 const VALIDITY_DAYS: u32 = 365;
 
-/// The ports of the node.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ports {
+/// Where and how the node listens.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Listening {
+    /// Ports; 0 takes a free one.
     pub(crate) clients: u16,
     pub(crate) ethereum: u16,
     pub(crate) nodes: u16,
+    /// Whether Ethereum is served with the service's certificate, not as plain HTTP.
+    pub(crate) ethereum_tls: bool,
 }
 
 /// What the chain of a new service begins with.
@@ -46,10 +49,11 @@ pub(crate) struct FirstBlock {
 }
 
 impl FirstBlock {
-    /// Gas is free and the development accounts have money.
-    pub(crate) fn of_development() -> Result<Self> {
+    /// The development accounts have money. Gas costs so many wei, or nothing.
+    pub(crate) fn of_development(base_fee: Option<u64>) -> Result<Self> {
         let genesis = consortium_genesis(CHAIN_ID, balances(&accounts()?)?);
-        Ok(Self { genesis, fees: json!("free") })
+        let fees = base_fee.map_or(json!("free"), |wei| json!({ "fixed": wei }));
+        Ok(Self { genesis, fees })
     }
 }
 
@@ -135,7 +139,7 @@ impl DevFolder {
     }
 
     /// Starts from nothing: fresh keys and a configuration for a new service with this chain.
-    pub(crate) fn create(&self, ports: Ports, chain: &FirstBlock) -> Result<()> {
+    pub(crate) fn create(&self, listening: Listening, chain: &FirstBlock) -> Result<()> {
         self.clear()?;
         fs::create_dir_all(&self.path)
             .with_context(|| format!("{} cannot be created", self.path.display()))?;
@@ -143,12 +147,12 @@ impl DevFolder {
         self.write_config(&json!({}))?;
         self.create_identities()?;
         self.write_genesis(&chain.genesis)?;
-        self.write_config(&self.config(ports, "Start", &chain.fees))
+        self.write_config(&self.config(listening, "Start", &chain.fees))
     }
 
     /// Goes on with the service of this folder.
-    pub(crate) fn reuse(&self, ports: Ports) -> Result<()> {
-        self.write_config(&self.config(ports, "Restart", &Value::Null))
+    pub(crate) fn reuse(&self, listening: Listening) -> Result<()> {
+        self.write_config(&self.config(listening, "Restart", &Value::Null))
     }
 
     fn write_genesis(&self, genesis: &Genesis) -> Result<()> {
@@ -209,8 +213,9 @@ impl DevFolder {
         })
     }
 
-    fn config(&self, ports: Ports, command: &str, fees: &Value) -> Value {
+    fn config(&self, listening: Listening, command: &str, fees: &Value) -> Value {
         let at = |name: &str| self.path.join(name);
+        let ethereum_authority = if listening.ethereum_tls { "Service" } else { "Unsecured" };
         let members: Vec<Value> = self
             .member_names()
             .iter()
@@ -223,15 +228,15 @@ impl DevFolder {
             .collect();
         json!({
             "network": {
-                "node_to_node_interface": { "bind_address": format!("127.0.0.1:{}", ports.nodes) },
+                "node_to_node_interface": { "bind_address": format!("127.0.0.1:{}", listening.nodes) },
                 "rpc_interfaces": {
                     INTERFACE: {
-                        "bind_address": format!("127.0.0.1:{}", ports.clients),
+                        "bind_address": format!("127.0.0.1:{}", listening.clients),
                         "http_configuration": { "max_body_size": "16MB" },
                     },
                     ETHEREUM_INTERFACE: {
-                        "bind_address": format!("127.0.0.1:{}", ports.ethereum),
-                        "endorsement": { "authority": "Unsecured" },
+                        "bind_address": format!("127.0.0.1:{}", listening.ethereum),
+                        "endorsement": { "authority": ethereum_authority },
                         "http_configuration": { "max_body_size": "5MB" },
                         "coco": { "protocol": "ethereum" },
                     },
@@ -281,13 +286,11 @@ mod tests {
 
     use super::*;
 
-    const PORTS: Ports = Ports { clients: 0, ethereum: 0, nodes: 0 };
-
     #[test]
     fn a_new_folder_has_keys_and_a_valid_configuration() {
         let scratch = TempDir::new().unwrap();
         let folder = DevFolder::at(&scratch.path().join("dev"));
-        folder.create(PORTS, &FirstBlock::of_development().unwrap()).unwrap();
+        folder.create(Listening::default(), &FirstBlock::of_development(None).unwrap()).unwrap();
         assert_eq!(folder.members().unwrap().len(), 3);
         assert_eq!(folder.user_certificates().unwrap().len(), 2);
         let config = Config::parse(&read(&folder.config_file()).unwrap()).unwrap();
@@ -295,9 +298,9 @@ mod tests {
         assert!(!folder.has_service());
         // Everything of an earlier one goes.
         let before = folder.members().unwrap().first().unwrap().id();
-        folder.create(PORTS, &FirstBlock::of_development().unwrap()).unwrap();
+        folder.create(Listening::default(), &FirstBlock::of_development(None).unwrap()).unwrap();
         assert_ne!(folder.members().unwrap().first().unwrap().id(), before);
-        folder.reuse(PORTS).unwrap();
+        folder.reuse(Listening::default()).unwrap();
         Config::parse(&read(&folder.config_file()).unwrap()).unwrap();
     }
 
@@ -306,7 +309,7 @@ mod tests {
         let scratch = TempDir::new().unwrap();
         fs::write(scratch.path().join("thesis.txt"), "years of work").unwrap();
         let refused = DevFolder::at(scratch.path())
-            .create(PORTS, &FirstBlock::of_development().unwrap())
+            .create(Listening::default(), &FirstBlock::of_development(None).unwrap())
             .unwrap_err();
         assert!(crate::advice::explain(&refused).contains("--dir"));
         assert!(scratch.path().join("thesis.txt").exists());

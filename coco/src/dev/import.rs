@@ -12,7 +12,7 @@ use coco_ethereum::{Ethereum, ImportedBlock, blocks_of};
 use serde::Serialize;
 use serde_json::json;
 
-use super::folder::{DevFolder, FirstBlock, Ports};
+use super::folder::{DevFolder, FirstBlock, Listening};
 use super::{Wanted, bootstrap, log_to_folder, open};
 use crate::application::Application;
 use crate::node::{
@@ -63,8 +63,8 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
     let blocks = read_blocks(arguments)?;
     let folder = DevFolder::at(&arguments.dir);
     folder.refuse_while_running()?;
-    let free = Ports { clients: 0, ethereum: 0, nodes: 0 };
-    folder.create(free, &FirstBlock { genesis, fees: json!("market") })?;
+    let chain = FirstBlock { genesis, fees: json!("market") };
+    folder.create(Listening::default(), &chain)?;
     let config = Config::parse(&read(&folder.config_file())?)?;
     log_to_folder(arguments.log_level, &folder)?;
     let files = read_files(&config, program)?;
@@ -76,7 +76,8 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
     let node = runtime.block_on(RunningNode::start(config, files, adapters))?;
     let bundle = bootstrap::example()?;
     let imported = runtime.block_on(import(arguments, &ethereum, &blocks, output)).and_then(|it| {
-        let wanted = Wanted { is_new: true, replaces: false, bundle: Some(&bundle) };
+        let wanted =
+            Wanted { is_new: true, replaces: false, bundle: Some(&bundle), ethereum_tls: false };
         open(&folder, &node, wanted).map(|_| it)
     });
     runtime.block_on(node.stop());

@@ -30,7 +30,7 @@ use crate::output::Output;
 use crate::service::{RunningEthereum, RunningService, description_file, read};
 
 pub(crate) use accounts::Account;
-use folder::{DevFolder, ETHEREUM_INTERFACE, FirstBlock, INTERFACE, Ports};
+use folder::{DevFolder, ETHEREUM_INTERFACE, FirstBlock, INTERFACE, Listening};
 
 /// Where wallets and tools look for a development chain.
 const ETHEREUM_PORT: u16 = 8545;
@@ -64,6 +64,12 @@ pub(crate) struct DevArgs {
     /// Port for Ethereum's JSON-RPC; 0 takes a free one, as does `--port 0` [default: 8545]
     #[arg(long, value_name = "PORT")]
     ethereum_port: Option<u16>,
+    /// Serve Ethereum's JSON-RPC with TLS, which ends in the enclave, instead of as plain HTTP
+    #[arg(long)]
+    ethereum_tls: bool,
+    /// Let gas on a new chain cost so many wei; otherwise it is free
+    #[arg(long, value_name = "WEI", conflicts_with = "keep")]
+    ethereum_base_fee: Option<u64>,
     /// Port for other nodes, which go into the configuration
     #[arg(long, value_name = "PORT", default_value_t = 8081)]
     node_port: u16,
@@ -86,18 +92,19 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     let start = Instant::now();
     let program = ProgramDigest::begin();
     let bundle = bundle(arguments, application)?;
-    let ports = Ports {
+    let listening = Listening {
         clients: arguments.port,
         ethereum: arguments.ethereum_port(),
         nodes: arguments.node_port,
+        ethereum_tls: arguments.ethereum_tls,
     };
     let folder = DevFolder::at(&arguments.dir);
     let is_new = !(arguments.keep && folder.has_service());
     folder.refuse_while_running()?;
     if is_new {
-        folder.create(ports, &FirstBlock::of_development()?)?;
+        folder.create(listening, &FirstBlock::of_development(arguments.ethereum_base_fee)?)?;
     } else {
-        folder.reuse(ports)?;
+        folder.reuse(listening)?;
     }
     let config = Config::parse(&read(&folder.config_file())?)?;
     log(arguments, &folder, &config)?;
@@ -106,7 +113,12 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     let pid_file = PidFile::create(&folder.pid_file())?;
     let runtime = runtime(config.worker_threads)?;
     let node = runtime.block_on(RunningNode::start(config, files, adapters))?;
-    let wanted = Wanted { is_new, replaces: arguments.app.is_some(), bundle: bundle.as_ref() };
+    let wanted = Wanted {
+        is_new,
+        replaces: arguments.app.is_some(),
+        bundle: bundle.as_ref(),
+        ethereum_tls: arguments.ethereum_tls,
+    };
     let opened = open(&folder, &node, wanted);
     match opened.and_then(|service| announce(&folder, &service, start, output)) {
         Ok(()) => runtime.block_on(node.until_stopped())?,
@@ -153,6 +165,7 @@ struct Wanted<'a> {
     /// Whether the bundle takes the place of the application that is there.
     replaces: bool,
     bundle: Option<&'a Bundle>,
+    ethereum_tls: bool,
 }
 
 /// Brings the service into the state that the announcement tells of.
@@ -166,7 +179,7 @@ fn open(folder: &DevFolder, node: &RunningNode, wanted: Wanted<'_>) -> Result<Ru
         bootstrap::reopen(&client, folder)?;
     }
     bootstrap::wait_until_open(&client)?;
-    if let Wanted { is_new: false, replaces: true, bundle: Some(bundle) } = wanted {
+    if let Wanted { is_new: false, replaces: true, bundle: Some(bundle), .. } = wanted {
         bootstrap::replace_app(&client, folder, bundle)?;
     }
     let service = RunningService {
@@ -178,7 +191,7 @@ fn open(folder: &DevFolder, node: &RunningNode, wanted: Wanted<'_>) -> Result<Ru
         ledger: folder.ledger(),
         log: folder.log_file(),
         pid: std::process::id(),
-        ethereum: ethereum(folder, node)?,
+        ethereum: ethereum(folder, node, wanted.ethereum_tls)?,
     };
     let file = description_file(folder.path());
     std::fs::write(&file, serde_json::to_string_pretty(&service)?)
@@ -187,12 +200,13 @@ fn open(folder: &DevFolder, node: &RunningNode, wanted: Wanted<'_>) -> Result<Ru
 }
 
 /// Where Ethereum is served, and who has money there.
-fn ethereum(folder: &DevFolder, node: &RunningNode) -> Result<Option<RunningEthereum>> {
+fn ethereum(folder: &DevFolder, node: &RunningNode, tls: bool) -> Result<Option<RunningEthereum>> {
     let Some(address) = node.address(ETHEREUM_INTERFACE) else { return Ok(None) };
+    let scheme = if tls { "https" } else { "http" };
     let genesis = read_genesis(&folder.genesis_file())?;
     let accounts = accounts::funded(&genesis)?;
     let chain_id = genesis.config.chain_id;
-    Ok(Some(RunningEthereum { url: format!("http://{address}"), chain_id, accounts }))
+    Ok(Some(RunningEthereum { url: format!("{scheme}://{address}"), chain_id, accounts }))
 }
 
 fn announce(
