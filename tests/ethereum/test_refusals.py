@@ -68,11 +68,10 @@ CASES = {
 def test_a_transaction_that_breaks_a_rule(chain, case):
     changes, message = CASES[case]
     sender = chain.accounts[1]
-    fields = {"nonce": chain.nonce(sender.address), "gasPrice": 2 * BASE_FEE} | changes
-    fields = {name: value for name, value in fields.items() if value is not None}
+    nonce = chain.nonce(sender.address)
     before = chain.rpc("eth_blockNumber")
-    expected = message.format(id=chain.id, sender=sender.address, nonce=fields["nonce"])
-    signed = sign(chain, sender, fields)
+    expected = message.format(id=chain.id, sender=sender.address, nonce=nonce)
+    signed = sign(chain, sender, {"nonce": nonce, "gasPrice": 2 * BASE_FEE} | changes)
     assert refused(chain, signed).lower().startswith(expected.lower())
     assert chain.nonce(sender.address, "pending") == chain.nonce(sender.address)
     assert chain.rpc("txpool_status") == {"pending": "0x0", "queued": "0x0"}
@@ -80,11 +79,10 @@ def test_a_transaction_that_breaks_a_rule(chain, case):
 
 
 def sign(chain: Chain, sender, fields: dict) -> str:
-    """A raw transaction with exactly these fields and the usual ones where they are not given."""
-    usual = {"to": NOBODY, "value": 1, "gas": 21_000}
-    if "chainId" not in fields and fields.get("gasPrice") and not fields.pop("protected", True):
-        return raw(sender.sign_transaction(usual | fields))
-    return raw(sender.sign_transaction({"chainId": chain.id} | usual | fields))
+    """A raw transaction with these fields, the usual ones where none are given, and no `None`."""
+    fields = {"to": NOBODY, "value": 1, "gas": 21_000, "chainId": chain.id} | fields
+    given = {name: value for name, value in fields.items() if value is not None}
+    return raw(sender.sign_transaction(given))
 
 
 @pytest.mark.parametrize("transaction, message", [
