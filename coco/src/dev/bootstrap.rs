@@ -44,7 +44,7 @@ pub(crate) fn reopen(client: &Client, folder: &DevFolder) -> Result<()> {
     let previous: Value = client.get_json("/node/service/previous_identity")?;
     let identity = read(&folder.service_cert_file())?;
     let opening = json!({
-        "previous_service_identity": previous["previous_service_identity"],
+        "previous_service_identity": previous.get("previous_service_identity"),
         "next_service_identity": identity,
     });
     agree(client, &folder.members()?, &actions(&[("transition_service_to_open", opening)]))
