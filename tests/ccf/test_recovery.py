@@ -45,7 +45,8 @@ class Restarted(Service):
         while not addresses.exists() or not addresses.read_text():
             assert self.process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
-        self.url = f"https://{next(iter(json.loads(addresses.read_text()).values()))}"
+        address = json.loads(addresses.read_text())["primary_rpc_interface"]
+        self.url = f"https://{address}"
 
 
 def test_a_restart_recovers_the_service_under_a_new_identity(tmp_path):
