@@ -34,6 +34,13 @@ pub trait Host: Send + Sync + 'static {
     /// the interface is closed.
     fn accept<'a>(&'a self, interface: &'a str) -> BoxFuture<'a, io::Result<Accepted>>;
 
+    /// A connection to a server, `host:port`, whose name the host resolves. A host may have no way
+    /// out.
+    fn connect<'a>(&'a self, server: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        let _ = server;
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
     /// The node's files.
     fn disk(&self) -> &dyn Disk;
 }

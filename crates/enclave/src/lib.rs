@@ -42,6 +42,7 @@ mod historical;
 pub mod host;
 mod identities;
 pub mod interface;
+mod issuers;
 mod ledger_files;
 pub mod node;
 mod openapi;

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::host::Host;
+use crate::issuers::RefreshMetrics;
 use crate::pipeline::Pipeline;
 use crate::service::{NodeEnvironment, ServiceKeys};
 
@@ -40,6 +41,7 @@ struct Inner {
     evidence: Evidence,
     state: Mutex<NodeState>,
     stop_notice: AtomicBool,
+    refresh_metrics: RefreshMetrics,
     startup_seqno: Seqno,
     recovered_seqno: Option<Seqno>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -194,6 +196,11 @@ impl Node {
     /// Whether the operator is about to stop the node.
     pub fn stop_notice(&self) -> bool {
         self.0.stop_notice.load(Ordering::Acquire)
+    }
+
+    /// What was tried to refresh the keys of token issuers.
+    pub(crate) fn refresh_metrics(&self) -> &RefreshMetrics {
+        &self.0.refresh_metrics
     }
 
     /// The view of new transactions.

@@ -82,6 +82,10 @@ pub fn set_public_signing_keys(tx: &mut Tx, issuer: &str, jwks: &Json) -> Result
     for (kid, mut keys) in JWT_PUBLIC_SIGNING_KEYS.rows(tx)? {
         let mut changed = false;
         let replacement = new_keys.remove(&kid);
+        // Most often nothing has changed; then nothing is written.
+        if keys.iter().find(|key| key.issuer == issuer) == replacement.as_ref() {
+            continue;
+        }
         if keys.iter().any(|key| key.issuer == issuer) {
             keys.retain(|key| key.issuer != issuer);
             changed = true;
@@ -223,7 +227,7 @@ mod tests {
         set_public_signing_keys(&mut tx, "https://a", &set(&["2", "3"])).unwrap();
         let (a, b) = ("https://a".to_owned(), "https://b".to_owned());
         let expected =
-            [("2".to_owned(), vec![b.clone(), a.clone()]), ("3".to_owned(), vec![a.clone()])];
+            [("2".to_owned(), vec![a.clone(), b.clone()]), ("3".to_owned(), vec![a.clone()])];
         assert_eq!(kids(&mut tx), expected);
         remove_public_signing_keys(&mut tx, "https://a").unwrap();
         assert_eq!(kids(&mut tx), [("2".to_owned(), vec![b])]);

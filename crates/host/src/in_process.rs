@@ -7,10 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use coco_crypto::Entropy;
-use coco_enclave::host::{Accepted, BoxFuture, Disk, Host};
+use coco_enclave::host::{Accepted, BoxFuture, Disk, Host, Stream};
+use tokio::net::TcpStream;
 
 use crate::listener::Listeners;
 use crate::{DiskLayout, FileDisk, HostError, Interface, SystemEntropy};
+
+/// How long a server may take to accept a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a host is given by the operator.
 #[derive(Clone, Debug)]
@@ -87,6 +91,16 @@ impl Host for InProcessHost {
 
     fn accept<'a>(&'a self, interface: &'a str) -> BoxFuture<'a, io::Result<Accepted>> {
         Box::pin(self.listeners.accept(interface))
+    }
+
+    fn connect<'a>(&'a self, server: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(server));
+            let stream =
+                connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
     }
 
     fn disk(&self) -> &dyn Disk {

@@ -28,6 +28,7 @@ use super::{Adapters, Identity, Inner, Node, NodeState};
 use crate::config::{self, CommandType, Config, Files};
 use crate::host::{Area, Host};
 use crate::identities::Identities;
+use crate::issuers::{self, RefreshMetrics};
 use crate::ledger_files::LedgerFiles;
 use crate::pipeline::{CommitError, Continuation, Pipeline, Settings};
 use crate::recovery::{self, RecoveryError};
@@ -333,6 +334,7 @@ fn assemble(
         adapters,
         state: Mutex::new(NodeState::PartOfNetwork),
         stop_notice: AtomicBool::new(false),
+        refresh_metrics: RefreshMetrics::default(),
         startup_seqno: origin.startup_seqno,
         recovered_seqno: origin.recovers.map(|_| origin.last),
         tasks: Mutex::default(),
@@ -382,6 +384,7 @@ impl Starting {
         }
         let (tx_id, id) = (executed.tx_id, inner.id);
         tracing::info!(%tx_id, %id, "the node is part of the network");
+        inner.tasks.lock().push(tokio::spawn(issuers::run(node.clone())));
         if recovers.is_some() {
             tracing::warn!(
                 "the service is recovering: its members must agree to its new identity \

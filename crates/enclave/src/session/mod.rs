@@ -33,6 +33,7 @@ use crate::interface::Interface;
 pub use listener::{InterfaceMetrics, Listener, SessionErrors};
 pub(crate) use pace::within;
 pub use peer::PeerCertificate;
+pub(crate) use tls::HostTime;
 pub use tls::{ServerTls, TlsError};
 
 /// What answers requests.

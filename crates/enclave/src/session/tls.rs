@@ -148,7 +148,7 @@ impl ClientCertVerifier for AnyCertificate {
 }
 
 /// The host's clock, as rustls asks for it.
-struct HostTime(Arc<dyn Host>);
+pub(crate) struct HostTime(pub Arc<dyn Host>);
 
 impl TimeProvider for HostTime {
     fn current_time(&self) -> Option<UnixTime> {

@@ -1,6 +1,7 @@
 //! What the node is doing: state, consensus, metrics, probes.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use coco_adapter::{Call, ErrorResponse, Mode, Response, RouteSyntax};
@@ -22,6 +23,7 @@ pub(super) fn add(to: &mut Endpoints) -> Result<(), RouteSyntax> {
     to.add(Method::HEAD, "/primary", Mode::ReadOnly, "200 exactly on the primary", primary)?;
     to.get("/backup", "200 exactly on a backup", backup)?;
     to.get("/js_metrics", "Limits of JavaScript applications", js_metrics)?;
+    to.get("/jwt_keys/refresh/metrics", "How often token keys were fetched", jwt_refresh)?;
     to.get("/index/strategies", "Indexes of this node", index_strategies)?;
     to.get("/ready/app", "204 when the application is served", ready_app)?;
     to.get("/ready/gov", "204 when governance is served", ready_gov)?;
@@ -120,6 +122,15 @@ fn js_metrics(_: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> 
         "max_stack_size": options.max_stack_bytes,
         "max_execution_time": options.max_execution_time_ms,
         "max_cached_interpreters": options.max_cached_interpreters,
+    }))
+}
+
+fn jwt_refresh(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    let metrics = node.refresh_metrics();
+    call.reply(&json!({
+        "attempts": metrics.attempts.load(Ordering::Relaxed),
+        "successes": metrics.successes.load(Ordering::Relaxed),
+        "failures": metrics.failures.load(Ordering::Relaxed),
     }))
 }
 
