@@ -11,6 +11,9 @@ use crate::entry::{
 use crate::history::ViewHistory;
 use crate::secret::LedgerSecret;
 
+/// Room for the first guess at a snapshot's size; memory that is not written to costs nothing.
+const USUAL_ENTRY_BYTES: usize = 128;
+
 /// Serialises and encrypts a state. `leaf` is the Merkle leaf of its position, whose transaction is
 /// a signature transaction; `secret` the one valid there. The SHA-256 of the result is what the
 /// evidence transaction records.
@@ -24,39 +27,32 @@ pub fn encode_snapshot(
     secret: &LedgerSecret,
 ) -> Result<Vec<u8>, SnapshotError> {
     let seqno = state.tx_id().seqno;
-    let history_bytes = 8 * views.starts().len();
-    let mut public_bytes = 1 + 8 + 8 + 8 + 32 + 8 + history_bytes as u64;
-    let mut private_bytes = 0;
-    for (name, map) in state.maps() {
-        let bytes = if name.is_public() { &mut public_bytes } else { &mut private_bytes };
-        *bytes += 8 + name.as_str().len() as u64 + 8 + 8 + state_bytes(map);
-    }
-    let size = (FIXED_BYTES - FRAME_HEADER_BYTES) as u64 + public_bytes + private_bytes;
-    if size > MAX_ENTRY_BYTES {
-        return Err(EntryError::Size(size).into());
-    }
-
     let nonce = nonce(seqno.0, SNAPSHOT_BIT);
-    let mut out = Vec::with_capacity(FRAME_HEADER_BYTES + size as usize);
-    out.extend_from_slice(&(size << 16 | u64::from(FRAME_VERSION)).to_le_bytes());
-    out.extend_from_slice(&[0; 16]);
+    let entries: usize = state.maps().map(|(_, map)| map.len()).sum();
+    let mut out = Vec::with_capacity(FIXED_BYTES + entries.saturating_mul(USUAL_ENTRY_BYTES));
+    out.resize(FIXED_BYTES - 8 - nonce.len(), 0);
     out.extend_from_slice(&nonce);
-    push_u64(&mut out, public_bytes);
+    push_u64(&mut out, 0);
     out.push(SNAPSHOT_TYPE);
     push_u64(&mut out, seqno.0);
     push_u64(&mut out, 0);
     push_bytes64(&mut out, &leaf.0);
-    push_u64(&mut out, history_bytes as u64);
+    push_u64(&mut out, 8 * views.starts().len() as u64);
     views.starts().iter().for_each(|start| push_u64(&mut out, start.0));
-    let write = |out: &mut Vec<u8>, public: bool| {
+    // A large state is walked once: while it is held, every write elsewhere copies what it touches.
+    let mut write = |public: bool| {
         for (name, map) in state.maps().filter(|(name, _)| name.is_public() == public) {
-            push_map(out, name, map);
+            push_map(&mut out, name, map)?;
         }
+        Ok::<_, SnapshotError>(out.len() - FIXED_BYTES)
     };
-    write(&mut out, true);
-    write(&mut out, false);
-    assert_eq!(out.len() as u64, FRAME_HEADER_BYTES as u64 + size, "as long as computed");
-    seal(&mut out, public_bytes as usize, nonce, secret);
+    let public_bytes = write(true)?;
+    write(false)?;
+    let size = (out.len() - FRAME_HEADER_BYTES) as u64;
+    set_u64(&mut out, 0, size << 16 | u64::from(FRAME_VERSION));
+    set_u64(&mut out, FIXED_BYTES - 8, public_bytes as u64);
+    out.shrink_to_fit();
+    seal(&mut out, public_bytes, nonce, secret);
     Ok(out)
 }
 
@@ -68,29 +64,40 @@ pub fn attach_receipt(snapshot: &mut Vec<u8>, receipt: &[u8]) {
     snapshot.extend_from_slice(receipt);
 }
 
-fn push_map(out: &mut Vec<u8>, name: &MapName, map: &StateMap) {
+fn push_map(out: &mut Vec<u8>, name: &MapName, map: &StateMap) -> Result<(), SnapshotError> {
     push_bytes64(out, name.as_str().as_bytes());
-    let version = map.iter().map(|(_, entry)| entry.version).max();
-    push_u64(out, version.unwrap_or(Seqno(0)).0);
-    push_u64(out, state_bytes(map));
+    let mut version = Seqno(0);
+    let version_at = out.len();
+    push_u64(out, 0);
+    push_u64(out, 0);
+    let start = out.len();
     for (key, entry) in map.iter() {
+        version = version.max(entry.version);
         push_bytes64(out, key);
         pad(out, key.len());
         push_u64(out, 8 + entry.value.len() as u64);
         push_u64(out, entry.version.0);
         out.extend_from_slice(&entry.value);
         pad(out, entry.value.len());
+        if out.len() as u64 > MAX_ENTRY_BYTES {
+            return Err(EntryError::Size(out.len() as u64).into());
+        }
     }
-}
-
-/// Bytes that a map's state takes.
-fn state_bytes(map: &StateMap) -> u64 {
-    let padded = |bytes: &[u8]| bytes.len() as u64 + padding(bytes.len() as u64);
-    map.iter().map(|(key, entry)| 8 + padded(key) + 8 + 8 + padded(&entry.value)).sum()
+    let state_bytes = (out.len() - start) as u64;
+    set_u64(out, version_at, version.0);
+    set_u64(out, version_at + 8, state_bytes);
+    Ok(())
 }
 
 fn push_u64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Puts a number where room was left for it.
+fn set_u64(out: &mut [u8], at: usize, number: u64) {
+    if let Some(room) = out.get_mut(at..at + 8) {
+        room.copy_from_slice(&number.to_le_bytes());
+    }
 }
 
 fn push_bytes64(out: &mut Vec<u8>, bytes: &[u8]) {
