@@ -15,7 +15,6 @@ mod pace;
 mod peer;
 mod tls;
 mod transport;
-mod turn;
 mod websocket;
 
 use std::sync::Arc;
