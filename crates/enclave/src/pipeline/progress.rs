@@ -27,6 +27,8 @@ type Place = (Seqno, u64);
 #[derive(Default)]
 struct Waiters {
     waiting: BTreeMap<Place, (View, oneshot::Sender<TxStatus>)>,
+    /// Of the last that was committed: nobody waits for an earlier view's.
+    committed_view: View,
     arrivals: u64,
     closed: bool,
 }
@@ -69,35 +71,38 @@ impl Progress {
         self.last_woken.load(Ordering::Relaxed) > 1
     }
 
-    /// CCF's rules for a transaction id, given what was executed and committed here.
+    /// CCF's rules for a transaction id, given what was executed and committed here. What stands in
+    /// its place and is not committed says nothing: a later primary may bring the other back.
     pub fn status(&self, tx_id: TxId, executed: Seqno) -> TxStatus {
-        if tx_id.seqno == Seqno(0) {
-            return TxStatus::Invalid;
-        }
         let committed = self.committed();
         let local = self.view_of(tx_id.seqno).filter(|_| tx_id.seqno <= executed);
-        match local {
-            Some(view) if view == tx_id.view && tx_id.seqno <= committed.seqno => {
-                TxStatus::Committed
-            }
-            Some(view) if view == tx_id.view => TxStatus::Pending,
-            Some(view) if view > tx_id.view || tx_id.seqno <= committed.seqno => TxStatus::Invalid,
-            None if committed.view > tx_id.view => TxStatus::Invalid,
-            _ => TxStatus::Unknown,
+        let is_here = tx_id.seqno > Seqno(0) && local == Some(tx_id.view);
+        match (is_here, tx_id.seqno <= committed.seqno) {
+            (true, true) => TxStatus::Committed,
+            (true, false) => TxStatus::Pending,
+            (false, true) => TxStatus::Invalid,
+            (false, false) if committed.view > tx_id.view => TxStatus::Invalid,
+            (false, false) => TxStatus::Unknown,
         }
     }
 
-    /// Everything up to `tx_id` is committed: wakes whoever waits for any of it.
+    /// Everything up to `tx_id` is committed: wakes whoever waits for any of it, or for what can
+    /// no longer be.
     pub fn advance(&self, tx_id: TxId) {
         self.committed.fetch_max(tx_id.seqno.0, Ordering::AcqRel);
         let woken = {
             let mut waiters = self.waiters.lock();
-            let later = waiters.waiting.split_off(&(tx_id.seqno.next(), 0));
+            let mut later = waiters.waiting.split_off(&(tx_id.seqno.next(), 0));
+            if waiters.committed_view < tx_id.view {
+                waiters.committed_view = tx_id.view;
+                let void = later.extract_if(.., |_, (view, _)| *view < tx_id.view);
+                waiters.waiting.extend(void);
+            }
             std::mem::replace(&mut waiters.waiting, later)
         };
         self.last_woken.store(woken.len(), Ordering::Relaxed);
         for ((seqno, _), (view, waiter)) in woken {
-            let same_view = self.view_of(seqno) == Some(view);
+            let same_view = seqno <= tx_id.seqno && self.view_of(seqno) == Some(view);
             let status = if same_view { TxStatus::Committed } else { TxStatus::Invalid };
             // It may be leaving just now.
             let _ = waiter.send(status);
@@ -168,16 +173,17 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    fn progress() -> Progress {
+    /// Of view 2 up to 10, then of view 4.
+    fn progress(committed: u64) -> Progress {
         let mut views = ViewHistory::default();
         views.record(TxId::new(2, 1)).unwrap();
         views.record(TxId::new(4, 11)).unwrap();
-        Progress::new(Seqno(12), views)
+        Progress::new(Seqno(committed), views)
     }
 
     #[test]
     fn a_status_follows_from_view_and_position() {
-        let progress = progress();
+        let progress = progress(12);
         let executed = Seqno(15);
         let expected = [
             ((2, 10), TxStatus::Committed),
@@ -197,9 +203,36 @@ mod tests {
         }
     }
 
+    /// Another primary may yet bring back what was taken back here.
+    #[test]
+    fn only_what_is_committed_makes_another_invalid() {
+        let progress = progress(8);
+        let executed = Seqno(15);
+        let expected = [
+            ((4, 8), TxStatus::Invalid),
+            ((2, 9), TxStatus::Pending),
+            ((2, 12), TxStatus::Unknown),
+            ((3, 11), TxStatus::Unknown),
+            ((2, 16), TxStatus::Unknown),
+            ((4, 10), TxStatus::Unknown),
+        ];
+        for ((view, seqno), status) in expected {
+            let tx_id = TxId::new(view, seqno);
+            assert_eq!(progress.status(tx_id, executed), status, "{tx_id}");
+        }
+        let mut void = progress.wait(TxId::new(2, 14), executed).0.ok().unwrap();
+        let mut open = progress.wait(TxId::new(4, 14), executed).0.ok().unwrap();
+        progress.advance(TxId::new(2, 10));
+        assert!(void.receiver.try_recv().is_err());
+        progress.advance(TxId::new(4, 11));
+        assert_eq!(void.receiver.try_recv(), Ok(TxStatus::Invalid));
+        assert!(open.receiver.try_recv().is_err());
+        assert_eq!(progress.status(TxId::new(2, 12), executed), TxStatus::Invalid);
+    }
+
     #[test]
     fn waiters_up_to_the_committed_position_are_woken() {
-        let progress = progress();
+        let progress = progress(12);
         let executed = Seqno(15);
         let mut waiting: Vec<_> = [TxId::new(4, 13), TxId::new(4, 14), TxId::new(5, 13)]
             .map(|tx_id| progress.wait(tx_id, executed).0.ok().unwrap())
