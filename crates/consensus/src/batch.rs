@@ -67,7 +67,9 @@ pub enum Effect {
     /// The node's role is this from now on. Whoever stops being primary takes back what was
     /// executed and not proposed.
     Role(Role),
-    /// These nodes make up the log from now on.
+    /// These nodes make up the log from now on. A node that is missing may be needed for a while,
+    /// by those who have not heard of it: it may stop when a batch is committed that was proposed
+    /// after this effect.
     Membership(Membership),
     /// What the node has executed up to the last [`Committed`](Self::Committed) is recent enough
     /// for this read.

@@ -12,7 +12,7 @@
 //! change a +b ?c -d   a batch of one entry, and: b votes, c learns, d goes
 //! persist a           what a was ordered to write is on its disk
 //! deliver a b         frames from a to b arrive; `*` is everybody
-//! drop a b            they do not
+//! drop a b [n]        they do not, or the first n do not
 //! settle              everything arrives and is written, until nothing is left
 //! transfer a b        a hands over to b
 //! read a n            a asks for read n
@@ -101,6 +101,11 @@ impl Scenario {
             }
             ["drop", from, to] => {
                 self.take(from, to);
+                Ok(())
+            }
+            ["drop", from, to, count] => {
+                let link = self.on_the_way.get_mut(&(id(from), id(to))).unwrap();
+                link.drain(..count.parse::<usize>().unwrap());
                 Ok(())
             }
             ["settle"] => {
@@ -402,6 +407,7 @@ scenarios!(
     old_views_are_not_counted,
     membership,
     voted_out,
+    voted_out_with_more,
     installation,
     handing_over,
     reading,

@@ -11,7 +11,7 @@ use crate::{FrameError, NodeId};
 
 impl Raft {
     pub(super) fn step(&mut self, from: NodeId, frame: Bytes) -> Result<(), FrameError> {
-        let frame = Frame::decode(frame)?;
+        let mut frame = Frame::decode(frame)?;
         self.check(from, &frame)?;
         match &frame.message {
             // It could not begin a view with everything persisted, see `Raft::tick`.
@@ -20,6 +20,13 @@ impl Raft {
                 return Ok(());
             }
             Message::Install { membership, .. } => self.offered = membership.clone(),
+            // The engine looks at no refusal of an earlier view. But if the voter has been voted
+            // out, nobody else may know that this is committed, and it is asked as if it were not.
+            Message::Vote { pre_vote: true, granted: false, committed }
+                if committed.index > self.engine.raft.raft_log.committed =>
+            {
+                frame.view = frame.view.max(View(self.engine.raft.term));
+            }
             _ => {}
         }
         self.correspondent = Some(from);
