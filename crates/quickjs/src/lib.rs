@@ -15,6 +15,7 @@
 //! * Bytes are copied out before any JavaScript can run again.
 //! * What runs within a native has no more stack than the script that called it.
 //! * A rewound [`Realm`] is, byte by byte, what it was when it was prepared.
+//! * A panic of a native, a loader or an interrupt handler ends as an exception of the script.
 //! * A [`Bytecode`] was written by this very process from a module that its compiler accepted:
 //!   there is no way to make one from bytes, nor to read one from a disk or a network.
 //!
@@ -42,6 +43,7 @@
 
 mod buffer;
 mod bytecode;
+mod guard;
 mod memory;
 mod realm;
 mod run;

@@ -4,22 +4,25 @@ use std::cell::Cell;
 
 use rquickjs::context::Intrinsic;
 use rquickjs::function::IntoJsFunc;
+use rquickjs::loader::{Loader, Resolver};
 use rquickjs::{Array, Context, Ctx, Error, Exception, Function, Object, Result, Runtime, Value};
 use rquickjs::{FromJs, JsLifetime};
 
+use crate::guard::Guarded;
 use crate::memory::SharedMemory;
 
 /// An engine with one realm, which can be put back to how it was when it was prepared: whatever
 /// scripts did to it, down to the last byte.
 ///
 /// The engine keeps all its state in memory of ours; rewinding writes the old bytes back. What
-/// belongs to Rust is not in that memory, hence two rules for the code around it, which has no
-/// `unsafe` but could break them:
-/// * Rust functions are made by [`native`], while the realm is prepared. A function made otherwise
-///   leaks when it is still referenced at the rewind; made *while preparing*, it must not be
-///   dropped by a script, so [`native`] keeps it alive.
-/// * Nothing of a realm is carried out of [`Realm::with`] in a `Persistent`, nor put into the
-///   runtime's user data.
+/// belongs to Rust is not in that memory. What safe code could do to break that is kept from it:
+/// * the runtime is never handed out: what has to be set in it is given to [`Realm::new`], and what
+///   that calls holds no value of the engine's, for it is `Send`;
+/// * functions of Rust are made by [`native`], which keeps them alive, while the realm is prepared;
+/// * a panic in any of them becomes an exception at once. The engine's binding would carry it, in
+///   memory of its own, to whoever meets an exception next, though the realm be rewound meanwhile;
+/// * other ways of `rquickjs` to keep a value, a context or a class on the side of Rust are
+///   disallowed methods in the workspace's `clippy.toml`.
 pub struct Realm {
     // Dropped in this order.
     context: Context,
@@ -28,19 +31,24 @@ pub struct Realm {
 }
 
 impl Realm {
-    /// Prepares a realm. `configure` sets the runtime's loader and handlers, `prepare` the realm's
-    /// globals; rewinding comes back to the moment when both are done.
+    /// Prepares a realm. `modules` resolves and loads what scripts import; `interrupted` is asked
+    /// while they run whether to stop; `prepare` sets the realm's globals. Rewinding comes back to
+    /// the moment when that is done.
     pub fn new<I: Intrinsic, E: From<Error>>(
-        configure: impl FnOnce(&Runtime),
+        modules: impl Resolver + Loader + Clone + Send + 'static,
+        interrupted: impl FnMut() -> bool + Send + 'static,
         prepare: impl for<'js> FnOnce(&Ctx<'js>) -> std::result::Result<(), E>,
     ) -> std::result::Result<Self, E> {
         let memory = SharedMemory::default();
         let runtime = Runtime::new_with_alloc(memory.clone())?;
-        configure(&runtime);
+        runtime.set_loader(Guarded(modules.clone()), Guarded(modules));
+        let mut interrupted = Guarded(interrupted);
+        runtime.set_interrupt_handler(Some(Box::new(move || interrupted.call())));
         let context = Context::custom::<I>(&runtime)?;
         let realm = Self { context, runtime, memory };
         realm.with(|ctx| {
             let kept = Kept::new(&ctx)?;
+            #[expect(clippy::disallowed_methods, reason = "it holds values of the image alone")]
             ctx.store_userdata(kept).map_err(|_| Error::Unknown)?;
             // A class finds its prototype when it is first used, and remembers it outside of the
             // engine's memory.
@@ -62,13 +70,20 @@ impl Realm {
     /// Makes the realm and its runtime what they were when they were prepared, limits included.
     pub fn rewind(&mut self) {
         #[expect(unsafe_code, reason = "the engine's memory is overwritten")]
-        // SAFETY: nobody is inside: `with` borrows the realm, which we have alone, and values
-        // cannot leave it. The runtime and the context that we hold are in the image. The engine
-        // has no state outside of its memory but Rust's: the prototype of functions, which `new`
-        // made it remember, and functions, which live as long as the image.
+        // SAFETY: nobody is inside: `with` borrows the realm, which we have alone; runtime and
+        // context are ours alone, and values cannot leave `with` but by what the rules above
+        // forbid. The runtime and the context that we hold are in the image. The engine has no
+        // state outside of its memory but Rust's: the prototype of functions, which `new` made it
+        // remember; functions, loader and interrupt handler, which live as long as the realm; and
+        // the payload of a panic, of which there is none, since all of those are guarded.
         unsafe {
             self.memory.rewind();
         }
+    }
+
+    /// Whether a job is left that would run the next time anybody runs jobs.
+    pub fn has_pending_jobs(&self) -> bool {
+        self.runtime.is_job_pending()
     }
 
     /// Limits the engine's memory, bytes; 0 is no limit.
@@ -122,14 +137,16 @@ impl<'js> Kept<'js> {
     }
 }
 
-/// A function of Rust for scripts. Only while a [`Realm`] is prepared.
+/// A function of Rust for scripts, to whom its panic is an exception. Only while a [`Realm`] is
+/// prepared. It may be called on another thread than the one it was made on, hence `Send`.
 pub fn native<'js, P, F>(ctx: &Ctx<'js>, name: &str, function: F) -> Result<Function<'js>>
 where
-    F: IntoJsFunc<'js, P> + 'js,
+    F: IntoJsFunc<'js, P> + Send + 'static,
 {
     let kept = ctx.userdata::<Kept<'js>>().filter(|kept| !kept.complete.get());
     let kept = kept.ok_or_else(|| Exception::throw_internal(ctx, "The realm is complete"))?;
-    let function = Function::new(ctx.clone(), function)?.with_name(name)?;
+    #[expect(clippy::disallowed_methods, reason = "the realm keeps it alive")]
+    let function = Function::new(ctx.clone(), Guarded(function))?.with_name(name)?;
     kept.functions.set(kept.functions.len(), function.clone())?;
     Ok(function)
 }
@@ -151,17 +168,62 @@ pub fn kept<'js, V: FromJs<'js>>(ctx: &Ctx<'js>, name: &str) -> Result<V> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use rquickjs::context::intrinsic;
+    use rquickjs::loader::ImportAttributes;
+    use rquickjs::module::{Declared, Module};
 
     use super::*;
 
+    /// One module, and one that is a bug of the loader's.
+    #[derive(Clone)]
+    struct Modules;
+
+    impl Resolver for Modules {
+        fn resolve<'js>(
+            &mut self,
+            _ctx: &Ctx<'js>,
+            _base: &str,
+            name: &str,
+            _attributes: Option<ImportAttributes<'js>>,
+        ) -> Result<String> {
+            assert_ne!(name, "unresolvable");
+            Ok(name.to_owned())
+        }
+    }
+
+    impl Loader for Modules {
+        fn load<'js>(
+            &mut self,
+            ctx: &Ctx<'js>,
+            name: &str,
+            _attributes: Option<ImportAttributes<'js>>,
+        ) -> Result<Module<'js, Declared>> {
+            assert_ne!(name, "unloadable");
+            Module::declare(ctx.clone(), name, "export const seven = 7;")
+        }
+    }
+
     fn realm() -> Realm {
+        realm_until(Arc::default())
+    }
+
+    /// A realm that panics when it is asked whether to stop, once `fail` says so.
+    fn realm_until(fail: Arc<AtomicBool>) -> Realm {
         let prepare = |ctx: &Ctx<'_>| {
             let add = native(ctx, "add", |a: i32, b: i32| a + b)?;
+            let fail = native(ctx, "fail", || -> i32 { panic!("a bug") })?;
             keep(ctx, "kept", Value::new_int(ctx.clone(), 7))?;
+            ctx.globals().set("fail", fail)?;
             ctx.globals().set("add", add)
         };
-        Realm::new::<intrinsic::All, Error>(|_| (), prepare).unwrap()
+        let interrupted = move || {
+            assert!(!fail.load(Ordering::Relaxed), "a bug");
+            false
+        };
+        Realm::new::<intrinsic::All, Error>(Modules, interrupted, prepare).unwrap()
     }
 
     fn eval(realm: &Realm, script: &str) -> String {
@@ -227,6 +289,59 @@ mod tests {
     }
 
     #[test]
+    fn panics_become_exceptions_and_are_over() {
+        let fail = Arc::new(AtomicBool::new(false));
+        let mut realm = realm_until(Arc::clone(&fail));
+        let bug = "InternalError: A function of the node failed";
+        assert_eq!(eval(&realm, "try { fail(); } catch (error) { String(error); }"), bug);
+        // Whoever meets an exception next meets only that.
+        assert!(eval(&realm, "throw new TypeError('mine')").contains("mine"));
+        assert!(eval(&realm, "fail()").contains("A function of the node failed"));
+        realm.rewind();
+        for module in ["unresolvable", "unloadable"] {
+            let script = format!("let got; import('{module}').catch((e) => {{ got = e; }}); 0");
+            eval(&realm, &script);
+            realm.with(|ctx| while ctx.execute_pending_job() {});
+            assert!(eval(&realm, "String(got)").contains("Error"), "{module}");
+            realm.rewind();
+        }
+        fail.store(true, Ordering::Relaxed);
+        let endless = "try { for (;;) {} } catch (error) { 'caught' }";
+        assert!(eval(&realm, endless).contains("interrupted"));
+        fail.store(false, Ordering::Relaxed);
+        realm.rewind();
+        assert!(eval(&realm, "throw new TypeError('mine')").contains("mine"));
+        assert_eq!(eval(&realm, "add(2, 3)"), "5");
+    }
+
+    #[test]
+    fn pending_jobs_are_told_and_rewound() {
+        let mut realm = realm();
+        assert!(!realm.has_pending_jobs());
+        eval(&realm, "Promise.resolve().then(() => { globalThis.leak = 1; }); 0");
+        assert!(realm.has_pending_jobs());
+        realm.rewind();
+        assert!(!realm.has_pending_jobs());
+        assert_eq!(eval(&realm, "typeof leak"), "undefined");
+    }
+
+    #[test]
+    fn a_realm_moves_between_threads() {
+        let mut realm = realm();
+        for _ in 0..4 {
+            realm = std::thread::scope(|scope| {
+                let used = scope.spawn(move || {
+                    assert_eq!(eval(&realm, "globalThis.leak = 1; add(2, 3)"), "5");
+                    realm.rewind();
+                    realm
+                });
+                used.join().unwrap()
+            });
+            assert_eq!(eval(&realm, "typeof leak"), "undefined");
+        }
+    }
+
+    #[test]
     fn functions_are_made_while_preparing_only() {
         let realm = realm();
         realm.with(|ctx| {
@@ -238,6 +353,6 @@ mod tests {
         });
         drop(realm);
         let prepare = |ctx: &Ctx<'_>| native(ctx, "f", || ()).and(Err(Error::Unknown));
-        assert!(Realm::new::<intrinsic::All, Error>(|_| (), prepare).is_err());
+        assert!(Realm::new::<intrinsic::All, Error>(Modules, || false, prepare).is_err());
     }
 }

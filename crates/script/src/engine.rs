@@ -64,8 +64,13 @@ impl ScriptEngine {
         Some(kept.remove(found).interpreter)
     }
 
-    /// Keeps an interpreter with its realm; beyond `max`, those used least recently are dropped.
+    /// Keeps an interpreter with its realm; beyond `max`, those used least recently are dropped. One
+    /// with a job left over, as a getter of the reply can leave it, is not kept: the job would run
+    /// on the next request's transaction.
     pub(crate) fn keep(&self, key: &str, stamp: u64, interpreter: Interpreter, max: usize) {
+        if interpreter.has_pending_jobs() {
+            return self.give_back(interpreter);
+        }
         let mut kept = self.kept.lock();
         kept.push(Kept { key: key.into(), stamp, interpreter });
         let excess = kept.len().saturating_sub(max);

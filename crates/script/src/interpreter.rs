@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coco_kv::Value as Bytes;
 use coco_quickjs::Realm;
 use rquickjs::context::intrinsic;
-use rquickjs::{Ctx, Function, Module, Object, Runtime, Value};
+use rquickjs::{Ctx, Function, Module, Object, Value};
 
 use crate::access::Context;
 use crate::call::{self, Lender};
@@ -73,11 +73,7 @@ impl Interpreter {
         let budget = Arc::new(Budget::default());
         // Our own code needs no limit.
         budget.start(u64::MAX, 0);
-        let configure = |runtime: &Runtime| {
-            runtime.set_loader(ModuleLoader(modules.clone()), ModuleLoader(modules.clone()));
-            let polled = budget.clone();
-            runtime.set_interrupt_handler(Some(Box::new(move || polled.poll())));
-        };
+        let (loader, polled) = (ModuleLoader(modules.clone()), budget.clone());
         let prepare = |ctx: &Ctx<'_>| {
             let installed = global::install(ctx, context);
             installed.map_err(|error| {
@@ -85,13 +81,13 @@ impl Interpreter {
                 Fault::Script(ScriptError::Engine(format!("{error}: {thrown}")))
             })
         };
-        let realm =
-            Realm::new::<Intrinsics, Fault>(configure, prepare).map_err(|fault| match fault {
-                Fault::Script(error) => error,
-                Fault::Engine(error) | Fault::Conversion(error) => {
-                    ScriptError::Engine(error.to_string())
-                }
-            })?;
+        let realm = Realm::new::<Intrinsics, Fault>(loader, move || polled.poll(), prepare);
+        let realm = realm.map_err(|fault| match fault {
+            Fault::Script(error) => error,
+            Fault::Engine(error) | Fault::Conversion(error) => {
+                ScriptError::Engine(error.to_string())
+            }
+        })?;
         Ok(Self { realm, context, used: false, modules, budget })
     }
 
@@ -135,6 +131,11 @@ impl Interpreter {
     /// Whether an earlier call left its traces in the realm.
     pub(crate) fn is_used(&self) -> bool {
         self.used
+    }
+
+    /// Whether a call left a job behind, which would run within the next call.
+    pub(crate) fn has_pending_jobs(&self) -> bool {
+        self.realm.has_pending_jobs()
     }
 
     /// Bytes of heap in use.

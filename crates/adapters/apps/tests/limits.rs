@@ -231,6 +231,22 @@ fn post(service: &Service, path: &str) -> Json {
 }
 
 #[test]
+fn a_job_left_by_the_reply_does_not_run_within_the_next_request() {
+    let module = "
+        let calls = 0;
+        export function run() {
+            calls += 1;
+            const later = () => { calls += 100; ccf.kv['late'].set(new ArrayBuffer(1), new ArrayBuffer(1)); };
+            return { body: { toJSON() { Promise.resolve().then(later); return calls; } } };
+        }";
+    let service = reusing(module, &[("/run", "a")]);
+    for _ in 0..3 {
+        assert_eq!(post(&service, "/run"), json!(1));
+        assert_eq!(service.get("late", &[0]), None);
+    }
+}
+
+#[test]
 fn globals_live_on_where_interpreters_are_reused() {
     let service = reusing(COUNTER, &[("/run", "a"), ("/same", "a"), ("/other", "b")]);
     assert_eq!(post(&service, "/run"), json!([1, 1, 1, 1]));
