@@ -42,8 +42,8 @@ pub struct Commit {
     pub tx_id: TxId,
     /// The ledger's root there.
     pub root: Digest,
-    /// Who may have counted: positions after a change of membership can be committed with it, by
-    /// those before.
+    /// Who may have counted: positions after a change of membership can be committed by those
+    /// before, as long as the primary has not carried it out.
     pub memberships: [Membership; 2],
     /// What clients wrote since the last: position, key, value.
     pub writes: Vec<(Seqno, u64, u64)>,
@@ -82,8 +82,8 @@ pub struct Node {
     pub replica: Replica,
     /// Who counts, as far as it has told its driver.
     pub membership: Membership,
-    /// Who counted when the log last had something to say.
-    counted: Membership,
+    /// Who counted before the last change: a primary that has not carried it out yet goes by them.
+    former: Membership,
     /// What it has left.
     pub outbox: Outbox,
     key: NodeKey,
@@ -130,7 +130,7 @@ impl Node {
             disk: Disk::default(),
             replica: Replica::default(),
             membership: if is_first { Membership::of(id) } else { Membership::default() },
-            counted: Membership::default(),
+            former: Membership::default(),
             outbox: Outbox::default(),
             key,
             mutant,
@@ -351,7 +351,6 @@ impl Node {
 
     fn go_on(&mut self, service: &mut Service, random: &mut Random) {
         loop {
-            self.counted = self.membership.clone();
             while let Some(effect) = self.raft.next_effect() {
                 self.carry_out(effect, service);
             }
@@ -442,7 +441,9 @@ impl Node {
                 self.outbox.frames.push((to, frame));
             }
             Effect::Role(role) => self.change_role(role),
-            Effect::Membership(membership) => self.membership = membership,
+            Effect::Membership(membership) => {
+                self.former = std::mem::replace(&mut self.membership, membership);
+            }
             Effect::ReadReady(read) => {
                 if let Some((operation, key)) = self.reads.remove(&read) {
                     self.answer_read(operation, key);
@@ -520,7 +521,7 @@ impl Node {
             writes.push((seqno, key, value));
         }
         self.replica.store.compact(tx_id.seqno);
-        let memberships = [self.counted.clone(), self.membership.clone()];
+        let memberships = [self.former.clone(), self.membership.clone()];
         self.outbox.commits.push(Commit { tx_id, root, memberships, writes });
         self.answer_writes(tx_id);
         while self.batches.front().is_some_and(|last| last.seqno < tx_id.seqno) {

@@ -339,7 +339,8 @@ impl World {
                 processes.get(&node).is_some_and(|process| process.node.raft.last().view >= view)
             };
             let any = |holds: &dyn Fn(NodeId) -> bool| {
-                commit.memberships.iter().any(|membership| membership.is_quorum(holds))
+                let known = commit.memberships.iter().filter(|known| !known.voters.is_empty());
+                known.into_iter().any(|membership| membership.is_quorum(holds))
             };
             self.checker.commit(id, &commit, || any(&on_disk), || any(&in_view))?;
         }
