@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use coco_kv::TxId;
 
-use crate::{Batch, Change, ConsensusError, Effect, FrameError, NodeId, ReadNo, Role, WriteNo};
+use crate::{
+    Batch, Change, ConsensusError, Effect, FrameError, NodeId, ReadNo, Replica, Role, WriteNo,
+};
 
 /// A replicated log of batches, seen from one node. Every method returns at once; effects follow.
 pub trait Consensus: Send {
@@ -64,6 +66,9 @@ pub trait Consensus: Send {
 
     /// Frames to `node` are being lost: send only probes until it answers.
     fn unreachable(&mut self, node: NodeId);
+
+    /// How far the other nodes are; known to the primary only.
+    fn replicas(&self) -> Vec<Replica>;
 
     /// Hands leadership to another voter, once that has everything. Given up after an election
     /// timeout.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use coco_kv::{Seqno, TxId, View};
 
 use crate::{
-    Batch, Change, Consensus, ConsensusError, Effect, FrameError, NodeId, ReadNo, Role, WriteNo,
+    Batch, Change, Consensus, ConsensusError, Effect, FrameError, NodeId, ReadNo, Replica, Role,
+    WriteNo,
 };
 
 /// A log with one node: always primary, a batch is committed once it and all before it are
@@ -107,6 +108,10 @@ impl Consensus for SingleNode {
     }
 
     fn unreachable(&mut self, _: NodeId) {}
+
+    fn replicas(&self) -> Vec<Replica> {
+        Vec::new()
+    }
 
     fn transfer(&mut self, to: NodeId) -> Result<(), ConsensusError> {
         Err(ConsensusError::NotAnotherVoter(to))

@@ -68,6 +68,19 @@ impl LedgerFiles {
         Ok(self.hold_back(operations))
     }
 
+    /// What takes back the batches after `to`, none of which is committed.
+    pub fn rollback(&mut self, to: Seqno) -> Result<Vec<DiskOp>, AppendError> {
+        self.writer.rollback(to)?;
+        self.completed_by.retain(|_, batch| *batch <= to);
+        let operations = self.writer.take_operations();
+        Ok(self.hold_back(operations))
+    }
+
+    /// Bytes of the entries in the chunk in use.
+    pub fn open_bytes(&self) -> u64 {
+        self.writer.open_bytes()
+    }
+
     /// What renames chunks that are committed as a whole; often nothing.
     pub fn commit(&mut self, seqno: Seqno) -> Vec<DiskOp> {
         self.completed_by.retain(|_, batch| *batch > seqno);

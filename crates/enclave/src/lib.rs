@@ -34,6 +34,9 @@
 //! # Ok::<(), coco_enclave::config::ConfigError>(())
 //! ```
 
+#[cfg(test)]
+extern crate self as coco_enclave;
+
 pub mod authn;
 pub mod config;
 pub mod dispatch;

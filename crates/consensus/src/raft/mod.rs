@@ -186,21 +186,6 @@ impl Raft {
         self.log().end_at(index)
     }
 
-    /// How far the other nodes are; known to the primary only.
-    pub fn replicas(&self) -> Vec<Replica> {
-        if !self.is_primary() {
-            return Vec::new();
-        }
-        let raft = &self.engine.raft;
-        let replica = |(number, node): (&u64, &NodeId)| {
-            let progress = raft.prs().get(*number).filter(|_| *node != self.me)?;
-            let persisted = self.log().end_at(progress.matched).unwrap_or_default();
-            let is_installing = progress.state == ProgressState::Snapshot;
-            Some(Replica { node: *node, persisted, is_installing })
-        };
-        self.addresses.iter().filter_map(replica).collect()
-    }
-
     fn log(&self) -> &Log {
         self.engine.store()
     }
@@ -363,6 +348,20 @@ impl Consensus for Raft {
             self.engine.report_unreachable(node.number());
             self.turn();
         }
+    }
+
+    fn replicas(&self) -> Vec<Replica> {
+        if !self.is_primary() {
+            return Vec::new();
+        }
+        let raft = &self.engine.raft;
+        let replica = |(number, node): (&u64, &NodeId)| {
+            let progress = raft.prs().get(*number).filter(|_| *node != self.me)?;
+            let persisted = self.log().end_at(progress.matched).unwrap_or_default();
+            let is_installing = progress.state == ProgressState::Snapshot;
+            Some(Replica { node: *node, persisted, is_installing })
+        };
+        self.addresses.iter().filter_map(replica).collect()
     }
 
     fn transfer(&mut self, to: NodeId) -> Result<(), ConsensusError> {

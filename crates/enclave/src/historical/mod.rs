@@ -9,7 +9,7 @@ mod queries;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use coco_adapter::HistoricalState;
 use coco_crypto::PublicKey;
 use coco_kv::{Seqno, Snapshot, TxId};
@@ -27,6 +27,9 @@ pub(crate) use queries::Query;
 
 use crate::host::Host;
 use crate::service::ServiceKeys;
+
+/// Entries for another node are given out in parts of this size.
+const MAX_ENTRIES_BYTES: usize = 4 << 20;
 
 /// Fetches and verifies past transactions.
 pub(crate) struct Historical {
@@ -54,6 +57,21 @@ impl Historical {
             queries: Mutex::new(Queries::new(limit_bytes / 2)),
             ranges: Semaphore::new(queries::MAX_RANGES_AT_ONCE),
         }
+    }
+
+    /// Committed entries from `first` on, as they stand in the files: one at least, and no more
+    /// than those up to `last`, of one chunk, or about so many bytes. Who reads them checks them.
+    pub async fn entries(&self, first: Seqno, last: Seqno) -> Result<Bytes, FetchError> {
+        let chunk = self.chunks.load(&*self.host, first).await?;
+        let mut entries = BytesMut::from(&*chunk.entry(first)?.0);
+        for seqno in (first.0 + 1..=last.0).map(Seqno) {
+            let Ok((entry, _)) = chunk.entry(seqno) else { break };
+            if entries.len() + entry.len() > MAX_ENTRIES_BYTES {
+                break;
+            }
+            entries.extend_from_slice(&entry);
+        }
+        Ok(entries.freeze())
     }
 
     /// A committed entry, from the disk.

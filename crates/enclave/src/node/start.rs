@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use coco_adapter::{Adapter, AdapterError, Endpoints, Outcome, TxStatus};
 use coco_attestation::{EvidenceError, TeeError};
-use coco_consensus::SingleNode;
+use coco_consensus::{Membership, NodeId, SingleNode};
 use coco_crypto::x509::{DistinguishedName, NameError, Validity};
 use coco_crypto::{Certificate, CertificateError, Digest, KeyError, KeyPair, RsaError};
 use coco_governance::genesis::{GenesisError, NewMember, NewNode, NewService};
@@ -30,7 +30,7 @@ use crate::host::{Area, Host};
 use crate::identities::Identities;
 use crate::issuers::{self, RefreshMetrics};
 use crate::ledger_files::LedgerFiles;
-use crate::pipeline::{CommitError, Continuation, Pipeline, Settings};
+use crate::pipeline::{Alone, CommitError, Continuation, Pipeline, Settings};
 use crate::recovery::{self, RecoveryError};
 use crate::sealed::{self, SealedError, ServiceSecrets};
 use crate::service::{Clock, NodeEnvironment, ServiceKeys};
@@ -314,6 +314,8 @@ fn assemble(
         tree: origin.tree,
         views: origin.views,
         consensus: Box::new(SingleNode::new(origin.view, origin.last)),
+        membership: Membership::of(NodeId(material.id())),
+        channels: Arc::new(Alone),
         files: LedgerFiles::new(writer),
         last_snapshot: origin.startup_seqno,
         historical_cache_bytes: config.historical_cache_soft_limit.0,

@@ -68,6 +68,13 @@ impl RecentBatches {
         }
     }
 
+    /// Forgets the batches that end after `seqno`.
+    pub fn take_back(&mut self, seqno: Seqno) {
+        while let Some(batch) = self.batches.pop_back_if(|batch| batch.signed_at.seqno > seqno) {
+            self.entries -= batch.parts.len();
+        }
+    }
+
     /// The batch that holds `seqno`, as an entry or as its signature.
     pub fn holding(&self, seqno: Seqno) -> Option<Arc<SignedBatch>> {
         let at = self.batches.partition_point(|batch| batch.signed_at.seqno < seqno);

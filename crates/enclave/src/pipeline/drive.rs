@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coco_adapter::{Adapter, AdapterError, Batch, Held, Protocol};
-use coco_consensus::{Consensus, Effect, Role, WriteNo};
+use coco_consensus::{ConsensusError, Effect, Membership, Role, WriteNo};
+use coco_governance::tables::TableError;
 use coco_kv::{Seqno, Store, TxId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
@@ -13,10 +14,11 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::batch::RecentBatches;
 use super::progress::Progress;
 use super::queue::{Pending, Queue, estimated_bytes};
-use super::writer::{CutRules, SnapshotDue, WriteError, Writer};
+use super::replicate::{Channels, Log, Order};
+use super::writer::{CutRules, Offer, SnapshotDue, WriteError, Writer};
 use super::{Settings, Standing};
 use crate::config::Sync;
-use crate::host::{Area, Host};
+use crate::host::{Area, DiskOp, Host};
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
 
@@ -47,7 +49,16 @@ pub(super) struct Inner {
     pub progress: Progress,
     pub recent: RwLock<RecentBatches>,
     pub writer: Mutex<Writer>,
-    pub consensus: Mutex<Box<dyn Consensus>>,
+    pub log: Mutex<Log>,
+    pub channels: Arc<dyn Channels>,
+    /// What the node is, as far as it has acted upon it.
+    pub role: Mutex<Role>,
+    /// Whether it takes transactions, as primary.
+    pub leads: AtomicBool,
+    pub membership: RwLock<Membership>,
+    /// Brought here once the log asks for it.
+    pub installing: Mutex<Option<TxId>>,
+    pub install_signal: Notify,
     pub files: Mutex<LedgerFiles>,
     pub hooks: RwLock<Vec<Hook>>,
     pub snapshots_due: Mutex<Vec<SnapshotDue>>,
@@ -65,7 +76,10 @@ pub(super) struct Inner {
     pub sealed_to: Vec<AtomicU64>,
     /// When the next batch is to be cut at the latest, in microseconds of uptime.
     pub cut_by_us: AtomicU64,
+    /// Batches made here and not committed.
     pub in_flight: AtomicUsize,
+    /// The log takes nothing until it has gone on.
+    pub stalled: AtomicBool,
     /// Calls to carry out effects; the first caller works for all.
     pub pump_requests: AtomicUsize,
     /// Something was written and not synced, under `ledger.sync = interval`.
@@ -83,6 +97,10 @@ enum CutError {
     Seal(#[from] SealError),
     #[error(transparent)]
     Write(#[from] WriteError),
+    #[error("the list of nodes: {0}")]
+    Nodes(#[from] TableError),
+    #[error(transparent)]
+    Log(#[from] ConsensusError),
 }
 
 /// A protocol has no record of the batch: it must not be signed without.
@@ -102,11 +120,6 @@ pub(super) struct Counters {
     pub batches: AtomicU64,
     pub bytes: AtomicU64,
 }
-
-/// The log asks for what a log of one node never does.
-#[derive(Debug, thiserror::Error)]
-#[error("the log is one of several nodes")]
-struct NotOfOneNode;
 
 impl Inner {
     /// The writer's task: runs until the pipeline has stopped.
@@ -130,7 +143,7 @@ impl Inner {
 
             let now = self.host.uptime();
             self.write(due_at.is_some_and(|at| at <= now));
-            let waiting = self.queue.len() > 0 || self.writer.lock().unsigned().0 > 0;
+            let waiting = self.queue.len() > 0 || self.writer.lock().has_work();
             let asked_for = Duration::from_micros(self.cut_by_us.load(Ordering::SeqCst));
             due_at = waiting.then(|| due_at.unwrap_or(now + self.settings.delay).min(asked_for));
             sync_at = self.sync_in_time(sync_at, now);
@@ -146,7 +159,8 @@ impl Inner {
         let (entries, bytes) = writer.unsigned();
         let full = (entries + self.queue.len()) as u64 >= self.settings.tx_count
             || bytes >= MAX_BATCH_BYTES;
-        if (is_due || full || self.is_awaited()) && self.has_room() {
+        let asked_for = writer.must_be_signed();
+        if (is_due || full || asked_for || self.is_awaited()) && self.has_room() {
             self.cut(writer);
         } else {
             drop(writer);
@@ -198,6 +212,7 @@ impl Inner {
 
     pub fn has_room(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) < MAX_BATCHES_IN_FLIGHT
+            && !self.stalled.load(Ordering::SeqCst)
     }
 
     /// Encodes what is executed; false if the ledger cannot be continued.
@@ -222,10 +237,18 @@ impl Inner {
     fn try_cut(&self, writer: &mut Writer) -> Result<(), CutError> {
         // Who asks from here on may not be in this batch.
         self.cut_by_us.store(u64::MAX, Ordering::SeqCst);
+        if writer.offer().is_some() {
+            return Ok(self.propose(writer)?);
+        }
         let secrets = self.keys.secrets();
         writer.absorb(self.queue.take(), &secrets)?;
-        if writer.unsigned().0 == 0 {
+        if !writer.has_work() {
             return Ok(());
+        }
+        // What is once encrypted must be proposed as it is or never.
+        let may_propose = self.log.lock().consensus.may_propose();
+        if let Err(refusal) = may_propose {
+            return Ok(self.wait_for_log(refusal)?);
         }
         let held = self.seal()?;
         // Whatever is executed before the signature's position is in the queue, and goes before it.
@@ -238,12 +261,15 @@ impl Inner {
         let rules = CutRules {
             chunk_bytes: self.settings.chunk_bytes,
             snapshot_tx_count: self.settings.snapshot_tx_count,
+            committed: self.progress.committed_seqno(),
         };
+        let follows_nodes = writer.take_changes_nodes() || self.has_learners();
+        let changes = if follows_nodes { self.changes(before.clone())? } else { Vec::new() };
         let issued_at_s = i64::try_from(self.clock.now_ms() / 1_000).unwrap_or(i64::MAX);
         let signer = self.keys.signer();
         let cut = writer.sign(tx_id, before, &signer, &secrets, issued_at_s, rules)?;
         if self.store.fill(tx_id, &cut.writes).is_err() {
-            // Only a rollback takes back a reservation, and a log of one node never rolls back.
+            // Only a rollback takes back a reservation, and that needs the writer.
             tracing::error!(%tx_id, "a signature transaction was rolled back while it was signed");
         }
         self.recent.write().push(cut.signed);
@@ -255,10 +281,12 @@ impl Inner {
         self.counters.bytes.fetch_add(cut.batch.entries.len() as u64, Ordering::Relaxed);
 
         self.cut_to.store(tx_id.seqno.0, Ordering::SeqCst);
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let proposed = self.consensus.lock().propose(cut.batch);
-        proposed.unwrap_or_else(|error| self.fail(&error));
-        Ok(())
+        writer.set_offer(Offer { batch: cut.batch, changes });
+        Ok(self.propose(writer)?)
+    }
+
+    fn has_learners(&self) -> bool {
+        !self.membership.read().learners.is_empty()
     }
 
     /// Lets each protocol write its record of the transactions since its last one. Until what is
@@ -314,9 +342,9 @@ impl Inner {
         let mut seen = 1;
         loop {
             loop {
-                let effect = self.consensus.lock().next_effect();
-                match effect {
-                    Some(effect) => self.carry_out(effect),
+                let order = self.log.lock().next_order();
+                match order {
+                    Some(order) => self.carry_out(order),
                     None => break,
                 }
             }
@@ -339,14 +367,19 @@ impl Inner {
         self.host.disk().submit(Area::Ledger, renames, true, report);
     }
 
-    fn carry_out(self: &Arc<Self>, effect: Effect) {
+    fn carry_out(self: &Arc<Self>, order: Order) {
+        let is_own = matches!(order, Order::Own(_));
+        let (Order::Own(effect) | Order::Other(effect)) = order;
         match effect {
             Effect::Persist(write, batch) => {
-                let operations = self.files.lock().append(&batch);
-                let operations = match operations {
-                    Ok(operations) => operations,
-                    Err(error) => return self.fail(&error),
+                let operations = match is_own {
+                    true => {
+                        let operations = self.files.lock().append(&batch);
+                        operations.map_err(|error| self.fail(&error)).ok()
+                    }
+                    false => self.follow(&batch),
                 };
+                let Some(operations) = operations else { return };
                 let inner = Arc::clone(self);
                 let done = Box::new(move |result| inner.persisted(write, result));
                 let sync = self.settings.sync == Sync::Always;
@@ -355,29 +388,45 @@ impl Inner {
                 self.unsynced.store(self.settings.sync == Sync::Interval, Ordering::SeqCst);
             }
             Effect::Committed(tx_id) => {
-                let renames = self.files.lock().commit(tx_id.seqno);
-                self.progress.advance(tx_id);
-                if !renames.is_empty() {
-                    let inner = Arc::clone(self);
-                    let done = move |result: std::io::Result<()>| {
-                        if let Err(error) = result {
-                            inner.fail(&error);
-                        }
-                    };
-                    self.host.disk().submit(Area::Ledger, renames, false, Box::new(done));
-                }
+                self.commit(tx_id);
+                self.wake.notify_one();
+                self.drained.notify_waiters();
             }
-            Effect::Role(Role::Primary(view)) => {
-                tracing::info!(%view, "this node is the primary");
+            Effect::Truncate(end) => self.take_back(end.seqno),
+            Effect::Install(at) => {
+                *self.installing.lock() = Some(at);
+                self.install_signal.notify_one();
             }
-            // What only a log of several nodes asks for, and who uses one must carry out.
-            Effect::Truncate(_)
-            | Effect::Install(_)
-            | Effect::Send(..)
-            | Effect::Role(Role::Backup { .. })
-            | Effect::Membership(_)
-            | Effect::ReadReady(_) => self.fail(&NotOfOneNode),
+            Effect::Send(to, frame) => self.channels.send(to, frame),
+            Effect::Role(role) => self.change_role(role),
+            Effect::Membership(membership) => self.change_membership(membership),
+            // Nobody here asks for one.
+            Effect::ReadReady(_) => {}
         }
+    }
+
+    /// Everything up to this transaction is on the ledger for ever.
+    pub fn commit(self: &Arc<Self>, tx_id: TxId) {
+        let renames = self.files.lock().commit(tx_id.seqno);
+        {
+            let mut log = self.log.lock();
+            self.in_flight.store(log.settle(tx_id.seqno), Ordering::SeqCst);
+        }
+        self.progress.advance(tx_id);
+        if !renames.is_empty() {
+            self.submit_unsynced(renames);
+        }
+    }
+
+    /// Changes the ledger's files; what is written next syncs that too.
+    pub fn submit_unsynced(self: &Arc<Self>, operations: Vec<DiskOp>) {
+        let inner = Arc::clone(self);
+        let done = move |result: std::io::Result<()>| {
+            if let Err(error) = result {
+                inner.fail(&error);
+            }
+        };
+        self.host.disk().submit(Area::Ledger, operations, false, Box::new(done));
     }
 
     /// A batch is on the disk, or cannot be. Called by the host, possibly from its own thread.
@@ -385,14 +434,11 @@ impl Inner {
         if let Err(error) = result {
             return self.fail(&error);
         }
-        let reported = self.consensus.lock().persisted(write);
+        let reported = self.log.lock().consensus.persisted(write);
         if let Err(error) = reported {
             return self.fail(&error);
         }
-        self.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.pump();
-        self.wake.notify_one();
-        self.drained.notify_waiters();
     }
 
     /// Tells hooks and adapters how far the ledger is committed, and lets go of what could undo it.
@@ -402,6 +448,7 @@ impl Inner {
             return told;
         }
         self.store.compact(committed.seqno);
+        self.log.lock().consensus.compact(committed);
         self.adapters.iter().for_each(|adapter| adapter.committed(committed));
         self.hooks.read().iter().for_each(|hook| hook(committed));
         committed.seqno

@@ -20,19 +20,25 @@
 
 mod batch;
 mod drive;
+mod follow;
 mod progress;
 mod queue;
 mod receipts;
+mod replicate;
 mod writer;
+
+#[cfg(test)]
+mod network_tests;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use coco_adapter::{Adapter, Outcome, Protocol, TxStatus};
 pub use coco_adapter::{CommitError, ReceiptError};
-use coco_consensus::Consensus;
+use coco_consensus::{Consensus, FrameError, Membership, NodeId, Role};
 use coco_crypto::Digest;
 use coco_kv::{Committed, Conflict, Seqno, Store, Tx, TxId, View};
 use coco_ledger::{MerkleTree, ViewHistory};
@@ -42,12 +48,14 @@ use tokio::sync::{Notify, oneshot, watch};
 use drive::{Counters, Inner};
 use progress::Progress;
 use queue::{Pending, Queue, estimated_bytes};
+use replicate::Log;
+pub(crate) use replicate::{Alone, Channels};
 pub(crate) use writer::SnapshotDue;
 use writer::Writer;
 
 use crate::config::{Config, Sync};
-use crate::historical::Historical;
-use crate::host::{Area, Host};
+use crate::historical::{FetchError, Historical};
+use crate::host::{Area, BoxFuture, Host};
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
 
@@ -143,6 +151,10 @@ pub(crate) struct Continuation {
     /// The views so far, up to the one that begins now.
     pub views: ViewHistory,
     pub consensus: Box<dyn Consensus>,
+    /// Who takes part in it, as far as that is known.
+    pub membership: Membership,
+    /// The ways to the other nodes.
+    pub channels: Arc<dyn Channels>,
     pub files: LedgerFiles,
     pub last_snapshot: Seqno,
     /// Bytes of history kept in memory.
@@ -194,6 +206,7 @@ impl Pipeline {
             Arc::clone(&parts.keys),
             parts.historical_cache_bytes,
         );
+        let role = parts.consensus.role();
         let sealed_to = parts.protocols.iter().map(|_| AtomicU64::new(last.0)).collect();
         let inner = Inner {
             host: parts.host,
@@ -207,7 +220,13 @@ impl Pipeline {
             progress: Progress::new(last, parts.views),
             recent: RwLock::default(),
             writer: Mutex::new(Writer::new(parts.tree, parts.last_snapshot)),
-            consensus: Mutex::new(parts.consensus),
+            log: Mutex::new(Log::new(parts.consensus)),
+            channels: parts.channels,
+            role: Mutex::new(role),
+            leads: AtomicBool::new(matches!(role, Role::Primary(_))),
+            membership: RwLock::new(parts.membership),
+            installing: Mutex::default(),
+            install_signal: Notify::new(),
             files: Mutex::new(parts.files),
             hooks: RwLock::default(),
             snapshots_due: Mutex::default(),
@@ -220,6 +239,7 @@ impl Pipeline {
             sealed_to,
             cut_by_us: AtomicU64::new(u64::MAX),
             in_flight: AtomicUsize::new(0),
+            stalled: AtomicBool::new(false),
             recovery: watch::Sender::new(parts.is_recovery),
             recovery_end: Mutex::default(),
             pump_requests: AtomicUsize::new(0),
@@ -231,6 +251,50 @@ impl Pipeline {
     /// The writer's task.
     pub(crate) fn run(&self) -> impl Future<Output = ()> + Send + 'static {
         Arc::clone(&self.inner).run()
+    }
+
+    /// The tasks of one of several nodes: the log's clock, and what brings the ledger here when the
+    /// log asks for it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "called once nodes join"))]
+    pub(crate) fn replicate(&self, tick: Duration) -> [BoxFuture<'static, ()>; 2] {
+        let inner = &self.inner;
+        [Box::pin(Arc::clone(inner).keep_time(tick)), Box::pin(Arc::clone(inner).keep_installed())]
+    }
+
+    /// A frame of the log has come from another node, which has been authenticated.
+    #[cfg_attr(not(test), expect(dead_code, reason = "called once nodes join"))]
+    pub(crate) fn receive(&self, from: NodeId, frame: Bytes) -> Result<(), FrameError> {
+        if matches!(self.inner.standing(), Standing::Stopped | Standing::Failed) {
+            return Ok(());
+        }
+        let received = self.inner.log.lock().consensus.receive(from, frame);
+        self.inner.pump();
+        received
+    }
+
+    /// Frames to a node are being lost.
+    #[expect(dead_code, reason = "called once nodes join")]
+    pub(crate) fn unreachable(&self, node: NodeId) {
+        self.inner.log.lock().consensus.unreachable(node);
+        self.inner.pump();
+    }
+
+    /// What this node is now.
+    pub fn role(&self) -> Role {
+        *self.inner.role.lock()
+    }
+
+    /// Who takes part in the log.
+    pub fn membership(&self) -> Membership {
+        self.inner.membership.read().clone()
+    }
+
+    /// Entries of the ledger that follow `after`, up to `to` at most, all of them committed: some,
+    /// and at least one.
+    #[cfg_attr(not(test), expect(dead_code, reason = "called once nodes join"))]
+    pub(crate) async fn ledger(&self, after: Seqno, to: Seqno) -> Result<Bytes, FetchError> {
+        let to = to.min(self.last_committed().seqno);
+        self.historical.entries(after.next(), to).await
     }
 
     /// The store: begin transactions here, commit them with [`commit`](Self::commit).
@@ -290,6 +354,9 @@ impl Pipeline {
         let Settings { max_uncommitted, max_transaction_bytes: limit, .. } = self.inner.settings;
         if self.inner.standing() != Standing::Running {
             return Err(CommitError::Stopped);
+        }
+        if !self.inner.leads.load(Ordering::SeqCst) {
+            return Err(CommitError::NotPrimary);
         }
         if bytes > limit {
             return Err(CommitError::TooLarge { bytes, limit });
@@ -386,6 +453,7 @@ impl Pipeline {
             }
             drained.await;
         }
+        inner.hand_over().await;
         if inner.standing() == Standing::Stopping {
             let trim = inner.files.lock().trim();
             let (done, written) = oneshot::channel();

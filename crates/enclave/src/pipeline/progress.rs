@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use coco_adapter::TxStatus;
 use coco_kv::{Seqno, TxId, View};
-use coco_ledger::ViewHistory;
+use coco_ledger::{ViewHistory, ViewHistoryError};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
@@ -106,6 +106,33 @@ impl Progress {
             let status = if same_view { TxStatus::Committed } else { TxStatus::Invalid };
             // It may be leaving just now.
             let _ = waiter.send(status);
+        }
+    }
+
+    /// A transaction is the next one here; it may be the first of its view.
+    pub fn record(&self, tx_id: TxId) -> Result<(), ViewHistoryError> {
+        if self.views.read().latest() >= tx_id.view {
+            return Ok(());
+        }
+        self.views.write().record(tx_id)
+    }
+
+    /// What was executed after `end` has no place here any more.
+    pub fn take_back(&self, end: Seqno) {
+        self.views.write().retract_to(end);
+        self.wanted.fetch_min(end.0, Ordering::AcqRel);
+    }
+
+    /// What was executed in `view` after `end` was in no batch, so that nobody else has it: whoever
+    /// waits for it learns that it is void.
+    pub fn void(&self, view: View, end: Seqno) {
+        let void: Vec<_> = {
+            let mut waiters = self.waiters.lock();
+            let after = (end.next(), 0)..;
+            waiters.waiting.extract_if(after, |_, (waits_for, _)| *waits_for == view).collect()
+        };
+        for (_, (_, waiter)) in void {
+            let _ = waiter.send(TxStatus::Invalid);
         }
     }
 

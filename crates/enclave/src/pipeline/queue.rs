@@ -46,6 +46,12 @@ impl Queue {
         self.executed.store(seqno.0, Ordering::Release);
     }
 
+    /// Drops what waits, none of which has a place in the order any more: that ends with `end`.
+    pub fn take_back(&self, end: Seqno) {
+        drop(self.take());
+        self.executed.store(end.0, Ordering::Release);
+    }
+
     pub fn take(&self) -> VecDeque<Pending> {
         let taken = std::mem::take(&mut *self.pending.lock());
         let bytes = taken.iter().map(|transaction| transaction.bytes).sum();

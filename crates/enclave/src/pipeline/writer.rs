@@ -4,15 +4,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coco_consensus::Batch;
-use coco_kv::{Seqno, Snapshot, TxId};
+use coco_consensus::{Batch, Change};
+use coco_governance::tables::NODES;
+use coco_kv::{Seqno, Snapshot, Store, TxId};
 use coco_ledger::{
     EncodeError, EncodedEntry, EntryFlags, LedgerSecrets, MerkleTree, SignatureError,
     SignatureTransaction, Signer, encode_entry,
 };
 
 use super::batch::{LeafParts, SignedBatch};
+use super::follow::{self, BatchFault, CheckedBatch};
 use super::queue::Pending;
+use crate::service::ServiceKeys;
 
 /// Leaves kept before the last signature, so that roots of recent positions can be told.
 const KEPT_LEAVES: u64 = 4_096;
@@ -28,6 +31,8 @@ pub(crate) enum WriteError {
     Encode(#[from] EncodeError),
     #[error(transparent)]
     Sign(#[from] SignatureError),
+    #[error("the Merkle tree does not reach back to {0}")]
+    Flushed(Seqno),
 }
 
 /// Everything that is written since the last signature, and what the next one needs.
@@ -35,6 +40,15 @@ pub(crate) struct Writer {
     /// Leaves of everything written.
     tree: MerkleTree,
     last_signature: Seqno,
+    /// Where the log ends: the last batch that it has taken.
+    log_end: Seqno,
+    /// A signed batch that it has not taken yet. It is offered again as it is, for its nonces are
+    /// used.
+    offer: Option<Offer>,
+    /// A signature is due even if nothing was executed.
+    must_sign: bool,
+    /// What is written and not signed changes the list of nodes.
+    changes_nodes: bool,
     /// Entries since then, back to back.
     entries: Vec<u8>,
     parts: Vec<LeafParts>,
@@ -56,6 +70,15 @@ pub(crate) struct Writer {
 pub(crate) struct CutRules {
     pub chunk_bytes: u64,
     pub snapshot_tx_count: u64,
+    /// What is not committed may be taken back.
+    pub committed: Seqno,
+}
+
+/// A signed batch, and what it changes of the list of nodes.
+#[derive(Clone)]
+pub(crate) struct Offer {
+    pub batch: Batch,
+    pub changes: Vec<Change>,
 }
 
 /// A signed batch on its way to the log.
@@ -81,6 +104,10 @@ impl Writer {
         Self {
             tree,
             last_signature,
+            log_end: last_signature,
+            offer: None,
+            must_sign: false,
+            changes_nodes: false,
             entries: Vec::new(),
             parts: Vec::new(),
             force_chunk: false,
@@ -136,6 +163,7 @@ impl Writer {
                 claims_digest: entry.claims_digest,
             });
             self.append(&entry)?;
+            self.changes_nodes |= writes.map(NODES.name()).is_some();
             self.force_chunk |= force_chunk;
             self.force_snapshot |= force_snapshot;
         }
@@ -177,7 +205,8 @@ impl Writer {
         self.chunk_bytes =
             if chunk_ends { 0 } else { self.chunk_bytes + self.entries.len() as u64 };
         self.last_signature = tx_id.seqno;
-        self.tree.flush_to(tx_id.seqno.0.saturating_sub(KEPT_LEAVES));
+        self.must_sign = false;
+        self.flush(rules.committed);
         let capacity = self.entries.len().min(MAX_SPARE_BYTES);
         let entries = std::mem::replace(&mut self.entries, Vec::with_capacity(capacity));
         let parts = std::mem::take(&mut self.parts);
@@ -189,6 +218,92 @@ impl Writer {
         let batch = Batch { first, last: tx_id, entries: Bytes::from(entries) };
         let signed = Arc::new(SignedBatch::new(first, tx_id, Arc::new(signature), parts));
         Ok(Cut { batch, signed, snapshot, writes })
+    }
+
+    /// Where the log ends.
+    pub fn log_end(&self) -> Seqno {
+        self.log_end
+    }
+
+    /// The signed batch that the log is to take next.
+    pub fn offer(&self) -> Option<&Offer> {
+        self.offer.as_ref()
+    }
+
+    pub fn set_offer(&mut self, offer: Offer) {
+        self.offer = Some(offer);
+    }
+
+    /// The log has taken the batch offered.
+    pub fn taken(&mut self) {
+        self.offer = None;
+        self.log_end = self.last_signature;
+    }
+
+    /// Has a signature written even if nothing is executed.
+    pub fn must_sign(&mut self) {
+        self.must_sign = true;
+    }
+
+    /// Whether there is anything to sign, or a reason to.
+    pub fn has_work(&self) -> bool {
+        !self.parts.is_empty() || self.must_sign || self.offer.is_some()
+    }
+
+    /// Whether a signature is due whatever the pace.
+    pub fn must_be_signed(&self) -> bool {
+        self.must_sign || self.offer.is_some()
+    }
+
+    /// Whether what was written since the last signature changes the list of nodes; asked once.
+    pub fn take_changes_nodes(&mut self) -> bool {
+        std::mem::take(&mut self.changes_nodes)
+    }
+
+    /// Checks a batch of another primary, which follows the log's end, and goes on after it.
+    pub fn follow(
+        &mut self,
+        batch: &Batch,
+        store: &Store,
+        keys: &ServiceKeys,
+        committed: Seqno,
+    ) -> Result<CheckedBatch, BatchFault> {
+        let checked = follow::check(batch, &mut self.tree, store, keys)?;
+        self.tree.append(checked.last_leaf);
+        self.last_signature = batch.last.seqno;
+        self.log_end = batch.last.seqno;
+        self.since_snapshot_bytes += batch.entries.len() as u64;
+        self.flush(committed);
+        Ok(checked)
+    }
+
+    /// Bytes of the chunk in use, as the files have it.
+    pub fn set_chunk_bytes(&mut self, bytes: u64) {
+        self.chunk_bytes = bytes;
+    }
+
+    /// Takes back everything after `end`, which is a signature transaction.
+    pub fn take_back(&mut self, end: Seqno) -> Result<(), WriteError> {
+        if !self.tree.retract_to(end.0 + 1) {
+            return Err(WriteError::Flushed(end));
+        }
+        self.last_signature = end;
+        self.log_end = end;
+        self.offer = None;
+        self.must_sign = false;
+        self.changes_nodes = false;
+        self.entries.clear();
+        self.parts.clear();
+        self.force_chunk = false;
+        self.force_snapshot = false;
+        self.last_snapshot = self.last_snapshot.min(end);
+        Ok(())
+    }
+
+    /// Drops leaves of long ago; not those that may be taken back.
+    fn flush(&mut self, committed: Seqno) {
+        let kept_from = self.last_signature.0.saturating_sub(KEPT_LEAVES);
+        self.tree.flush_to(kept_from.min(committed.0));
     }
 
     fn append(&mut self, entry: &EncodedEntry) -> Result<(), WriteError> {

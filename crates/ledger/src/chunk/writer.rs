@@ -215,6 +215,11 @@ impl ChunkWriter {
         self.last
     }
 
+    /// Bytes of the entries in the open chunk.
+    pub fn open_bytes(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.end_offset - FIRST_ENTRY_OFFSET)
+    }
+
     /// Whether the next signature transaction should carry [`EntryFlags::FORCE_CHUNK_AFTER`], when
     /// `more` bytes of entries are on their way to this writer.
     pub fn is_chunk_due(&self, more: u64) -> bool {

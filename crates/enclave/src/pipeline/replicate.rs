@@ -1,0 +1,473 @@
+//! One of several nodes: what the log says of other primaries, carried out here.
+//!
+//! ```text
+//!   primary   executes ahead of the log: queue ▶ writer ▶ batch ▶ log
+//!   backup    follows it: batch ▶ check ▶ store, tree, files ▶ acknowledge
+//! ```
+//!
+//! Whoever stops being primary takes back what is in no batch of the log: nobody else has it, so
+//! whoever waits for it learns that it is void. What the log itself takes back may come back with a
+//! later primary, so its fate is open until something of a later view is committed. A new primary
+//! signs at once, so that this does not wait for the next client.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coco_consensus::{Batch, Change, Consensus, ConsensusError, Effect, Membership, NodeId, Role};
+use coco_governance::tables::{NODES, NodeStatus, TableError};
+use coco_kv::{NoSuchBoundary, OutOfOrder, Seqno, Snapshot, Tx, TxId, View};
+use coco_ledger::ViewHistoryError;
+use tokio::sync::oneshot;
+
+use super::Standing;
+use super::batch::SignedBatch;
+use super::drive::Inner;
+use super::follow::{BatchFault, is_signature, split_entry};
+use super::writer::{Offer, WriteError, Writer};
+use crate::host::{Area, BoxFuture, DiskOp};
+use crate::ledger_files::AppendError;
+
+/// Pause before an installation is tried again.
+const INSTALL_PAUSE: Duration = Duration::from_millis(100);
+/// How long a primary that stops waits for its successor.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(5);
+const HAND_OVER_WAITS: usize = 100;
+/// A batch that is brought here takes at most this many bytes.
+const MAX_INSTALLED_BATCH_BYTES: usize = coco_consensus::wire::MAX_BATCH_BYTES;
+
+/// The ways to the other nodes of the service. At the end of each is the enclave that it names.
+pub(crate) trait Channels: Send + Sync + 'static {
+    /// Brings a frame of the log to another node, soon or never.
+    fn send(&self, to: NodeId, frame: Bytes);
+
+    /// These nodes take part from now on.
+    fn follow(&self, membership: &Membership);
+
+    /// Entries of the ledger from right after `after` on, up to `to` at most and one at least, from
+    /// another node.
+    fn ledger(&self, after: Seqno, to: Seqno) -> BoxFuture<'static, std::io::Result<Bytes>>;
+}
+
+/// What leads out of a node that is alone: nothing.
+pub(crate) struct Alone;
+
+impl Channels for Alone {
+    fn send(&self, _: NodeId, _: Bytes) {}
+
+    fn follow(&self, _: &Membership) {}
+
+    fn ledger(&self, _: Seqno, _: Seqno) -> BoxFuture<'static, std::io::Result<Bytes>> {
+        Box::pin(async { Err(std::io::ErrorKind::NotConnected.into()) })
+    }
+}
+
+/// The log, and which of its orders are about batches made here.
+pub(super) struct Log {
+    pub consensus: Box<dyn Consensus>,
+    /// Proposed, and not ordered to be persisted yet.
+    own: VecDeque<TxId>,
+    /// Made here and not committed yet.
+    in_flight: VecDeque<Seqno>,
+}
+
+/// An effect to carry out, and whether it is about a batch made here.
+pub(super) enum Order {
+    Own(Effect),
+    Other(Effect),
+}
+
+impl Log {
+    pub fn new(consensus: Box<dyn Consensus>) -> Self {
+        Self { consensus, own: VecDeque::new(), in_flight: VecDeque::new() }
+    }
+
+    pub fn propose(&mut self, offer: &Offer) -> Result<(), ConsensusError> {
+        let Offer { batch, changes } = offer;
+        // The effect that says so may still be on its way.
+        if self.consensus.role() != Role::Primary(batch.last.view) {
+            return Err(ConsensusError::NotPrimary);
+        }
+        match changes.as_slice() {
+            [] => self.consensus.propose(batch.clone())?,
+            changes => self.consensus.propose_change(batch.clone(), changes)?,
+        }
+        self.own.push_back(batch.last);
+        self.in_flight.push_back(batch.last.seqno);
+        Ok(())
+    }
+
+    pub fn next_order(&mut self) -> Option<Order> {
+        let effect = self.consensus.next_effect()?;
+        match &effect {
+            Effect::Persist(_, batch) if self.own.front() == Some(&batch.last) => {
+                self.own.pop_front();
+                return Some(Order::Own(effect));
+            }
+            // What was proposed before is ordered by now, or never will be.
+            Effect::Role(Role::Backup { .. }) | Effect::Install(_) => {
+                self.own.clear();
+                self.in_flight.clear();
+            }
+            _ => {}
+        }
+        Some(Order::Other(effect))
+    }
+
+    /// Notes how far the ledger is committed; returns how many batches made here are not.
+    pub fn settle(&mut self, committed: Seqno) -> usize {
+        while self.in_flight.pop_front_if(|last| *last <= committed).is_some() {}
+        self.in_flight.len()
+    }
+}
+
+/// This node cannot follow the log any more: another node or this one is broken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FollowError {
+    #[error("batch {last} is wrong: {fault}")]
+    Batch { last: TxId, fault: BatchFault },
+    #[error(transparent)]
+    Store(#[from] OutOfOrder),
+    #[error(transparent)]
+    View(#[from] ViewHistoryError),
+    #[error(transparent)]
+    Files(#[from] AppendError),
+    #[error(transparent)]
+    Boundary(#[from] NoSuchBoundary),
+    #[error(transparent)]
+    Writer(#[from] WriteError),
+}
+
+/// The ledger of others cannot be brought here now.
+#[derive(Debug, thiserror::Error)]
+enum InstallError {
+    #[error("no node gives it: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Batch(#[from] BatchFault),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error("{found} ends a batch where {expected} was to")]
+    End { found: TxId, expected: TxId },
+    #[error("a batch is larger than {MAX_INSTALLED_BATCH_BYTES} bytes")]
+    TooLarge,
+    #[error("what was asked for was not given")]
+    Nothing,
+    #[error("the node stopped")]
+    Stopped,
+}
+
+impl Inner {
+    /// Proposes the signed batch that the writer holds. If the log does not take it now, it is
+    /// offered again later.
+    pub fn propose(&self, writer: &mut Writer) -> Result<(), ConsensusError> {
+        let Some(offer) = writer.offer() else { return Ok(()) };
+        let proposed = {
+            let mut log = self.log.lock();
+            let proposed = log.propose(offer);
+            self.in_flight.store(log.in_flight.len(), Ordering::SeqCst);
+            proposed
+        };
+        match proposed {
+            Ok(()) => {
+                writer.taken();
+                Ok(())
+            }
+            Err(refusal) => self.wait_for_log(refusal),
+        }
+    }
+
+    /// What the log refuses now it may take when it has gone on. A node that is no longer primary
+    /// learns that by the effect that follows.
+    pub fn wait_for_log(&self, refusal: ConsensusError) -> Result<(), ConsensusError> {
+        match refusal {
+            ConsensusError::NotPrimary
+            | ConsensusError::Transferring
+            | ConsensusError::Full
+            | ConsensusError::Changing => {
+                self.stalled.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+            bug => Err(bug),
+        }
+    }
+
+    /// How the list of nodes in a state differs from those who take part: whoever is trusted begins
+    /// to learn, and counts once it has learnt; whoever is retired leaves.
+    pub fn changes(&self, state: Snapshot) -> Result<Vec<Change>, TableError> {
+        let membership = self.membership.read().clone();
+        let mut changes = Vec::new();
+        let mut retired = membership.nodes();
+        for (id, info) in NODES.rows(&mut Tx::on(state))? {
+            let node = NodeId(id);
+            if info.status != NodeStatus::Trusted {
+                continue;
+            }
+            if !retired.remove(&node) {
+                changes.push(Change::Learner(node));
+            } else if membership.learners.contains(&node) && self.has_learnt(node) {
+                changes.push(Change::Voter(node));
+            }
+        }
+        changes.extend(retired.into_iter().map(Change::Remove));
+        if !changes.is_empty()
+            && let Err(error) = membership.check(&changes)
+        {
+            tracing::error!(%error, "the list of nodes cannot be followed");
+            changes.clear();
+        }
+        let may_change = self.log.lock().consensus.may_change(&changes);
+        if may_change == Err(ConsensusError::FixedMembership) {
+            // A node that is alone stays that, whatever its list says.
+            changes.clear();
+        }
+        Ok(changes)
+    }
+
+    /// Whether a node has all that is committed.
+    fn has_learnt(&self, node: NodeId) -> bool {
+        let committed = self.progress.committed_seqno();
+        let replicas = self.log.lock().consensus.replicas();
+        replicas.iter().any(|replica| {
+            replica.node == node && !replica.is_installing && replica.persisted.seqno >= committed
+        })
+    }
+
+    /// Lets a learner count that has everything, by the next signature.
+    fn promote(&self) {
+        let learners = match self.membership.read() {
+            membership if membership.is_joint() => return,
+            membership => membership.learners.clone(),
+        };
+        if learners.into_iter().any(|learner| self.has_learnt(learner)) {
+            self.writer.lock().must_sign();
+            self.wake.notify_one();
+        }
+    }
+
+    /// A batch of another primary: checks it, applies it, and returns what writes it.
+    fn apply(&self, batch: &Batch) -> Result<Vec<DiskOp>, FollowError> {
+        let mut writer = self.writer.lock();
+        let committed = self.progress.committed_seqno();
+        let checked = writer
+            .follow(batch, &self.store, &self.keys, committed)
+            .map_err(|fault| FollowError::Batch { last: batch.last, fault })?;
+        self.progress.record(TxId { view: batch.last.view, seqno: batch.first })?;
+        for (tx_id, writes) in &checked.transactions {
+            self.store.apply(*tx_id, writes)?;
+        }
+        self.queue.skip(batch.last.seqno);
+        let signed = SignedBatch::new(batch.first, batch.last, checked.signature, checked.parts);
+        self.recent.write().push(Arc::new(signed));
+        self.cut_to.store(batch.last.seqno.0, Ordering::SeqCst);
+        let mut files = self.files.lock();
+        let operations = files.append(batch)?;
+        writer.set_chunk_bytes(files.open_bytes());
+        Ok(operations)
+    }
+
+    /// Another primary's batch, as the log orders it.
+    pub(super) fn follow(&self, batch: &Batch) -> Option<Vec<DiskOp>> {
+        if self.standing() == Standing::Failed {
+            return None;
+        }
+        self.apply(batch).map_err(|error| self.fail(&error)).ok()
+    }
+
+    /// The log takes back everything after `end`.
+    pub(super) fn take_back(self: &Arc<Self>, end: Seqno) {
+        let mut writer = self.writer.lock();
+        self.try_take_back(&mut writer, end).unwrap_or_else(|error| self.fail(&error));
+    }
+
+    fn try_take_back(self: &Arc<Self>, writer: &mut Writer, end: Seqno) -> Result<(), FollowError> {
+        let view = self.store.view().max(view_of(*self.role.lock()));
+        self.store.rollback(end, view)?;
+        self.queue.take_back(end);
+        writer.take_back(end)?;
+        self.progress.take_back(end);
+        self.recent.write().take_back(end);
+        self.snapshots_due.lock().retain(|due| due.state.tx_id().seqno <= end);
+        self.cut_to.store(end.0, Ordering::SeqCst);
+        let mut files = self.files.lock();
+        let operations = files.rollback(end)?;
+        writer.set_chunk_bytes(files.open_bytes());
+        if !operations.is_empty() {
+            self.submit_unsynced(operations);
+        }
+        Ok(())
+    }
+
+    /// The node's role is this from now on.
+    pub(super) fn change_role(self: &Arc<Self>, role: Role) {
+        let before = std::mem::replace(&mut *self.role.lock(), role);
+        if before == role {
+            return;
+        }
+        if let (Role::Backup { .. }, Role::Backup { .. }) = (before, role) {
+            return;
+        }
+        self.leads.store(false, Ordering::SeqCst);
+        let mut writer = self.writer.lock();
+        let end = writer.log_end();
+        self.try_take_back(&mut writer, end).unwrap_or_else(|error| self.fail(&error));
+        if let Role::Primary(view) = before {
+            tracing::info!(%view, "this node is no longer the primary");
+            self.progress.void(view, end);
+        }
+        self.in_flight.store(0, Ordering::SeqCst);
+        self.stalled.store(false, Ordering::SeqCst);
+        if let Role::Primary(view) = role {
+            tracing::info!(%view, "this node is the primary");
+            if let Err(error) = self.progress.record(TxId { view, seqno: end.next() }) {
+                return self.fail(&error);
+            }
+            writer.must_sign();
+            self.leads.store(true, Ordering::SeqCst);
+        }
+        drop(writer);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn change_membership(&self, membership: Membership) {
+        self.channels.follow(&membership);
+        *self.membership.write() = membership;
+        self.stalled.store(false, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// A primary that stops hands over to whoever has most, so that nobody has to miss it first.
+    pub async fn hand_over(self: &Arc<Self>) {
+        let best = {
+            let mut log = self.log.lock();
+            let voters = self.membership.read().voters.clone();
+            let others = log.consensus.replicas().into_iter();
+            let best = others
+                .filter(|replica| voters.contains(&replica.node))
+                .max_by_key(|replica| replica.persisted);
+            best.filter(|best| log.consensus.transfer(best.node).is_ok())
+        };
+        if best.is_none() {
+            return;
+        }
+        self.pump();
+        for _ in 0..HAND_OVER_WAITS {
+            if !self.leads.load(Ordering::SeqCst) {
+                return;
+            }
+            self.host.sleep(HAND_OVER_PAUSE).await;
+        }
+    }
+
+    /// The log's clock. Runs until the pipeline has stopped.
+    pub async fn keep_time(self: Arc<Self>, tick: Duration) {
+        while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
+            self.host.sleep(tick).await;
+            self.log.lock().consensus.tick();
+            self.pump();
+            if self.leads.load(Ordering::SeqCst) {
+                self.promote();
+            }
+            if self.stalled.swap(false, Ordering::SeqCst) {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Brings the ledger here whenever the log asks for it. Runs until the pipeline has stopped.
+    pub async fn keep_installed(self: Arc<Self>) {
+        while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
+            self.install_signal.notified().await;
+            let asked = self.installing.lock().take();
+            let Some(at) = asked else { continue };
+            tracing::info!(%at, "the ledger is brought here from other nodes");
+            while let Err(error) = self.install(at).await {
+                if self.standing() == Standing::Stopped || self.standing() == Standing::Failed {
+                    return;
+                }
+                tracing::warn!(%at, %error, "the ledger is not brought here yet");
+                self.host.sleep(INSTALL_PAUSE).await;
+            }
+            if let Err(error) = self.log.lock().consensus.installed(at) {
+                return self.fail(&error);
+            }
+            self.pump();
+        }
+    }
+
+    /// Makes the ledger end with `at`. What is here and committed stays; each batch after it is
+    /// checked as one that the log brings.
+    async fn install(self: &Arc<Self>, at: TxId) -> Result<(), InstallError> {
+        let committed = self.progress.committed_seqno();
+        {
+            let mut writer = self.writer.lock();
+            self.try_take_back(&mut writer, committed)?;
+        }
+        let mut end = committed;
+        // Entries of a batch whose end has not come yet.
+        let mut begun: Vec<u8> = Vec::new();
+        let mut received = end;
+        while end < at.seqno {
+            if self.standing() != Standing::Running {
+                return Err(InstallError::Stopped);
+            }
+            let bytes = self.channels.ledger(received, at.seqno).await?;
+            let mut rest: &[u8] = &bytes;
+            if rest.is_empty() {
+                return Err(InstallError::Nothing);
+            }
+            while !rest.is_empty() {
+                let (entry, after) = split_entry(rest)?;
+                rest = after;
+                received = received.next();
+                begun.extend_from_slice(entry);
+                if begun.len() > MAX_INSTALLED_BATCH_BYTES {
+                    return Err(InstallError::TooLarge);
+                }
+                if is_signature(entry)? {
+                    let entries = Bytes::from(std::mem::take(&mut begun));
+                    end = self.install_batch(end, received, entries)?;
+                }
+            }
+        }
+        let found = TxId { view: self.progress.view_of(end).unwrap_or_default(), seqno: end };
+        if found != at {
+            return Err(InstallError::End { found, expected: at });
+        }
+        self.written().await
+    }
+
+    /// The next committed batch; returns its end.
+    fn install_batch(
+        self: &Arc<Self>,
+        end: Seqno,
+        last: Seqno,
+        entries: Bytes,
+    ) -> Result<Seqno, InstallError> {
+        let (first, _) = split_entry(&entries)?;
+        let view = coco_ledger::Entry::parse(first).map_err(BatchFault::from)?.tx_id().view;
+        let last = TxId { view, seqno: last };
+        let operations = self.apply(&Batch { first: end.next(), last, entries })?;
+        self.submit_unsynced(operations);
+        self.commit(last);
+        Ok(last.seqno)
+    }
+
+    /// Resolves when everything that was submitted is on the disk.
+    async fn written(&self) -> Result<(), InstallError> {
+        let (done, written) = oneshot::channel();
+        let report = Box::new(move |result| {
+            let _ = done.send(result);
+        });
+        let sync = self.settings.sync != crate::config::Sync::Never;
+        self.host.disk().submit(Area::Ledger, Vec::new(), sync, report);
+        Ok(written.await.map_err(|_| InstallError::Stopped)??)
+    }
+}
+
+fn view_of(role: Role) -> View {
+    let (Role::Primary(view) | Role::Backup { view, .. }) = role;
+    view
+}
