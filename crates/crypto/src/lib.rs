@@ -68,7 +68,7 @@ pub use cose::{CoseError, CoseSign1};
 pub use digest::{Digest, DigestSyntax, sha256, sha256_concat};
 pub use ec::{BadSignature, Curve, KeyError, KeyPair, PublicKey};
 pub use entropy::Entropy;
-pub use hash::{HashAlgorithm, UnknownHash};
+pub use hash::{HashAlgorithm, Hasher, UnknownHash};
 pub use jwk::JwkError;
 pub use key_wrap::KeyWrapError;
 pub use mac::{HKDF_SHA256_MAX_LEN_BYTES, HkdfLength, hkdf_sha256, hmac_sha256};

@@ -4,22 +4,31 @@
 //! signature at s ─▶ state of s ─▶ bytes ─▶ evidence transaction at e (digest) ─▶ committed
 //!                     └─▶ snapshot_s_e ──────────────── + receipt ─▶ snapshot_s_e.committed
 //! ```
+//!
+//! A signature makes one due when enough transactions were executed since the last, or when it was
+//! asked for: by members, by an operator, or because time has passed.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coco_adapter::{Outcome, TxStatus};
 use coco_crypto::sha256;
 use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
-use coco_kv::{Seqno, Tx};
+use coco_kv::{MapName, Seqno, Tx};
+use coco_ledger::tables::{SINGLE_KEY, SNAPSHOT_CREATE};
 use coco_ledger::{
     SnapshotError, SnapshotName, attach_receipt, encode_snapshot, snapshot_evidence,
 };
 use tokio::sync::oneshot;
 
+use crate::config;
 use crate::host::{Area, DiskOp, Host};
 use crate::pipeline::{CommitError, Pipeline, ReceiptError, SnapshotDue};
 use crate::service::ServiceKeys;
+
+/// After a request for a snapshot that could not be recorded.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A snapshot was not written. The ledger is complete without it.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +48,31 @@ enum WriteError {
 }
 
 /// Writes the snapshots that become due, one at a time; of several that wait only the newest.
-pub(crate) async fn run(host: Arc<dyn Host>, pipeline: Pipeline, keys: Arc<ServiceKeys>) {
+pub(crate) async fn run(
+    host: Arc<dyn Host>,
+    pipeline: Pipeline,
+    keys: Arc<ServiceKeys>,
+    config: config::Snapshots,
+) {
+    let mut last = host.uptime();
     loop {
-        pipeline.snapshot_due().await;
-        let Some(due) = pipeline.take_snapshots_due().pop() else { continue };
+        let due = tokio::select! {
+            () = pipeline.snapshot_due() => pipeline.take_snapshots_due().pop(),
+            () = overdue(&*host, &pipeline, &config, last) => {
+                let mut tx = pipeline.store().begin();
+                let outcome = ask(&mut tx);
+                match pipeline.commit(tx, &outcome) {
+                    Ok(_) => last = host.uptime(),
+                    Err(error) => {
+                        tracing::warn!(%error, "snapshot not asked for");
+                        host.sleep(ASK_AGAIN).await;
+                    }
+                }
+                continue;
+            }
+        };
+        let Some(due) = due else { continue };
+        last = host.uptime();
         // What a recovery has written is not a part of the ledger yet, and may never be.
         if is_recovering(&due.state) {
             continue;
@@ -52,6 +82,28 @@ pub(crate) async fn run(host: Arc<dyn Host>, pipeline: Pipeline, keys: Arc<Servi
             Ok(name) => tracing::info!(%name, "snapshot written"),
             Err(error) => tracing::warn!(%seqno, %error, "snapshot not written"),
         }
+    }
+}
+
+/// Asks for a snapshot at the next signature, in a transaction of its own: as CCF records it, so
+/// that there is a signature to come even when nothing else happens.
+pub(crate) fn ask(tx: &mut Tx) -> Outcome {
+    let read = tx.read_tx_id().seqno.to_string();
+    tx.put(&MapName::new(SNAPSHOT_CREATE), SINGLE_KEY, read);
+    Outcome { force_snapshot: true, ..Outcome::default() }
+}
+
+/// Resolves when `snapshots.time_interval` has passed since the last snapshot and
+/// `snapshots.min_tx_count` transactions, of which signatures are some, were executed since.
+async fn overdue(host: &dyn Host, pipeline: &Pipeline, config: &config::Snapshots, last: Duration) {
+    let interval = config.time_interval.0;
+    if interval.is_zero() {
+        return std::future::pending().await;
+    }
+    host.sleep(last.saturating_add(interval).saturating_sub(host.uptime())).await;
+    pipeline.recovered().await;
+    while pipeline.since_snapshot() < config.min_tx_count.max(1) {
+        pipeline.more_committed().await;
     }
 }
 

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use coco_adapter::{
     Call, EndpointProperties, ErrorCode, ErrorResponse, Mode, Outcome, Registry, Response,
 };
+use coco_crypto::HashAlgorithm;
 use coco_enclave::host::Area;
 use coco_enclave::pipeline::Pipeline;
 use coco_governance::tables::{NODES, NodeStatus};
@@ -562,12 +563,59 @@ fn each_frontend_documents_itself() {
     });
 }
 
+fn digest(algorithm: HashAlgorithm, name: &str, bytes: &[u8]) -> String {
+    format!("{name}=:{}:", STANDARD.encode(algorithm.digest(bytes)))
+}
+
+/// Entity tags and digests of the file at `path`, which is `whole`.
+async fn downloads_are_conditional(client: &mut Client, path: &str, whole: &Answer) {
+    let all = &whole.body;
+    let (sha256, sha512) = (HashAlgorithm::Sha256, HashAlgorithm::Sha512);
+    let tag = format!("\"{}\"", digest(sha256, "sha-256", all));
+    assert_eq!(whole.header("etag"), Some(&*tag));
+    assert_eq!(whole.header("repr-digest"), None);
+    let other = format!("\"{}\"", digest(sha512, "sha-512", all));
+    let part_tag = format!("\"{}\"", digest(sha256, "sha-256", &all[4..8]));
+    for (verb, headers, status, etag, len) in [
+        ("GET", format!("if-none-match: {tag}\r\n"), 304, &tag, 0),
+        ("HEAD", format!("if-none-match: \"x\", W/{tag}\r\n"), 304, &tag, 0),
+        ("GET", format!("if-none-match: {other}\r\n"), 304, &tag, 0),
+        ("GET", "if-none-match: *\r\n".to_owned(), 304, &tag, 0),
+        ("GET", format!("if-none-match: {part_tag}\r\n"), 200, &tag, all.len()),
+        ("HEAD", String::new(), 200, &tag, 0),
+        ("GET", "range: bytes=4-7\r\n".to_owned(), 206, &part_tag, 4),
+        ("HEAD", "range: bytes=4-7\r\n".to_owned(), 206, &part_tag, 0),
+        ("GET", format!("range: bytes=4-7\r\nif-none-match: {part_tag}\r\n"), 304, &part_tag, 0),
+        ("GET", format!("range: bytes=4-7\r\nif-none-match: {tag}\r\n"), 206, &part_tag, 4),
+    ] {
+        let answer = client.call(verb, path, &headers, b"").await;
+        assert_eq!(answer.status.as_u16(), status, "{verb} {headers}");
+        assert_eq!(answer.header("etag"), Some(&**etag), "{verb} {headers}");
+        assert_eq!(answer.header("accept-ranges"), Some("bytes"));
+        assert_eq!(answer.body.len(), len, "{verb} {headers}");
+    }
+    let answer = client.call("GET", path, "if-none-match: x\r\n", b"").await;
+    assert_eq!(answer.code(), "InvalidHeaderValue");
+    for (wanted, expected) in [
+        ("sha-256=1, sha-512=9", digest(sha512, "sha-512", all)),
+        ("md5=1", digest(sha256, "sha-256", all)),
+    ] {
+        let headers = format!("want-repr-digest: {wanted}\r\nrange: bytes=-1\r\n");
+        for verb in ["GET", "HEAD"] {
+            let answer = client.call(verb, path, &headers, b"").await;
+            assert_eq!(answer.header("repr-digest"), Some(&*expected), "of the whole file");
+            assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT);
+        }
+    }
+}
+
 #[test]
 fn files_are_served_only_where_an_operator_opened_them() {
     in_virtual_time(async {
         let interfaces = r#"
             "plain": {"bind_address": "127.0.0.1:1", "endorsement": {"authority": "Unsecured"},
-                "enabled_operator_features": ["SnapshotRead", "LedgerChunkRead"]},
+                "enabled_operator_features":
+                    ["SnapshotRead", "LedgerChunkRead", "SnapshotCreate"]},
             "closed": {"bind_address": "127.0.0.1:2", "endorsement": {"authority": "Unsecured"}}
         "#;
         let often = r#", "snapshots": {"tx_count": 10}, "ledger": {"chunk_size": "2KB"}"#;
@@ -614,8 +662,19 @@ fn files_are_served_only_where_an_operator_opened_them() {
                 client.call("POST", &location, "", b"").await.status,
                 StatusCode::METHOD_NOT_ALLOWED
             );
+            let missing = client.get(&format!("/node/{kind}")).await;
+            let expected = if kind == "snapshot" { 308 } else { 400 };
+            assert_eq!(missing.status.as_u16(), expected);
             let mut closed = Client::on(served.connect("closed"));
             assert_eq!(closed.get(&location).await.code(), "ResourceNotFound");
+            downloads_are_conditional(&mut client, &location, &whole).await;
         }
+        let snapshots = served.disk.names(Area::Snapshots).len();
+        let create = "/node/snapshot:create";
+        let mut closed = Client::on(served.connect("closed"));
+        assert_eq!(closed.call("POST", create, "", b"").await.code(), "ResourceNotFound");
+        assert_eq!(client.call("POST", create, "", b"").await.status, StatusCode::OK);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(served.disk.names(Area::Snapshots).len(), snapshots + 1);
     });
 }

@@ -375,6 +375,51 @@ fn snapshots_are_written_when_due_and_verify() {
 }
 
 #[test]
+fn snapshots_are_written_when_time_has_passed() {
+    let disk = SimulatedDisk::new();
+    let timed = r#", "snapshots": {"time_interval": "60s", "min_tx_count": 3}"#;
+    in_virtual_time(async {
+        let snapshots = || disk.names(Area::Snapshots).len();
+        let node = start(1, &disk, "Start", timed).await.unwrap();
+        let pass = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
+        put_committed(&node, "a", "1").await;
+        pass(59).await;
+        assert_eq!(snapshots(), 0);
+        pass(2).await;
+        assert_eq!(snapshots(), 1, "though nothing happens any more");
+        // Nothing was committed since: a snapshot is no reason for another.
+        pass(600).await;
+        assert_eq!(snapshots(), 1);
+        // One transaction with its signature is too little, two are enough at once.
+        put_committed(&node, "a", "2").await;
+        pass(600).await;
+        assert_eq!(snapshots(), 1);
+        put_committed(&node, "a", "3").await;
+        pass(1).await;
+        assert_eq!(snapshots(), 2);
+        // One that was due otherwise begins the interval anew.
+        pass(30).await;
+        let forced = Outcome { force_snapshot: true, ..Outcome::default() };
+        let put = put(&node, "a", "4");
+        node.pipeline().commit_and_wait(put, &forced).unwrap().1.await;
+        pass(1).await;
+        assert_eq!(snapshots(), 3);
+        for _ in 0..5 {
+            put_committed(&node, "a", "5").await;
+        }
+        pass(50).await;
+        assert_eq!(snapshots(), 3);
+        pass(15).await;
+        assert_eq!(snapshots(), 4);
+        for name in disk.names(Area::Snapshots) {
+            let bytes = disk.file(Area::Snapshots, &name).unwrap();
+            SnapshotFile::parse(&bytes).unwrap().verify(&service_key(&node)).unwrap();
+        }
+        node.shutdown().await;
+    });
+}
+
+#[test]
 fn conflicting_transfers_keep_their_sum() {
     let disk = SimulatedDisk::new();
     in_virtual_time(async {

@@ -13,6 +13,8 @@ pub const COSE_SIGNATURES: &str = "public:ccf.internal.cose_signatures";
 pub const TREE: &str = "public:ccf.internal.tree";
 /// The digest of a snapshot.
 pub const SNAPSHOT_EVIDENCE: &str = "public:ccf.internal.snapshot_evidence";
+/// That a snapshot was asked for, and at which position.
+pub const SNAPSHOT_CREATE: &str = "public:ccf.internal.snapshot_create";
 /// The endorsement of the previous service identity by the current one.
 pub const PREVIOUS_IDENTITY_ENDORSEMENT: &str =
     "public:ccf.internal.previous_service_identity_endorsement";

@@ -250,9 +250,9 @@ section! {
         directory: String = "snapshots".to_owned(),
         /// After this many transactions, at the next signature.
         tx_count: u64 = 10_000,
-        /// Not before this many.
+        /// After `time_interval`, if there were this many.
         min_tx_count: u64 = 2,
-        /// After this time, if there were transactions; 0 never.
+        /// After this time too; 0 never.
         time_interval: Time = millis(0),
         /// Directory with older snapshots.
         read_only_directory: Option<String> = None,

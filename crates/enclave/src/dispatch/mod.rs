@@ -35,7 +35,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use self::frontend::Frontend;
 use self::wait::{Placed, Wishes};
 use crate::authn::{Authenticator, Credentials, Remembered};
-use crate::endpoints::{Common, Files};
+use crate::endpoints::{Common, Files, is_closed};
 use crate::node::Node;
 use crate::pipeline::CommitError;
 use crate::session::{Dispatch, Reply, Session};
@@ -106,6 +106,9 @@ impl Dispatch for Dispatcher {
         {
             let rest = rest.to_owned();
             return files.answer(&self.shared.node, request, &rest);
+        }
+        if frontend == Frontend::Node && is_closed(local, &session.interface) {
+            return Reply::Now(unknown_path(&request));
         }
         self.shared.dispatch(session, request, target)
     }

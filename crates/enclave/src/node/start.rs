@@ -360,8 +360,9 @@ impl Starting {
         let Self { node, record, create_tx_id, recovers } = self;
         let inner = &node.0;
         let pipeline = &inner.pipeline;
-        let snapshots =
-            snapshots::run(Arc::clone(&inner.host), pipeline.clone(), Arc::clone(&inner.keys));
+        let (host, keys) = (Arc::clone(&inner.host), Arc::clone(&inner.keys));
+        let snapshots = inner.config.snapshots.clone();
+        let snapshots = snapshots::run(host, pipeline.clone(), keys, snapshots);
         *inner.tasks.lock() = vec![tokio::spawn(pipeline.run()), tokio::spawn(snapshots)];
 
         let mut tx = pipeline.store().begin();

@@ -101,14 +101,13 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub fn of(config: &Config) -> Self {
-        let snapshots = &config.snapshots;
         Self {
             delay: config.ledger_signatures.delay.0,
             tx_count: config.ledger_signatures.tx_count,
             max_uncommitted: config.consensus.max_uncommitted_tx_count,
             max_transaction_bytes: config.ledger.max_transaction_size.0,
             chunk_bytes: config.ledger.chunk_size.0,
-            snapshot_tx_count: snapshots.tx_count.max(snapshots.min_tx_count),
+            snapshot_tx_count: config.snapshots.tx_count.max(1),
             sync: config.ledger.sync,
             sync_interval: config.ledger.sync_interval.0,
         }
@@ -524,6 +523,11 @@ impl Pipeline {
     /// Begins the count to the next snapshot at `seqno`, after one of so many bytes.
     pub(crate) fn note_snapshot(&self, seqno: Seqno, bytes: u64) {
         self.inner.writer.lock().note_snapshot(seqno, bytes);
+    }
+
+    /// Transactions written after the last snapshot, and after what belongs to it.
+    pub(crate) fn since_snapshot(&self) -> u64 {
+        self.inner.writer.lock().since_snapshot()
     }
 
     /// The views so far, as a snapshot of `seqno` records them.

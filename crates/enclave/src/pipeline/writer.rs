@@ -144,6 +144,11 @@ impl Writer {
         self.snapshot_bytes = bytes;
     }
 
+    /// Transactions written after the last snapshot.
+    pub fn since_snapshot(&self) -> u64 {
+        self.last().0.saturating_sub(self.last_snapshot.0)
+    }
+
     /// Encrypts executed transactions and appends them.
     pub fn absorb(
         &mut self,

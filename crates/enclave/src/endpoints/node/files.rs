@@ -1,26 +1,52 @@
-//! Download of snapshots and ledger chunks, on interfaces where an operator opened it. What is
-//! served is on the untrusted disk anyway: encrypted, and verified by whoever fetches it.
+//! Download of snapshots and ledger chunks, and asking for a snapshot, on interfaces where an
+//! operator opened it. What is served is on the untrusted disk anyway: encrypted, and verified by
+//! whoever fetches it.
+
+mod digests;
+mod range;
 
 use std::fmt::Display;
 use std::io;
 use std::ops::Range;
 use std::str::FromStr;
 
-use bytes::Bytes;
-use coco_adapter::{ErrorCode, ErrorResponse, Request, Response};
+use coco_adapter::{ErrorCode, ErrorResponse, Mode, Request, Response, RouteSyntax};
+use coco_crypto::HashAlgorithm;
 use coco_kv::Seqno;
 use coco_ledger::{ChunkName, SnapshotName};
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{not_found, status};
+use self::digests::{Known, notation, wanted_repr_digest};
+use self::range::requested_range;
+use super::{Endpoints, not_found, status};
 use crate::dispatch::wrong_verb;
 use crate::host::{Area, FileEntry};
 use crate::interface::{Interface, OperatorFeature};
 use crate::node::Node;
 use crate::session::Reply;
+use crate::snapshots;
 
 /// A larger file is sent only in ranges: a reply is held in memory.
 const MAX_REPLY_BYTES: u64 = 256 << 20;
+/// Bytes asked of the host at once.
+const READ_BYTES: u64 = 4 << 20;
+
+/// The path that asks for a snapshot.
+const CREATE: &str = "/snapshot:create";
+
+pub(super) fn add(to: &mut Endpoints) -> Result<(), RouteSyntax> {
+    let summary = "Have a snapshot written at the next signature";
+    to.add(Method::POST, CREATE, Mode::ReadWrite, summary, |_, call| {
+        call.outcome.force_snapshot |= snapshots::ask(call.tx).force_snapshot;
+        Ok(status(StatusCode::OK))
+    })
+}
+
+/// Whether an operator has not opened this `/node` path on an interface, where it is as good as
+/// unknown.
+pub(crate) fn is_closed(path: &str, interface: &Interface) -> bool {
+    path == CREATE && !interface.offers(OperatorFeature::SnapshotCreate)
+}
 
 /// Which files a path is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +115,7 @@ impl Files {
 
     /// Redirects to the newest snapshot of `since` or later, or to the chunk that holds `since`.
     async fn locate(self, node: &Node, request: &Request) -> Result<Response, ErrorResponse> {
-        let since = since(request)?;
+        let since = self.since(request)?;
         let files = self.list(node).await?;
         let covered = files.iter().filter_map(|file| Some((self.covers(&file.name)?, &file.name)));
         let found = match self {
@@ -125,48 +151,95 @@ impl Files {
         let total = file.len_bytes;
         let range = requested_range(request, total)?;
         let wanted = range.clone().unwrap_or(0..total);
-        let mut response = if request.method() == Method::HEAD {
-            Response::default()
-        } else {
-            Response::new(self.read(node, name, &wanted).await?)
+        let known = Known::of(request)?;
+        let is_head = request.method() == Method::HEAD;
+        let len = wanted.end - wanted.start;
+        if !is_head && len > MAX_REPLY_BYTES {
+            let message = format!("At most {MAX_REPLY_BYTES} bytes are sent at once: use a range.");
+            return Err(ErrorResponse::bad_request(ErrorCode::InvalidHeaderValue, message));
+        }
+        let mut response = Response::default();
+        set(&mut response, header::ACCEPT_RANGES.as_str(), "bytes");
+        set(&mut response, self.name_header(), name);
+        if let Some(algorithm) = wanted_repr_digest(request) {
+            let mut hasher = algorithm.begin();
+            self.read(node, name, &(0..total), |piece| hasher.update(piece)).await?;
+            set(&mut response, "repr-digest", notation(algorithm, &hasher.finish()));
+        }
+
+        // The tag is of what is sent, which may be a part.
+        let mut body = Vec::new();
+        let mut tag = HashAlgorithm::Sha256.begin();
+        let mut other_tags: Vec<_> =
+            known.algorithms().map(|other| (other, other.begin())).collect();
+        let take = |piece: &[u8]| {
+            tag.update(piece);
+            other_tags.iter_mut().for_each(|(_, tag)| tag.update(piece));
+            if !is_head {
+                body.extend_from_slice(piece);
+            }
         };
+        self.read(node, name, &wanted, take).await?;
+        let tag = notation(HashAlgorithm::Sha256, &tag.finish());
+        set(&mut response, header::ETAG.as_str(), format!("\"{tag}\""));
+        let mut tags = other_tags.into_iter().map(|(other, tag)| notation(other, &tag.finish()));
+        if known.contains(&tag) || tags.any(|tag| known.contains(&tag)) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+
         if let Some(Range { start, end }) = range {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let last = end.saturating_sub(1);
             let content = format!("bytes {start}-{last}/{total}");
             set(&mut response, header::CONTENT_RANGE.as_str(), content);
         }
-        if request.method() == Method::HEAD {
-            let len = wanted.end - wanted.start;
+        if is_head {
             set(&mut response, header::CONTENT_LENGTH.as_str(), len);
         }
         set(&mut response, header::CONTENT_TYPE.as_str(), "application/octet-stream");
-        set(&mut response, header::ACCEPT_RANGES.as_str(), "bytes");
-        set(&mut response, self.name_header(), name);
+        *response.body_mut() = body.into();
         Ok(response)
+    }
+
+    /// From where on; a chunk is only ever asked for by a position.
+    fn since(self, request: &Request) -> Result<u64, ErrorResponse> {
+        let refused =
+            |message| ErrorResponse::bad_request(ErrorCode::InvalidQueryParameterValue, message);
+        let query = request.uri().query().unwrap_or_default();
+        match query.split('&').find_map(|pair| pair.strip_prefix("since=")) {
+            Some(text) => {
+                text.parse().map_err(|_| refused("Query parameter 'since' is not a position."))
+            }
+            None if self == Self::Snapshots => Ok(0),
+            None => Err(refused("Missing required query parameter 'since'.")),
+        }
     }
 
     async fn list(self, node: &Node) -> Result<Vec<FileEntry>, ErrorResponse> {
         node.host().disk().list(self.area()).await.map_err(|error| unavailable(&error))
     }
 
+    /// Shows a part of a file piece by piece.
     async fn read(
         self,
         node: &Node,
         name: &str,
         range: &Range<u64>,
-    ) -> Result<Bytes, ErrorResponse> {
-        let len = range.end - range.start;
-        if len > MAX_REPLY_BYTES {
-            let message = format!("At most {MAX_REPLY_BYTES} bytes are sent at once: use a range.");
-            return Err(ErrorResponse::bad_request(ErrorCode::InvalidHeaderValue, message));
+        mut show: impl FnMut(&[u8]),
+    ) -> Result<(), ErrorResponse> {
+        let mut at = range.start;
+        while at < range.end {
+            let len = (range.end - at).min(READ_BYTES);
+            let piece = node.host().disk().read(self.area(), name, at, len).await;
+            let piece = piece.map_err(|error| unavailable(&error))?;
+            if piece.len() as u64 != len {
+                return Err(not_found(format!("{name} has changed meanwhile.")));
+            }
+            show(&piece);
+            at += len;
         }
-        let bytes = node.host().disk().read(self.area(), name, range.start, len).await;
-        let bytes = bytes.map_err(|error| unavailable(&error))?;
-        if bytes.len() as u64 != len {
-            return Err(not_found(format!("{name} has changed meanwhile.")));
-        }
-        Ok(bytes.into())
+        Ok(())
     }
 }
 
@@ -188,75 +261,4 @@ fn set(response: &mut Response, name: &str, value: impl Display) {
 fn unavailable(error: &io::Error) -> ErrorResponse {
     tracing::error!(%error, "a file cannot be served");
     ErrorResponse::internal("The file cannot be read.")
-}
-
-fn since(request: &Request) -> Result<u64, ErrorResponse> {
-    let query = request.uri().query().unwrap_or_default();
-    let Some(text) = query.split('&').find_map(|pair| pair.strip_prefix("since=")) else {
-        return Ok(0);
-    };
-    text.parse().map_err(|_| {
-        let message = "Query parameter 'since' is not a position.";
-        ErrorResponse::bad_request(ErrorCode::InvalidQueryParameterValue, message)
-    })
-}
-
-/// The one range that is asked for (RFC 9110 section 14.1.2), cut to the file.
-fn requested_range(request: &Request, total: u64) -> Result<Option<Range<u64>>, ErrorResponse> {
-    let Some(value) = request.headers().get(header::RANGE) else { return Ok(None) };
-    let range = value.to_str().ok().and_then(|text| parse_range(text, total));
-    match range {
-        Some(range) if range.start < range.end => Ok(Some(range)),
-        _ => {
-            let message = format!("The range does not fit a file of {total} bytes.");
-            Err(ErrorResponse::bad_request(ErrorCode::InvalidHeaderValue, message))
-        }
-    }
-}
-
-fn parse_range(text: &str, total: u64) -> Option<Range<u64>> {
-    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
-    if first.is_empty() {
-        let suffix: u64 = last.parse().ok()?;
-        return Some(total.saturating_sub(suffix)..total);
-    }
-    let first: u64 = first.parse().ok()?;
-    if last.is_empty() {
-        return Some(first..total);
-    }
-    let last: u64 = last.parse().ok()?;
-    Some(first..last.saturating_add(1).min(total))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_inclusive_and_cut_to_the_file() {
-        for (text, expected) in [
-            ("bytes=0-0", Some(0..1)),
-            ("bytes=5-9", Some(5..10)),
-            ("bytes=5-", Some(5..10)),
-            ("bytes=-3", Some(7..10)),
-            ("bytes=-30", Some(0..10)),
-            ("bytes=8-99", Some(8..10)),
-            ("bytes=8-18446744073709551615", Some(8..10)),
-            ("bytes=", None),
-            ("bytes=-", None),
-            ("bytes=a-b", None),
-            ("bytes=1-2,4-5", None),
-            ("items=1-2", None),
-        ] {
-            assert_eq!(parse_range(text, 10), expected, "{text}");
-        }
-        let request = |range: &str| {
-            let mut request = Request::default();
-            request.headers_mut().insert(header::RANGE, HeaderValue::from_str(range).unwrap());
-            request
-        };
-        assert!(requested_range(&request("bytes=10-"), 10).is_err());
-        assert!(requested_range(&request("bytes=4-3"), 10).is_err());
-        assert!(requested_range(&request("bytes=1-2"), 10).is_ok_and(|range| range == Some(1..3)));
-    }
 }

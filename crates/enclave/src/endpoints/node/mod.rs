@@ -23,7 +23,7 @@ use crate::node::Node;
 use crate::openapi;
 use crate::session::InterfaceMetrics;
 
-pub(crate) use files::Files;
+pub(crate) use files::{Files, is_closed};
 
 /// The interfaces of a node with what their sessions count.
 pub type Sessions = Arc<Vec<(Arc<crate::interface::Interface>, Arc<InterfaceMetrics>)>>;
@@ -40,6 +40,7 @@ pub fn frontend(node: &Node, sessions: &Sessions) -> Result<Registry, RouteSynta
     network::add(&mut endpoints)?;
     service::add(&mut endpoints)?;
     attestation::add(&mut endpoints)?;
+    files::add(&mut endpoints)?;
     Ok(endpoints.registry)
 }
 
