@@ -2,6 +2,7 @@
 
 mod clients;
 mod fuzz;
+mod links;
 mod run;
 mod steps;
 

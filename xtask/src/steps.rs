@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use crate::clients;
+use crate::links;
 use crate::run::{cargo, command, root, succeed, works};
 
 struct Step {
@@ -51,6 +52,7 @@ fn unit() -> Result<()> {
 }
 
 fn documentation() -> Result<()> {
+    links::check()?;
     let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
     succeed(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
