@@ -62,7 +62,8 @@ pub(crate) async fn run(
                 let mut tx = pipeline.store().begin();
                 let outcome = ask(&mut tx);
                 match pipeline.commit(tx, &outcome) {
-                    Ok(_) => last = host.uptime(),
+                    // On a backup it is not for this node to ask.
+                    Ok(_) | Err(CommitError::NotPrimary) => last = host.uptime(),
                     Err(error) => {
                         tracing::warn!(%error, "snapshot not asked for");
                         host.sleep(ASK_AGAIN).await;
