@@ -47,6 +47,7 @@ mod custody;
 mod decision;
 pub mod genesis;
 pub mod jwt;
+mod moment;
 mod natives;
 pub mod recovery;
 mod replay;

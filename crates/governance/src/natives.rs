@@ -3,6 +3,8 @@
 use std::cell::Cell;
 
 use coco_adapter::{Environment, Outcome};
+use coco_crypto::x509::Validity;
+use coco_crypto::{Certificate, SigningRequest};
 use coco_kv::{Seqno, Tx};
 use coco_script::{ApplyNatives, NativeError};
 use serde_json::Value as Json;
@@ -11,7 +13,7 @@ use crate::tables::{
     MODULES_BYTECODE, MODULES_BYTECODE_VERSION, PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT,
     SERVICE_INFO, ServiceStatus,
 };
-use crate::{ServiceControl, custody, jwt, recovery};
+use crate::{ServiceControl, custody, jwt, moment, recovery};
 
 /// The natives of one `apply`. Effects go through the transaction; what the node must do after it
 /// is collected for the transaction's outcome.
@@ -91,6 +93,24 @@ impl ApplyNatives for Natives<'_> {
 
     fn latest_ledger_secret_seqno(&self, _tx: &mut Tx) -> Result<Seqno, NativeError> {
         Ok(self.control.ledger_secret().valid_from)
+    }
+
+    fn generate_endorsed_certificate(
+        &self,
+        tx: &mut Tx,
+        csr_pem: &str,
+        valid_from: &str,
+        validity_days: u32,
+    ) -> Result<String, NativeError> {
+        let request = SigningRequest::from_pem(csr_pem).map_err(refuse)?;
+        let from = moment::unix_seconds(valid_from)
+            .ok_or_else(|| NativeError::new(format!("{valid_from} is not a date")))?;
+        let service = SERVICE_INFO.expect(tx).map_err(refuse)?;
+        let service = Certificate::from_pem(&service.cert.0).map_err(refuse)?;
+        let (key, entropy) = (self.control.service_key(), self.environment.entropy());
+        let validity = Validity::days(from, validity_days);
+        let endorsed = request.endorse(&service, &key, validity, entropy).map_err(refuse)?;
+        Ok(endorsed.to_pem())
     }
 
     /// Nodes compile modules when they load them and keep the result in memory; what another

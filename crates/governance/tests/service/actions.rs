@@ -178,7 +178,6 @@ fn arguments_are_refused_by_name() {
             "8 lower-case hex digits",
         ),
         ("trigger_ledger_rekey", json!({}), "does not offer the action yet"),
-        ("remove_node", json!({"node_id": id}), "does not offer the action yet"),
         ("remove_node", json!({"node_id": "x"}), "64 lower-case hex digits"),
         ("transition_node_to_trusted", json!({"node_id": id, "valid_from": "soon"}), "a date like"),
         (

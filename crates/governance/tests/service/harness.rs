@@ -300,6 +300,13 @@ impl Service {
         self.environment.entropy()
     }
 
+    /// Changes the tables, as the node does.
+    pub fn write(&self, change: impl FnOnce(&mut Tx)) {
+        let mut tx = self.store.begin();
+        change(&mut tx);
+        self.store.commit(tx, |_, _| ()).unwrap();
+    }
+
     /// Looks at the present state.
     pub fn look<R>(&self, look: impl FnOnce(&mut Tx) -> R) -> R {
         look(&mut self.store.begin())

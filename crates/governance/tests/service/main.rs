@@ -13,6 +13,7 @@
 mod actions;
 mod harness;
 mod life;
+mod nodes;
 mod reads;
 mod recorded;
 mod refusals;
