@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 use coco_crypto::Digest;
-use coco_enclave::config::{Config, Files, Start, StartMember, StartMemberFiles};
+use coco_enclave::config::{CommandType, Config, Files, Start, StartMember, StartMemberFiles};
 use serde_json::Value;
 
 use crate::service::read;
@@ -30,7 +30,10 @@ impl ProgramDigest {
 pub(crate) fn read_files(config: &Config, program: ProgramDigest) -> Result<Files> {
     let start = config.command.start.as_ref();
     let members = start.map(|start| start.members.iter().map(member).collect()).transpose()?;
+    let joins = config.command.kind == CommandType::Join;
+    let service_certificate = joins.then_some(&*config.command.service_certificate_file);
     Ok(Files {
+        service_certificate: service_certificate.map(|file| read(Path::new(file))).transpose()?,
         members: members.unwrap_or_default(),
         constitution: start.map(constitution).transpose()?.unwrap_or_default(),
         node_data: optional_json(config.node_data_json_file.as_deref())?,

@@ -56,8 +56,13 @@ impl Started<'_> {
             let file = &self.config.command.service_certificate_file;
             write(file, &self.service_certificate.to_pem())?;
         }
-        let addresses: BTreeMap<&str, String> =
-            self.addresses.iter().map(|(name, at)| (name.as_str(), at.to_string())).collect();
+        let for_clients = |name: &str| self.config.interface(name).is_some();
+        let addresses: BTreeMap<&str, String> = self
+            .addresses
+            .iter()
+            .filter(|(name, _)| for_clients(name))
+            .map(|(name, at)| (name.as_str(), at.to_string()))
+            .collect();
         write(&output.rpc_addresses_file, &serde_json::to_string(&addresses)?)?;
         if let Some(interface) = &self.config.network.node_to_node_interface {
             let address = interface.published_address.as_ref().unwrap_or(&interface.bind_address);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use coco_enclave::channels::NODE_TO_NODE_INTERFACE;
 use coco_enclave::config::{Config, Files};
 use coco_enclave::node::{Adapters, Node};
 use coco_enclave::server::Server;
@@ -45,7 +46,7 @@ impl RunningNode {
         adapters: Adapters,
     ) -> Result<Self> {
         let signals = Signals::install()?;
-        let host = InProcessHost::start(host_settings(&config)).map_err(|error| {
+        let host = InProcessHost::start(host_settings(&config, &adapters)).map_err(|error| {
             let advice = what_to_change(&error);
             advised(error, advice)
         })?;
@@ -124,14 +125,20 @@ fn what_to_change(error: &HostError) -> &'static str {
     }
 }
 
-fn host_settings(config: &Config) -> HostSettings {
+fn host_settings(config: &Config, adapters: &Adapters) -> HostSettings {
     let interface = |(name, interface): (&String, &coco_enclave::config::Interface)| Interface {
         name: name.clone(),
         bind_address: interface.bind_address.clone(),
     };
     let sealed = config.output_files.sealed_service_location.as_deref().unwrap_or("sealed");
+    let node_to_node = config.network.node_to_node_interface.as_ref();
+    let node_to_node =
+        node_to_node.filter(|_| adapters.are_networked(config)).map(|interface| Interface {
+            name: NODE_TO_NODE_INTERFACE.to_owned(),
+            bind_address: interface.bind_address.clone(),
+        });
     HostSettings {
-        interfaces: config.interfaces().iter().map(interface).collect(),
+        interfaces: config.interfaces().iter().map(interface).chain(node_to_node).collect(),
         disk: DiskLayout {
             ledger: PathBuf::from(&config.ledger.directory),
             read_only_ledgers: config.ledger.read_only_directories.iter().map(Into::into).collect(),
@@ -145,15 +152,21 @@ fn host_settings(config: &Config) -> HostSettings {
 /// An interface without a published address publishes the one that it is bound to, and one that
 /// publishes port 0 the port that it got.
 fn publish(config: &mut Config, addresses: &BTreeMap<String, SocketAddr>) {
-    for (name, interface) in &mut config.network.rpc_interfaces {
+    let network = &mut config.network;
+    let interfaces = network.rpc_interfaces.iter_mut();
+    let mut published: Vec<(&str, &mut Option<String>)> =
+        interfaces.map(|(name, it)| (name.as_str(), &mut it.published_address)).collect();
+    if let Some(interface) = &mut network.node_to_node_interface {
+        published.push((NODE_TO_NODE_INTERFACE, &mut interface.published_address));
+    }
+    for (name, published) in published {
         let Some(bound) = addresses.get(name) else { continue };
-        let published = match interface.published_address.take() {
+        *published = Some(match published.take() {
             None => bound.to_string(),
             Some(address) => match address.strip_suffix(":0") {
                 Some(host) => format!("{host}:{}", bound.port()),
                 None => address,
             },
-        };
-        interface.published_address = Some(published);
+        });
     }
 }

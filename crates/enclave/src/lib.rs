@@ -9,6 +9,7 @@
 //!                              ◀── reply ─┘   └──▶ host::Disk   the ledger's files
 //!
 //!   node       start and stop; recovery, sealed secrets         server   the interfaces served
+//!   join       how a node comes to a service                    channels to its other nodes
 //!   endpoints  CCF's /node frontend and the common endpoints    historical, snapshots
 //! ```
 //!
@@ -38,6 +39,7 @@
 extern crate self as coco_enclave;
 
 pub mod authn;
+pub mod channels;
 pub mod config;
 pub mod dispatch;
 pub mod endpoints;
@@ -46,6 +48,7 @@ pub mod host;
 mod identities;
 pub mod interface;
 mod issuers;
+pub mod join;
 mod ledger_files;
 pub mod node;
 mod openapi;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use coco_adapter::{Adapter, Endpoints, Environment, Protocol};
 use coco_attestation::Evidence;
+use coco_consensus::Role;
 use coco_crypto::{Certificate, Digest, KeyPair, RsaKeyPair};
 use coco_kv::{Seqno, View};
 use parking_lot::Mutex;
@@ -17,8 +18,10 @@ use crate::issuers::RefreshMetrics;
 use crate::pipeline::Pipeline;
 use crate::service::{NodeEnvironment, ServiceKeys};
 
+mod log;
 mod material;
 mod reopen;
+mod retirement;
 mod start;
 
 pub use start::StartError;
@@ -69,6 +72,12 @@ impl<A: Endpoints> From<Arc<A>> for Adapters {
 }
 
 impl Adapters {
+    /// Whether a node with these and this configuration can be one of several: it has an interface
+    /// for others, and no protocol, whose own state next to the store nothing brings to others yet.
+    pub fn are_networked(&self, config: &Config) -> bool {
+        config.network.node_to_node_interface.is_some() && self.protocols.is_empty()
+    }
+
     fn all(&self) -> impl Iterator<Item = Arc<dyn Adapter>> {
         let app: Arc<dyn Adapter> = Arc::clone(&self.app) as _;
         std::iter::once(app).chain(self.protocols.iter().map(|protocol| Arc::clone(protocol) as _))
@@ -141,6 +150,19 @@ impl Node {
     /// The protocol of this name.
     pub fn protocol(&self, name: &str) -> Option<&Arc<dyn Protocol>> {
         self.0.adapters.protocols.iter().find(|protocol| protocol.name() == name)
+    }
+
+    /// The node that orders transactions now, as far as this one knows.
+    pub fn primary(&self) -> Option<Digest> {
+        match self.0.pipeline.role() {
+            Role::Primary(_) => Some(self.id()),
+            Role::Backup { primary, .. } => primary.map(|primary| primary.0),
+        }
+    }
+
+    /// Whether it has an interface for other nodes, so that they can take part.
+    pub fn is_networked(&self) -> bool {
+        self.0.adapters.are_networked(&self.0.config)
     }
 
     /// The names of the protocols.

@@ -105,7 +105,7 @@ pub(crate) async fn seal(
     let newest = generations(host).await?.last().copied().unwrap_or(0);
     let file = file_name(newest + 1);
     let failed = |error| SealedError::Seal { file: file.clone(), error };
-    let content = secrets.content()?;
+    let content = secrets.to_bytes()?;
     let blob = tee.seal(CONTEXT, &content, host.entropy()).map_err(failed)?;
     let operations = vec![
         DiskOp::Create { name: file.clone(), len_bytes: 0 },
@@ -196,13 +196,12 @@ async fn open(host: &dyn Host, tee: &dyn Tee, file: &str) -> Result<ServiceSecre
     let blob = blob.ok_or(too_long).map_err(failed)?;
     let plain = tee.unseal(CONTEXT, &blob).map_err(failed)?;
     let malformed = |reason: String| SealedError::Content { file: file.to_owned(), reason };
-    let content: Content =
-        serde_json::from_slice(&plain).map_err(|error| malformed(error.to_string()))?;
-    ServiceSecrets::of_content(&content).map_err(malformed)
+    ServiceSecrets::from_bytes(&plain).map_err(malformed)
 }
 
 impl ServiceSecrets {
-    fn content(&self) -> Result<Zeroizing<Vec<u8>>, SealedError> {
+    /// The secrets as JSON, in clear.
+    pub(crate) fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, SealedError> {
         let period = |period: &LedgerPeriod| PeriodContent {
             valid_from: period.valid_from.0,
             raw_key: hex::encode(period.secret.key().as_bytes()),
@@ -223,6 +222,12 @@ impl ServiceSecrets {
             reason: error.to_string(),
         };
         serde_json::to_vec(&content).map(Zeroizing::new).map_err(failed)
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) writes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let content: Content = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        Self::of_content(&content)
     }
 
     fn of_content(content: &Content) -> Result<Self, String> {

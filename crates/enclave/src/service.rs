@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use crate::host::Host;
 use crate::identities::Identities;
 use crate::pipeline::Pipeline;
+use crate::sealed::ServiceSecrets;
 
 /// The host's clock, made monotone.
 pub struct Clock {
@@ -78,6 +79,17 @@ impl ServiceKeys {
         let endorsement = self.identities.earlier_at(seqno);
         let endorsement = endorsement.and_then(|earlier| self.endorsements.get(earlier));
         endorsement.map(|pem| pem.to_string()).into_iter().collect()
+    }
+
+    /// What another node must hold to take part, next to the service's key.
+    pub(crate) fn to_share(&self) -> ServiceSecrets {
+        let signer = self.signer.load();
+        ServiceSecrets {
+            identities: self.identities.clone(),
+            issuer: signer.issuer.clone(),
+            subject: signer.subject.clone(),
+            periods: self.periods.clone(),
+        }
     }
 
     pub(crate) fn signer(&self) -> Arc<Signer> {

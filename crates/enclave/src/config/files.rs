@@ -15,6 +15,8 @@ pub struct Files {
     pub node_data: Option<Json>,
     /// `service_data_json_file`.
     pub service_data: Option<Json>,
+    /// The certificate in `command.service_certificate_file`, PEM, for `Join`.
+    pub service_certificate: Option<String>,
     /// SHA-256 of the node's executable: the software TEE reports it as host data.
     pub executable_digest: coco_crypto::Digest,
 }

@@ -281,9 +281,10 @@ section! {
     /// Limits of the log.
     Consensus {
         /// Heartbeat.
-        message_timeout: Time = millis(100),
-        /// Election timeout.
-        election_timeout: Time = millis(5_000),
+        message_timeout: Time = millis(50),
+        /// A backup that hears nothing of the primary stands for election after half of this at
+        /// least, and all of it at most. CCF's default is ten times as long.
+        election_timeout: Time = millis(500),
         /// Transactions executed and not committed before new ones are refused.
         max_uncommitted_tx_count: u64 = 10_000,
     }

@@ -10,7 +10,7 @@ use super::{ConfigError, Size, Time, megabytes, millis, section};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
-    /// For other nodes; not served by a single node.
+    /// For other nodes; without it a node is alone.
     #[serde(default)]
     pub node_to_node_interface: Option<NodeInterface>,
     /// For everybody else, by name.
@@ -210,6 +210,14 @@ pub enum Role {
 
 impl Network {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let reserved = crate::channels::NODE_TO_NODE_INTERFACE;
+        if self.rpc_interfaces.contains_key(reserved) {
+            return Err(ConfigError::OutOfRange {
+                key: "network.rpc_interfaces",
+                value: reserved.to_owned(),
+                rule: "another name: this one is that of the interface for other nodes",
+            });
+        }
         for interface in self.rpc_interfaces.values() {
             let (soft, hard) = (interface.max_open_sessions_soft, interface.max_open_sessions_hard);
             if soft > hard {

@@ -35,7 +35,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use self::frontend::Frontend;
 use self::wait::{Placed, Wishes};
 use crate::authn::{Authenticator, Credentials, Remembered};
-use crate::endpoints::{Common, Files, is_closed};
+use crate::endpoints::{Common, Files, is_closed, location_at};
 use crate::node::Node;
 use crate::pipeline::CommitError;
 use crate::session::{Dispatch, Reply, Session};
@@ -279,11 +279,35 @@ impl Shared {
             Ok(placed) => placed,
             Err(CommitError::Conflict) => return Ran::Conflict,
             Err(CommitError::TooManyPending) => return Ran::Full,
+            Err(CommitError::NotPrimary) => {
+                return Ran::Refused(self.at_primary(session, request));
+            }
             Err(error) => return not_committed(error).into(),
         };
         session.memory.lock().last = Some(placed.tx_id);
         name_transaction(&mut response, placed.tx_id);
         Ran::Done(response, placed)
+    }
+
+    /// 307 to the primary, which a write needs; it has had no effect here.
+    fn at_primary(&self, session: &Session, request: &Request) -> Response {
+        let mut tx = self.node.pipeline().store().begin();
+        let interface = Some(session.interface.name.as_str());
+        let location = self.node.primary().and_then(|primary| {
+            location_at(&mut tx, primary, interface, request).unwrap_or_else(|error| {
+                tracing::error!(%error, "the list of nodes cannot be read");
+                None
+            })
+        });
+        let Some(location) = location else {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let code = ErrorCode::PrimaryNotFound;
+            return ErrorResponse::new(status, code, "Primary unknown.").to_response();
+        };
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        response.headers_mut().insert(header::LOCATION, location);
+        response
     }
 
     fn credentials<'a>(&self, session: &'a Session, request: &'a Request) -> Credentials<'a> {

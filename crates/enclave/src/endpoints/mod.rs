@@ -4,5 +4,5 @@ mod common;
 mod node;
 
 pub(crate) use common::Common;
-pub(crate) use node::{Files, is_closed};
+pub(crate) use node::{Files, is_closed, location_at};
 pub use node::{Sessions, frontend as node_frontend};

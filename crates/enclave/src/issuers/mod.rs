@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coco_adapter::Outcome;
+use coco_consensus::Role;
 use coco_governance::jwt::{JwksError, set_public_signing_keys};
 use coco_governance::tables::{CA_CERT_BUNDLES, JWT_ISSUERS, TableError};
 use coco_kv::Seqno;
@@ -85,7 +86,8 @@ pub(crate) async fn run(node: Node) {
         });
         let is_round = round_at <= host.uptime();
         for (issuer, set_at) in &issuers {
-            if is_round || known.get(issuer) != Some(set_at) {
+            let is_due = is_round || known.get(issuer) != Some(set_at);
+            if is_due && matches!(node.pipeline().role(), Role::Primary(_)) {
                 refresh(&node, issuer).await;
             }
         }

@@ -1,5 +1,6 @@
 //! What a node makes for itself before it has a service: keys, certificates, evidence.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coco_attestation::insecure::{InsecureSeed, SoftwareTee, SoftwareVerifier};
@@ -94,19 +95,10 @@ impl Material {
 
     /// What the ledger says of the node.
     pub fn record(&self, config: &Config, files: &Files, identity: &Identity) -> NewNode {
-        let network = &config.network;
-        let node_to_node = network.node_to_node_interface.as_ref().map(|interface| NodeToNode {
-            bind_address: interface.bind_address.clone(),
-            published_address: interface.published_address.clone(),
-            ..NodeToNode::default()
-        });
-        let interfaces = network.rpc_interfaces.iter();
-        let rpc_interfaces =
-            interfaces.map(|(name, interface)| (name.clone(), record_of(interface))).collect();
         let info = NodeInfo {
             status: NodeStatus::Trusted,
-            node_to_node_interface: node_to_node,
-            rpc_interfaces,
+            node_to_node_interface: node_to_node(config),
+            rpc_interfaces: rpc_interfaces(config),
             quote_info: QuoteInfo {
                 format: QuoteFormat::InsecureVirtual,
                 quote: Base64(self.evidence.quote.clone()),
@@ -134,6 +126,21 @@ impl Material {
             },
         }
     }
+}
+
+/// The node's address for other nodes.
+pub(super) fn node_to_node(config: &Config) -> Option<NodeToNode> {
+    config.network.node_to_node_interface.as_ref().map(|interface| NodeToNode {
+        bind_address: interface.bind_address.clone(),
+        published_address: interface.published_address.clone(),
+        ..NodeToNode::default()
+    })
+}
+
+/// The node's interfaces, by name.
+pub(super) fn rpc_interfaces(config: &Config) -> BTreeMap<String, RpcInterface> {
+    let interfaces = config.network.rpc_interfaces.iter();
+    interfaces.map(|(name, interface)| (name.clone(), record_of(interface))).collect()
 }
 
 pub(super) fn curve(config: &Config) -> Curve {

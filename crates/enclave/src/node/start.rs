@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use coco_adapter::{Adapter, AdapterError, Endpoints, Outcome, TxStatus};
 use coco_attestation::{EvidenceError, TeeError};
-use coco_consensus::{Membership, NodeId, SingleNode};
+use coco_consensus::{Consensus, Membership, NodeId, Raft, SingleNode};
 use coco_crypto::x509::{DistinguishedName, NameError, Validity};
 use coco_crypto::{Certificate, CertificateError, Digest, KeyError, KeyPair, RsaError};
 use coco_governance::genesis::{GenesisError, NewMember, NewNode, NewService};
 use coco_governance::recovery::{RecoverError, RecoveredService};
-use coco_governance::tables::{Pem, RecoveryRole, ServiceConfig};
+use coco_governance::tables::{NODES, NodeStatus, Pem, RecoveryRole, ServiceConfig, TableKey as _};
 use coco_governance::{
     CustodyError, LedgerPeriod, create_service, governance_api, recover_service,
 };
@@ -23,17 +23,22 @@ use coco_script::ScriptEngine;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 
-use super::material::{Material, curve};
-use super::{Adapters, Identity, Inner, Node, NodeState};
+use super::log::{self, TICK};
+use super::material::{Material, curve, node_to_node, rpc_interfaces};
+use super::{Adapters, Identity, Inner, Node, NodeState, retirement};
+use crate::channels::NodeChannels;
 use crate::config::{self, CommandType, Config, Files};
 use crate::host::{Area, Host};
 use crate::identities::Identities;
 use crate::issuers::{self, RefreshMetrics};
+use crate::join::message::{JoinRequest, NodeInterfaces, open_secrets};
+use crate::join::{self, JoinError};
 use crate::ledger_files::LedgerFiles;
-use crate::pipeline::{Alone, CommitError, Continuation, Pipeline, Settings};
+use crate::pipeline::{Alone, Channels, CommitError, Continuation, Pipeline, Settings};
 use crate::recovery::{self, RecoveryError};
 use crate::sealed::{self, SealedError, ServiceSecrets};
 use crate::service::{Clock, NodeEnvironment, ServiceKeys};
+use crate::session::TlsError;
 use crate::snapshots;
 
 /// The view in which a service begins, as in CCF.
@@ -51,10 +56,22 @@ pub enum StartError {
         directory: String,
     },
     /// This version does not have it.
-    #[error("command.type {command:?} needs other nodes, which this version does not have")]
-    NeedsNetwork {
+    #[error("command.type {command:?} is not in this version")]
+    NotOffered {
         /// What was asked for.
         command: CommandType,
+    },
+    /// The service does not take the node.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// TLS cannot be used with the node's key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// State of a protocol next to the store is not brought to other nodes in this version.
+    #[error("protocol {name} is served by a node that is alone; this one is to join others")]
+    ProtocolAlone {
+        /// Which.
+        name: &'static str,
     },
     /// The secrets of the service are not to be had here.
     #[error(
@@ -117,10 +134,10 @@ pub enum StartError {
     Interrupted,
 }
 
-/// What the two ways to start have found or made.
+/// What the ways to start have found or made.
 struct Origin {
     service_key: Arc<KeyPair>,
-    service_certificate: Certificate,
+    identity: Identity,
     secrets: ServiceSecrets,
     store: Store,
     tree: MerkleTree,
@@ -132,6 +149,8 @@ struct Origin {
     startup_seqno: Seqno,
     /// The last root that was signed, if this is a recovery.
     recovers: Option<Digest>,
+    /// The service has other nodes, from which everything else comes.
+    joins: bool,
 }
 
 impl Node {
@@ -145,21 +164,27 @@ impl Node {
         files: Files,
         adapters: impl Into<Adapters>,
     ) -> Result<Self, StartError> {
+        let adapters = adapters.into();
         let clock = Arc::new(Clock::new(Arc::clone(&host)));
         let now_s = i64::try_from(clock.now_ms() / 1_000).unwrap_or(i64::MAX);
         match config.command.kind {
             CommandType::Start => require_empty_ledger(&*host, &config).await?,
-            CommandType::Restart => {}
-            command @ (CommandType::Join | CommandType::Recover) => {
-                return Err(StartError::NeedsNetwork { command });
+            CommandType::Join => {
+                if let Some(name) = adapters.protocols.first().map(|protocol| protocol.name()) {
+                    return Err(StartError::ProtocolAlone { name });
+                }
+                require_empty_ledger(&*host, &config).await?;
             }
+            CommandType::Restart => {}
+            command @ CommandType::Recover => return Err(StartError::NotOffered { command }),
         }
         let material = Material::make(&*host, &config, &files, now_s).await?;
         let origin = match config.command.kind {
             CommandType::Start => new_service(&*host, &config, &material, now_s).await?,
+            CommandType::Join => joined_service(&host, &config, &material, &files).await?,
             _ => recovered_service(&*host, &config, &material, now_s).await?,
         };
-        let node = assemble(host, config, clock, adapters.into(), material, origin, &files)?;
+        let node = assemble(host, config, clock, adapters, material, origin, &files)?;
         node.begin(files).await
     }
 }
@@ -203,8 +228,8 @@ async fn new_service(
     let begun = views.record(TxId { view: FIRST_VIEW, seqno: Seqno(1) });
     assert!(begun.is_ok(), "the first view is a small number");
     Ok(Origin {
+        identity: material.endorsed(service_certificate, &service_key, host)?,
         service_key: Arc::new(service_key),
-        service_certificate,
         secrets,
         store: Store::new(FIRST_VIEW),
         tree: MerkleTree::new(),
@@ -214,6 +239,66 @@ async fn new_service(
         files: Resumed::default(),
         startup_seqno: Seqno(0),
         recovers: None,
+        joins: false,
+    })
+}
+
+/// Shows the service this node's evidence until it gives its secrets. Everything else comes by the
+/// log.
+async fn joined_service(
+    host: &Arc<dyn Host>,
+    config: &Config,
+    material: &Material,
+    files: &Files,
+) -> Result<Origin, StartError> {
+    let node_to_node_interface = node_to_node(config).ok_or(JoinError::NoInterface)?;
+    let command = config.command.join.clone().unwrap_or_default();
+    let service = files.service_certificate.as_deref().unwrap_or_default();
+    let service = Certificate::from_pem(service).map_err(JoinError::ServiceCertificate)?;
+    let request = JoinRequest {
+        node_info_network: NodeInterfaces {
+            node_to_node_interface,
+            rpc_interfaces: rpc_interfaces(config),
+        },
+        quote_info: material.evidence.clone(),
+        public_encryption_key: Pem(material.encryption_key.public().to_pem()),
+        startup_seqno: 0,
+        certificate_signing_request: Pem(material.request.to_pem()),
+        node_data: files.node_data.clone().unwrap_or(Json::Null),
+    };
+    let (own, key) = (&material.self_signed, &material.node_key);
+    let network = join::join(host, &command, &service, own, key, &request).await?;
+    let wrong =
+        |reason: String| JoinError::Answer { target: command.target_rpc_address.clone(), reason };
+    let (service_key, secrets) = open_secrets(&material.encryption_key, &network.sealed_secrets)
+        .map_err(|error| wrong(error.to_string()))?;
+    let latest = secrets.identities.at(Seqno(u64::MAX));
+    if latest.certificate != service || latest.key != *service_key.public() {
+        return Err(wrong("the secrets are those of another service".to_owned()).into());
+    }
+    let node_certificate = Certificate::from_pem(&network.endorsed_certificate.0)?;
+    if node_certificate.spki_der() != material.node_key.public().spki_der() {
+        return Err(wrong("the endorsed certificate is another node's".to_owned()).into());
+    }
+    node_certificate.verify_signed_by(&service)?;
+    Ok(Origin {
+        service_key: Arc::new(service_key),
+        identity: Identity {
+            service_certificate: service,
+            node_certificate,
+            self_signed: material.self_signed.clone(),
+            node_key: Arc::clone(&material.node_key),
+        },
+        secrets,
+        store: Store::new(View(0)),
+        tree: MerkleTree::new(),
+        views: ViewHistory::new(),
+        last: Seqno(0),
+        view: View(0),
+        files: Resumed::default(),
+        startup_seqno: Seqno(0),
+        recovers: None,
+        joins: true,
     })
 }
 
@@ -252,8 +337,8 @@ async fn recovered_service(
     sealed::seal(host, &*material.tee, &secrets).await?;
 
     Ok(Origin {
+        identity: material.endorsed(service_certificate, &service_key, host)?,
         service_key: Arc::new(service_key),
-        service_certificate,
         secrets,
         store: recovered.store,
         tree: recovered.tree,
@@ -263,6 +348,7 @@ async fn recovered_service(
         files: recovered.files,
         startup_seqno: recovered.last_snapshot,
         recovers: Some(recovered.last_signed_root),
+        joins: false,
     })
 }
 
@@ -277,7 +363,7 @@ fn assemble(
     files: &Files,
 ) -> Result<Starting, StartError> {
     let secrets = origin.secrets;
-    let identity = material.endorsed(origin.service_certificate, &origin.service_key, &*host)?;
+    let identity = origin.identity;
     let record = material.record(&config, files, &identity);
     let signer = Signer {
         node_key: Arc::clone(&material.node_key),
@@ -301,6 +387,28 @@ fn assemble(
     if origin.recovers.is_some() {
         writer = writer.recovering();
     }
+    let me = NodeId(material.id());
+    let networked = adapters.are_networked(&config);
+    let last =
+        TxId { view: origin.views.view_of(origin.last).unwrap_or_default(), seqno: origin.last };
+    let consensus: Box<dyn Consensus> = match (origin.joins, networked) {
+        (true, _) => Box::new(Raft::join(log::settings(&config, host.entropy()), me)),
+        (false, true) => {
+            let settings = log::settings(&config, host.entropy());
+            Box::new(Raft::start(settings, me, origin.view, last))
+        }
+        (false, false) => Box::new(SingleNode::new(origin.view, origin.last)),
+    };
+    let membership = if origin.joins { Membership::default() } else { Membership::of(me) };
+    let channels = match networked {
+        true => {
+            let certificate = identity.node_certificate.to_pem();
+            let service = identity.service_certificate.public_key()?;
+            let key = &material.node_key;
+            Some(NodeChannels::new(Arc::clone(&host), key, &certificate, service)?)
+        }
+        false => None,
+    };
     let pipeline = Pipeline::new(Continuation {
         host: Arc::clone(&host),
         store: origin.store,
@@ -313,9 +421,12 @@ fn assemble(
         settings: Settings::of(&config),
         tree: origin.tree,
         views: origin.views,
-        consensus: Box::new(SingleNode::new(origin.view, origin.last)),
-        membership: Membership::of(NodeId(material.id())),
-        channels: Arc::new(Alone),
+        consensus,
+        membership,
+        channels: match &channels {
+            Some(channels) => Arc::new(Arc::clone(channels)),
+            None => Arc::new(Alone) as Arc<dyn Channels>,
+        },
         files: LedgerFiles::new(writer),
         last_snapshot: origin.startup_seqno,
         historical_cache_bytes: config.historical_cache_soft_limit.0,
@@ -342,8 +453,8 @@ fn assemble(
         tasks: Mutex::default(),
     };
     let create_tx_id = TxId { view: origin.view, seqno: origin.last.next() };
-    let recovers = origin.recovers;
-    Ok(Starting { node: Node(Arc::new(inner)), record, create_tx_id, recovers })
+    let (recovers, joins) = (origin.recovers, origin.joins);
+    Ok(Starting { node: Node(Arc::new(inner)), record, create_tx_id, recovers, joins, channels })
 }
 
 /// A node before its first transaction.
@@ -352,18 +463,29 @@ struct Starting {
     record: NewNode,
     create_tx_id: TxId,
     recovers: Option<Digest>,
+    joins: bool,
+    channels: Option<Arc<NodeChannels>>,
 }
 
 impl Starting {
     /// Spawns the node's tasks and commits its first transactions.
     async fn begin(self, files: Files) -> Result<Node, StartError> {
-        let Self { node, record, create_tx_id, recovers } = self;
+        let Self { node, record, create_tx_id, recovers, joins, channels } = self;
         let inner = &node.0;
         let pipeline = &inner.pipeline;
         let (host, keys) = (Arc::clone(&inner.host), Arc::clone(&inner.keys));
         let snapshots = inner.config.snapshots.clone();
         let snapshots = snapshots::run(host, pipeline.clone(), keys, snapshots);
         *inner.tasks.lock() = vec![tokio::spawn(pipeline.run()), tokio::spawn(snapshots)];
+        if let Some(channels) = channels {
+            let mut tasks = inner.tasks.lock();
+            tasks.extend(pipeline.replicate(TICK).map(tokio::spawn));
+            tasks.extend(channels.open(pipeline.clone()).map(tokio::spawn));
+        }
+        if joins {
+            node.take_part().await;
+            return Ok(node);
+        }
 
         let mut tx = pipeline.store().begin();
         let identity = inner.identity.load();
@@ -387,7 +509,7 @@ impl Starting {
         }
         let (tx_id, id) = (executed.tx_id, inner.id);
         tracing::info!(%tx_id, %id, "the node is part of the network");
-        inner.tasks.lock().push(tokio::spawn(issuers::run(node.clone())));
+        node.begin_duties();
         if recovers.is_some() {
             tracing::warn!(
                 "the service is recovering: its members must agree to its new identity \
@@ -400,6 +522,35 @@ impl Starting {
 }
 
 impl Node {
+    /// Waits until the log has brought the ledger here, with the trust in this node on it.
+    async fn take_part(&self) {
+        let inner = &self.0;
+        tracing::info!(id = %inner.id, "trusted; waiting for the ledger");
+        loop {
+            let committed = inner.pipeline.last_committed().seqno;
+            let mut tx = inner.pipeline.store().begin();
+            let listed = NODES.get(&mut tx, &inner.id).ok().flatten();
+            let version = tx.version_of_previous_write(NODES.name(), &inner.id.to_bytes());
+            let is_trusted = listed.is_some_and(|info| info.status == NodeStatus::Trusted);
+            drop(tx);
+            if is_trusted && version.is_some_and(|version| version <= committed) {
+                break;
+            }
+            inner.host.sleep(TICK).await;
+        }
+        tracing::info!(id = %inner.id, "the node is part of the network");
+        self.begin_duties();
+    }
+
+    /// What any node does when it is primary.
+    fn begin_duties(&self) {
+        let mut tasks = self.0.tasks.lock();
+        tasks.push(tokio::spawn(issuers::run(self.clone())));
+        if self.is_networked() {
+            tasks.push(tokio::spawn(retirement::run(self.clone())));
+        }
+    }
+
     /// Each protocol begins, or takes up what it has on the ledger, in a transaction of its own.
     fn start_protocols(&self) -> Result<(), StartError> {
         let inner = &self.0;

@@ -38,7 +38,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use coco_adapter::{Adapter, Outcome, Protocol, TxStatus};
 pub use coco_adapter::{CommitError, ReceiptError};
-use coco_consensus::{Consensus, FrameError, Membership, NodeId, Role};
+use coco_consensus::{Consensus, FrameError, Membership, NodeId, Replica, Role};
 use coco_crypto::Digest;
 use coco_kv::{Committed, Conflict, Seqno, Store, Tx, TxId, View};
 use coco_ledger::{MerkleTree, ViewHistory};
@@ -254,14 +254,12 @@ impl Pipeline {
 
     /// The tasks of one of several nodes: the log's clock, and what brings the ledger here when the
     /// log asks for it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "called once nodes join"))]
     pub(crate) fn replicate(&self, tick: Duration) -> [BoxFuture<'static, ()>; 2] {
         let inner = &self.inner;
         [Box::pin(Arc::clone(inner).keep_time(tick)), Box::pin(Arc::clone(inner).keep_installed())]
     }
 
     /// A frame of the log has come from another node, which has been authenticated.
-    #[cfg_attr(not(test), expect(dead_code, reason = "called once nodes join"))]
     pub(crate) fn receive(&self, from: NodeId, frame: Bytes) -> Result<(), FrameError> {
         if matches!(self.inner.standing(), Standing::Stopped | Standing::Failed) {
             return Ok(());
@@ -272,7 +270,6 @@ impl Pipeline {
     }
 
     /// Frames to a node are being lost.
-    #[expect(dead_code, reason = "called once nodes join")]
     pub(crate) fn unreachable(&self, node: NodeId) {
         self.inner.log.lock().consensus.unreachable(node);
         self.inner.pump();
@@ -283,6 +280,11 @@ impl Pipeline {
         *self.inner.role.lock()
     }
 
+    /// How far the other nodes are; known to the primary only.
+    pub fn replicas(&self) -> Vec<Replica> {
+        self.inner.log.lock().consensus.replicas()
+    }
+
     /// Who takes part in the log.
     pub fn membership(&self) -> Membership {
         self.inner.membership.read().clone()
@@ -290,7 +292,6 @@ impl Pipeline {
 
     /// Entries of the ledger that follow `after`, up to `to` at most, all of them committed: some,
     /// and at least one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "called once nodes join"))]
     pub(crate) async fn ledger(&self, after: Seqno, to: Seqno) -> Result<Bytes, FetchError> {
         let to = to.min(self.last_committed().seqno);
         self.historical.entries(after.next(), to).await

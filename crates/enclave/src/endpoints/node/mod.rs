@@ -1,10 +1,11 @@
 //! CCF's `/node` frontend: what a node says of itself and of its service.
 //!
-//! Unauthenticated, and answered by the node that is asked. Joining, and the internal endpoints
-//! that nodes call on each other, are not here: one node has nobody to talk to.
+//! Unauthenticated, and answered by the node that is asked; but for [`join`], which the primary
+//! answers to whoever shows evidence.
 
 mod attestation;
 mod files;
+mod join;
 mod network;
 mod observe;
 mod service;
@@ -13,10 +14,12 @@ use std::sync::Arc;
 
 use coco_adapter::{
     Call, EndpointProperties, ErrorCode, ErrorResponse, ForwardingRequired, Mode,
-    RedirectionStrategy, Registry, Response, RouteSyntax,
+    RedirectionStrategy, Registry, Request, Response, RouteSyntax,
 };
-use coco_governance::tables::TableError;
-use http::{Method, StatusCode};
+use coco_crypto::Digest;
+use coco_governance::tables::{NODES, TableError};
+use coco_kv::Tx;
+use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value as Json, json};
 
 use crate::node::Node;
@@ -41,6 +44,7 @@ pub fn frontend(node: &Node, sessions: &Sessions) -> Result<Registry, RouteSynta
     service::add(&mut endpoints)?;
     attestation::add(&mut endpoints)?;
     files::add(&mut endpoints)?;
+    join::add(&mut endpoints)?;
     Ok(endpoints.registry)
 }
 
@@ -90,6 +94,36 @@ fn properties(mode: Mode) -> EndpointProperties {
 
 fn operation(summary: &str) -> Json {
     json!({ "summary": summary, "responses": openapi::json_responses(&json!({})) })
+}
+
+/// Where the primary serves what is asked for here: on its interface of this name, or on its first.
+/// `None` if no primary is known.
+fn at_primary(
+    node: &Node,
+    call: &mut Call<'_>,
+    interface: Option<&str>,
+) -> Result<Option<HeaderValue>, ErrorResponse> {
+    let Some(primary) = node.primary() else { return Ok(None) };
+    location_at(call.tx, primary, interface, call.request).map_err(unreadable)
+}
+
+/// What was asked for, at another node.
+pub(crate) fn location_at(
+    tx: &mut Tx,
+    node: Digest,
+    interface: Option<&str>,
+    request: &Request,
+) -> Result<Option<HeaderValue>, TableError> {
+    let Some(info) = NODES.get(tx, &node)? else { return Ok(None) };
+    let named = interface.and_then(|name| info.rpc_interfaces.get(name));
+    let Some(interface) = named.or_else(|| info.rpc_interfaces.values().next()) else {
+        return Ok(None);
+    };
+    let address = interface.published_address.as_ref().unwrap_or(&interface.bind_address);
+    let endorsement = interface.endorsement.as_ref().map(|it| it.authority.as_str());
+    let scheme = if endorsement == Some("Unsecured") { "http" } else { "https" };
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    Ok(HeaderValue::try_from(format!("{scheme}://{address}{path}")).ok())
 }
 
 /// A reply without a body.

@@ -17,7 +17,7 @@ const UNKNOWN: &str = "Node not found";
 pub(super) fn add(to: &mut Endpoints) -> Result<(), RouteSyntax> {
     to.get("/network/nodes", "Nodes; filtered by host, port, status", nodes)?;
     to.get("/network/nodes/self", "This node", |node, call| one(node, call, node.id()))?;
-    to.get("/network/nodes/primary", "The primary", |node, call| one(node, call, node.id()))?;
+    to.get("/network/nodes/primary", "The primary", primary)?;
     to.get("/network/nodes/{node_id}", "One node", named)?;
     to.get("/network/removable_nodes", "Nodes that may be stopped for good", removable)?;
     let summary = "Forget a node that is listed as removable";
@@ -39,7 +39,7 @@ impl Body {
     fn new(node: &Node, call: &mut Call<'_>, id: Digest, info: NodeInfo) -> Self {
         let last_written = version(call, &id).map(|seqno| seqno.0);
         let NodeInfo { status, rpc_interfaces, node_data, .. } = info;
-        let primary = id == node.id();
+        let primary = node.primary() == Some(id);
         Self { node_id: id.to_string(), status, primary, rpc_interfaces, node_data, last_written }
     }
 }
@@ -72,6 +72,11 @@ fn parse_status(text: &str) -> Result<NodeStatus, ErrorResponse> {
         let message = format!("Query parameter 'status' is not a node status: {text}");
         ErrorResponse::bad_request(ErrorCode::InvalidQueryParameterValue, message)
     })
+}
+
+fn primary(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    let id = node.primary().ok_or_else(|| not_found("Primary unknown"))?;
+    one(node, call, id)
 }
 
 fn named(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {

@@ -1,14 +1,16 @@
 //! What the node is doing: state, consensus, metrics, probes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use coco_adapter::{Call, ErrorResponse, Mode, Response, RouteSyntax};
-use coco_governance::tables::JS_RUNTIME_OPTIONS;
+use coco_consensus::{NodeId, Role};
+use coco_governance::tables::{JS_RUNTIME_OPTIONS, NODES};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::{Endpoints, Sessions, not_found, operation, properties, status, unreadable};
 use crate::dispatch::is_app_open;
@@ -70,40 +72,83 @@ fn version(_: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
 }
 
 fn config(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
-    let id = node.id().to_string();
-    call.reply(&json!({ id: { "address": node_address(node) } }))
+    let nodes = addresses(call, node.pipeline().membership().nodes())?;
+    call.reply(&nodes)
 }
 
-fn node_address(node: &Node) -> &str {
-    let interface = node.config().network.node_to_node_interface.as_ref();
-    interface.map_or("", |interface| {
-        interface.published_address.as_deref().unwrap_or(&interface.bind_address)
-    })
+/// `{node id: {"address": …}}` of these nodes, where they are reached by others.
+fn addresses(
+    call: &mut Call<'_>,
+    nodes: BTreeSet<NodeId>,
+) -> Result<BTreeMap<String, Json>, ErrorResponse> {
+    let mut addresses = BTreeMap::new();
+    for NodeId(id) in nodes {
+        let info = NODES.get(call.tx, &id).map_err(unreadable)?;
+        let interface = info.and_then(|info| info.node_to_node_interface).unwrap_or_default();
+        let address = interface.published_address.unwrap_or(interface.bind_address);
+        addresses.insert(id.to_string(), json!({ "address": address }));
+    }
+    Ok(addresses)
 }
 
 fn consensus(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
-    let id = node.id().to_string();
-    let address = json!({ "address": node_address(node) });
+    let pipeline = node.pipeline();
+    let membership = pipeline.membership();
+    let (leadership, view) = match pipeline.role() {
+        Role::Primary(view) => ("Leader", view),
+        Role::Backup { view, .. } => ("Follower", view),
+    };
+    let me = NodeId(node.id());
+    let membership_state = if membership.nodes().contains(&me) { "Active" } else { "Retired" };
+    let counting = [&membership.outgoing, &membership.voters];
+    let mut configs = Vec::new();
+    for nodes in counting.into_iter().filter(|nodes| !nodes.is_empty()) {
+        let nodes = addresses(call, nodes.clone())?;
+        configs.push(json!({ "idx": node.startup_seqno().0, "rid": 0, "nodes": nodes }));
+    }
+    let acks = pipeline
+        .replicas()
+        .into_iter()
+        .map(|replica| (replica.node.to_string(), json!({ "seqno": replica.persisted.seqno.0 })));
+    let acks: BTreeMap<String, Json> = acks.collect();
+    let learners = addresses(call, membership.learners)?;
     call.reply(&json!({ "details": {
-        "membership_state": "Active",
-        "leadership_state": "Leader",
-        "configs": [{ "idx": node.startup_seqno().0, "rid": 0, "nodes": { &id: address } }],
-        "acks": {},
-        "current_view": node.pipeline().store().view().0,
-        "primary_id": id,
+        "membership_state": membership_state,
+        "leadership_state": leadership,
+        "configs": configs,
+        "acks": acks,
+        "current_view": view.0,
+        "primary_id": node.primary().map(|primary| primary.to_string()),
         "reconfiguration_type": "OneTransaction",
-        "learners": {},
+        "learners": learners,
         "ticking": true,
     } }))
 }
 
-/// A node on its own is always the primary.
-fn primary(_: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
-    Ok(status(StatusCode::OK))
+/// 200 on the primary. A backup knows who it is, for `HEAD`; for `GET` it is not here.
+fn primary(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    if is_primary(node) {
+        return Ok(status(StatusCode::OK));
+    }
+    if call.request.method() == Method::HEAD
+        && let Some(location) = super::at_primary(node, call, None)?
+    {
+        let mut response = status(StatusCode::PERMANENT_REDIRECT);
+        response.headers_mut().insert(header::LOCATION, location);
+        return Ok(response);
+    }
+    Err(not_found("Node is not primary"))
 }
 
-fn backup(_: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
-    Err(not_found("Node is not backup"))
+fn backup(node: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    match is_primary(node) {
+        true => Err(not_found("Node is not backup")),
+        false => Ok(status(StatusCode::OK)),
+    }
+}
+
+fn is_primary(node: &Node) -> bool {
+    matches!(node.pipeline().role(), Role::Primary(_))
 }
 
 fn js_metrics(_: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {

@@ -1,0 +1,421 @@
+//! The channels to the other nodes of the service, which end in the enclaves.
+//!
+//! ```text
+//!   pipeline ── send ──▶ queue of a line ──▶ TLS ──▶ host stream ──▶ the other enclave
+//!            ◀─ receive ──────────────────── TLS ◀──
+//! ```
+//!
+//! A node calls every other that takes part in the log and that it has no line to, at the address
+//! on the ledger; a line that the other has opened serves as well. So a node that joins, and has
+//! no ledger yet, is called. Who may have a line is decided by the governed list: of those whose
+//! key the service has endorsed ([`tls`]), all that are not retired for good. Queues are bounded; what does not
+//! fit is lost, as the log expects of a network.
+
+mod tls;
+mod wire;
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use coco_consensus::{Membership, NodeId, Role};
+use coco_crypto::{KeyPair, PublicKey};
+use coco_governance::tables::{NODES, NodeInfo, NodeStatus};
+use coco_kv::Seqno;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::host::{BoxFuture, Host};
+use crate::pipeline::{Channels, Pipeline};
+use crate::session::TlsError;
+use tls::Handshakes;
+pub(crate) use tls::ServiceClient;
+use wire::Message;
+
+/// The name by which the host knows the interface for other nodes.
+pub const NODE_TO_NODE_INTERFACE: &str = "node_to_node_interface";
+
+/// Messages that wait in a line, at most, and their bytes.
+const MAX_QUEUED_MESSAGES: usize = 1_024;
+const MAX_QUEUED_BYTES: usize = 192 << 20;
+/// Lines that others have opened, at most.
+const MAX_LINES: usize = 512;
+/// A handshake takes no longer than this, and an answer from the ledger no longer than that.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(2);
+const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
+/// A line on which nothing goes gets a ping; one from which nothing comes is given up.
+const PING_INTERVAL: Duration = Duration::from_millis(300);
+const SILENCE: Duration = Duration::from_millis(1_500);
+/// Pauses between calls to a node that does not answer.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The channels of a node.
+pub(crate) struct NodeChannels {
+    me: NodeId,
+    host: Arc<dyn Host>,
+    handshakes: Handshakes,
+    /// Set when the pipeline that uses the channels is there.
+    pipeline: std::sync::OnceLock<Pipeline>,
+    lines: Mutex<HashMap<NodeId, Vec<Line>>>,
+    line_count: AtomicUsize,
+    /// The others that take part.
+    followed: Mutex<BTreeSet<NodeId>>,
+    /// Wakes whoever calls others.
+    changed: Notify,
+    next_number: AtomicU64,
+    /// Who waits for an answer, and from whom.
+    asked: Mutex<HashMap<u64, (NodeId, oneshot::Sender<Bytes>)>>,
+}
+
+/// A stream to another node.
+#[derive(Clone)]
+struct Line {
+    number: u64,
+    queue: mpsc::Sender<Bytes>,
+    queued_bytes: Arc<AtomicUsize>,
+}
+
+impl Line {
+    /// Whether there was room.
+    fn send(&self, message: &Message) -> bool {
+        let bytes = message.encode();
+        let length = bytes.len();
+        if self.queued_bytes.fetch_add(length, Ordering::AcqRel) + length > MAX_QUEUED_BYTES
+            || self.queue.try_send(bytes).is_err()
+        {
+            self.queued_bytes.fetch_sub(length, Ordering::AcqRel);
+            return false;
+        }
+        true
+    }
+}
+
+impl NodeChannels {
+    /// The channels of a node with this key, whose certificate the service has endorsed (PEM).
+    pub fn new(
+        host: Arc<dyn Host>,
+        key: &KeyPair,
+        certificate: &str,
+        service_key: PublicKey,
+    ) -> Result<Arc<Self>, TlsError> {
+        let handshakes = Handshakes::new(&host, certificate, &key.to_pem(), service_key)?;
+        Ok(Arc::new(Self {
+            me: NodeId(key.public().id()),
+            host,
+            handshakes,
+            pipeline: std::sync::OnceLock::new(),
+            lines: Mutex::default(),
+            line_count: AtomicUsize::new(0),
+            followed: Mutex::default(),
+            changed: Notify::new(),
+            next_number: AtomicU64::new(0),
+            asked: Mutex::default(),
+        }))
+    }
+
+    /// Opens the channels of this pipeline. Must be called on the runtime; the tasks end when they
+    /// are aborted.
+    pub fn open(self: &Arc<Self>, pipeline: Pipeline) -> [BoxFuture<'static, ()>; 2] {
+        let _ = self.pipeline.set(pipeline);
+        [Box::pin(Arc::clone(self).answer_calls()), Box::pin(Arc::clone(self).call_others())]
+    }
+
+    async fn answer_calls(self: Arc<Self>) {
+        loop {
+            let accepted = match self.host.accept(NODE_TO_NODE_INTERFACE).await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "no channel is accepted");
+                    self.host.sleep(FIRST_PAUSE).await;
+                    continue;
+                }
+            };
+            if self.line_count.load(Ordering::Acquire) >= MAX_LINES {
+                continue;
+            }
+            let channels = Arc::clone(&self);
+            tokio::spawn(async move {
+                let handshake = channels.handshakes.accept(accepted.stream);
+                let peer = accepted.peer;
+                match channels.in_time(HANDSHAKE_PATIENCE, handshake).await {
+                    Ok((node, _)) if !channels.admits(node) => {
+                        tracing::warn!(%node, peer, "refused a channel: not a node in service");
+                    }
+                    Ok((node, stream)) => channels.serve(node, stream).await,
+                    Err(error) => tracing::warn!(%error, peer, "a channel is not opened"),
+                }
+            });
+        }
+    }
+
+    /// Calls the others that there is no line to.
+    async fn call_others(self: Arc<Self>) {
+        let mut called: HashMap<NodeId, tokio::task::JoinHandle<()>> = HashMap::new();
+        loop {
+            let followed = self.followed.lock().clone();
+            called.retain(|node, calls| {
+                let goes_on = followed.contains(node);
+                if !goes_on {
+                    calls.abort();
+                }
+                goes_on
+            });
+            for node in followed {
+                called
+                    .entry(node)
+                    .or_insert_with(|| tokio::spawn(Arc::clone(&self).keep_line_to(node)));
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    async fn keep_line_to(self: Arc<Self>, node: NodeId) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if !self.has_line(node) {
+                match self.call(node).await {
+                    Ok(()) => pause = FIRST_PAUSE,
+                    Err(error) => {
+                        tracing::debug!(%node, %error, "a node does not answer");
+                        if let Some(pipeline) = self.pipeline.get() {
+                            pipeline.unreachable(node);
+                        }
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+            }
+            let is_called = self.has_line(node);
+            self.host.sleep(if is_called { PING_INTERVAL } else { pause }).await;
+        }
+    }
+
+    /// Calls a node and serves the line until it ends.
+    async fn call(self: &Arc<Self>, node: NodeId) -> io::Result<()> {
+        let not_listed = || io::Error::new(io::ErrorKind::NotFound, "no address is known");
+        let address =
+            self.listed(node).and_then(|info| address_of(&info)).ok_or_else(not_listed)?;
+        let handshake = async {
+            let stream = self.host.connect(&address).await?;
+            self.handshakes.connect(node, stream).await
+        };
+        let stream = self.in_time(HANDSHAKE_PATIENCE, handshake).await?;
+        self.serve(node, stream).await;
+        Ok(())
+    }
+
+    async fn in_time<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        tokio::select! {
+            done = work => done,
+            () = self.host.sleep(patience) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// What the ledger says of a node, as far as it is here.
+    fn listed(&self, node: NodeId) -> Option<NodeInfo> {
+        let mut tx = self.pipeline.get()?.store().begin();
+        NODES.get(&mut tx, &node.0).ok()?
+    }
+
+    /// Whether a node that the service has endorsed may have a channel. Who has no ledger yet
+    /// cannot know better than the service.
+    fn admits(&self, node: NodeId) -> bool {
+        let Some(pipeline) = self.pipeline.get() else { return false };
+        if pipeline.store().head().seqno == Seqno(0) {
+            return true;
+        }
+        self.listed(node).is_some_and(|info| match info.status {
+            NodeStatus::Trusted => true,
+            // It still has to learn that it is retired.
+            NodeStatus::Retired => !info.retired_committed,
+            NodeStatus::Pending => false,
+        })
+    }
+
+    fn has_line(&self, node: NodeId) -> bool {
+        self.lines.lock().get(&node).is_some_and(|lines| !lines.is_empty())
+    }
+
+    /// Carries messages both ways until the stream ends.
+    async fn serve(
+        self: &Arc<Self>,
+        node: NodeId,
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    ) {
+        let (queue, queued) = mpsc::channel(MAX_QUEUED_MESSAGES);
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let line = Line { number, queue, queued_bytes: Arc::clone(&queued_bytes) };
+        self.lines.lock().entry(node).or_default().push(line.clone());
+        self.line_count.fetch_add(1, Ordering::AcqRel);
+        tracing::info!(%node, "a channel is open");
+        let _registered = Registered { channels: self, node, number };
+        let (reader, writer) = tokio::io::split(stream);
+        let ended = tokio::select! {
+            ended = self.read(node, line, reader) => ended,
+            ended = write(&*self.host, writer, queued, &queued_bytes) => ended,
+        };
+        if let Err(error) = ended {
+            tracing::info!(%node, %error, "a channel has ended");
+        }
+    }
+
+    async fn read(
+        self: &Arc<Self>,
+        node: NodeId,
+        line: Line,
+        stream: impl AsyncRead,
+    ) -> io::Result<()> {
+        let mut stream = std::pin::pin!(tokio::io::BufReader::with_capacity(64 << 10, stream));
+        loop {
+            let message = self.in_time(SILENCE, Message::read(&mut stream)).await?;
+            let Some(pipeline) = self.pipeline.get() else { return Ok(()) };
+            // The list may have changed since the line was opened.
+            if !self.admits(node) {
+                return Err(io::Error::other("not a node in service any more"));
+            }
+            match message {
+                Message::Ping => {}
+                Message::Log(frame) => pipeline
+                    .receive(node, frame)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
+                Message::LedgerPlease { number, after, to } => {
+                    // One at a time: whoever asks for more waits in the stream.
+                    let entries = pipeline.ledger(after, to).await.unwrap_or_else(|error| {
+                        tracing::warn!(%node, %error, "the ledger cannot be given");
+                        Bytes::new()
+                    });
+                    line.send(&Message::Ledger { number, entries });
+                }
+                Message::Ledger { number, entries } => {
+                    let asked = self.asked.lock().remove(&number);
+                    if let Some((of, answer)) = asked.filter(|(of, _)| *of == node) {
+                        debug_assert_eq!(of, node);
+                        let _ = answer.send(entries);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The newest line to a node takes the message, if it has room.
+    fn send_message(&self, to: NodeId, message: &Message) -> bool {
+        let line = self.lines.lock().get(&to).and_then(|lines| lines.last()).cloned();
+        line.is_some_and(|line| line.send(message))
+    }
+
+    /// Whom to ask for the ledger: the primary, then anybody.
+    fn sources(&self) -> Vec<NodeId> {
+        let primary = match self.pipeline.get().map(Pipeline::role) {
+            Some(Role::Backup { primary, .. }) => primary,
+            _ => None,
+        };
+        let mut sources: Vec<_> = self.lines.lock().keys().copied().collect();
+        sources.sort_by_key(|node| (Some(*node) != primary, *node));
+        sources
+    }
+
+    async fn ask(self: Arc<Self>, node: NodeId, after: Seqno, to: Seqno) -> io::Result<Bytes> {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.asked.lock().insert(number, (node, answer));
+        if !self.send_message(node, &Message::LedgerPlease { number, after, to }) {
+            self.asked.lock().remove(&number);
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let answered = async { answered.await.map_err(|_| io::ErrorKind::BrokenPipe.into()) };
+        let answer = self.in_time(LEDGER_PATIENCE, answered).await;
+        self.asked.lock().remove(&number);
+        answer
+    }
+}
+
+impl Channels for Arc<NodeChannels> {
+    fn send(&self, to: NodeId, frame: Bytes) {
+        self.send_message(to, &Message::Log(frame));
+    }
+
+    fn follow(&self, membership: &Membership) {
+        let mut nodes = membership.nodes();
+        nodes.remove(&self.me);
+        *self.followed.lock() = nodes;
+        self.changed.notify_one();
+    }
+
+    fn ledger(&self, after: Seqno, to: Seqno) -> BoxFuture<'static, io::Result<Bytes>> {
+        let channels = Arc::clone(self);
+        Box::pin(async move {
+            let mut fault = io::Error::from(io::ErrorKind::NotConnected);
+            for node in channels.sources() {
+                match Arc::clone(&channels).ask(node, after, to).await {
+                    Ok(entries) if !entries.is_empty() => return Ok(entries),
+                    Ok(_) => {}
+                    Err(error) => fault = error,
+                }
+            }
+            Err(fault)
+        })
+    }
+}
+
+/// A line in the table, for as long as it is served.
+struct Registered<'a> {
+    channels: &'a NodeChannels,
+    node: NodeId,
+    number: u64,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.channels.line_count.fetch_sub(1, Ordering::AcqRel);
+        let mut lines = self.channels.lines.lock();
+        if let Some(of_node) = lines.get_mut(&self.node) {
+            of_node.retain(|line| line.number != self.number);
+            if of_node.is_empty() {
+                lines.remove(&self.node);
+            }
+        }
+    }
+}
+
+async fn write(
+    host: &dyn Host,
+    stream: impl AsyncWrite,
+    mut queued: mpsc::Receiver<Bytes>,
+    queued_bytes: &AtomicUsize,
+) -> io::Result<()> {
+    let mut stream = std::pin::pin!(tokio::io::BufWriter::with_capacity(64 << 10, stream));
+    loop {
+        let mut next = tokio::select! {
+            queued = queued.recv() => match queued {
+                Some(bytes) => Some(bytes),
+                None => return Ok(()),
+            },
+            () = host.sleep(PING_INTERVAL) => {
+                stream.write_all(&Message::Ping.encode()).await?;
+                None
+            }
+        };
+        // What waits by now goes out with one flush.
+        while let Some(bytes) = next {
+            stream.write_all(&bytes).await?;
+            queued_bytes.fetch_sub(bytes.len(), Ordering::AcqRel);
+            next = queued.try_recv().ok();
+        }
+        stream.flush().await?;
+    }
+}
+
+/// Where others reach a node.
+fn address_of(info: &NodeInfo) -> Option<String> {
+    let interface = info.node_to_node_interface.as_ref()?;
+    Some(interface.published_address.as_ref().unwrap_or(&interface.bind_address).clone())
+}

@@ -1,0 +1,251 @@
+//! `POST /node/join`: another node asks to take part.
+//!
+//! Only the primary answers; others say who that is. The checks run in CCF's order. A node is
+//! trusted at once while the service is not open yet, and waits for its members afterwards. The
+//! secrets leave only when the trust is committed, and only encrypted to the key that the evidence
+//! of the accepted node stands for.
+
+use coco_adapter::{
+    AuthnPolicy, Call, Caller, ErrorCode, ErrorResponse, Mode, Response, RouteSyntax,
+};
+use coco_attestation::insecure::SoftwareVerifier;
+use coco_attestation::{Evidence, EvidenceFormat, Manifests, appraise, verify};
+use coco_consensus::Role;
+use coco_crypto::x509::Validity;
+use coco_crypto::{Certificate, Digest, PublicKey, RsaPublicKey, SigningRequest};
+use coco_governance::tables::{
+    Base64, NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem, QuoteFormat, QuoteInfo,
+    SERVICE_INFO, ServiceStatus, VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
+};
+use coco_kv::Tx;
+use http::{Method, StatusCode, header};
+
+use super::{Endpoints, at_primary, operation, properties, unreadable};
+use crate::join::message::{JoinRequest, JoinResponse, NetworkInfo, seal_secrets};
+use crate::node::Node;
+use coco_governance::ServiceControl as _;
+
+/// The largest text of a key or request; evidence has limits of its own.
+const MAX_PART_BYTES: usize = 64 << 10;
+
+pub(super) fn add(to: &mut Endpoints) -> Result<(), RouteSyntax> {
+    let mut properties = properties(Mode::ReadWrite);
+    properties.authn_policies = vec![AuthnPolicy::AnyCert];
+    properties.waits_for_commit = true;
+    let node = to.node.clone();
+    let handler = move |call: &mut Call<'_>| join(&node, call);
+    let openapi = operation("Ask to take part in the network");
+    to.registry.add(Method::POST, "/join", properties, openapi, handler)
+}
+
+fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    if !node.is_networked() {
+        let message = "This node has no node-to-node interface: no other node can join it.";
+        let status = StatusCode::NOT_IMPLEMENTED;
+        return Err(ErrorResponse::new(status, ErrorCode::NotImplemented, message));
+    }
+    if let Role::Backup { .. } = node.pipeline().role() {
+        return redirect(node, call);
+    }
+    if node.pipeline().is_recovering() {
+        // What is written now is no part of the ledger before members have agreed to it.
+        let message = "The service is being recovered: nodes join once it is open.";
+        let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::FrontendNotOpen);
+        return Err(ErrorResponse::new(status, code, message));
+    }
+    let request: JoinRequest = call.json()?;
+    let key = caller_key(call)?;
+    let service = SERVICE_INFO.expect(call.tx).map_err(unreadable)?;
+    let id = key.id();
+    if let Some(info) = NODES.get(call.tx, &id).map_err(unreadable)? {
+        return answer(node, call, id, &info, service.status);
+    }
+    let mut info = accept(call, &key, request)?;
+    let is_open =
+        matches!(service.status, ServiceStatus::Open | ServiceStatus::WaitingForRecoveryShares);
+    if !is_open {
+        info.status = NodeStatus::Trusted;
+        info.ledger_secret_seqno = Some(node.service_keys().ledger_secret().valid_from.0);
+        let endorsed = endorse(node, call, &info, &service.cert)?;
+        NODE_ENDORSED_CERTS.put(call.tx, &id, &endorsed);
+    }
+    NODES.put(call.tx, &id, &info);
+    tracing::info!(node = %id, status = ?info.status, "a node asks to join");
+    answer(node, call, id, &info, service.status)
+}
+
+/// 308 to the primary.
+fn redirect(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    let Some(location) = at_primary(node, call, None)? else {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return Err(ErrorResponse::new(status, ErrorCode::PrimaryNotFound, "Primary unknown."));
+    };
+    let mut response = super::status(StatusCode::PERMANENT_REDIRECT);
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// The key that the caller proved to hold in the handshake.
+fn caller_key(call: &Call<'_>) -> Result<PublicKey, ErrorResponse> {
+    let refused = || {
+        let message = "The client certificate cannot be used.";
+        ErrorResponse::bad_request(ErrorCode::InvalidInput, message)
+    };
+    let Caller::AnyCert { cert } = call.caller else { return Err(refused()) };
+    let certificate = Certificate::from_pem(cert).map_err(|_| refused())?;
+    certificate.public_key().map_err(|_| refused())
+}
+
+/// The record of a node whose evidence holds.
+fn accept(
+    call: &mut Call<'_>,
+    key: &PublicKey,
+    request: JoinRequest,
+) -> Result<NodeInfo, ErrorResponse> {
+    let JoinRequest {
+        node_info_network,
+        quote_info: evidence,
+        public_encryption_key,
+        certificate_signing_request,
+        node_data,
+        ..
+    } = request;
+    let parts = [&*public_encryption_key.0, &*certificate_signing_request.0];
+    if parts.iter().any(|part| part.len() > MAX_PART_BYTES) {
+        let message = "A part of the request is too long.";
+        return Err(ErrorResponse::bad_request(ErrorCode::InvalidInput, message));
+    }
+    let rows = NODES.rows(call.tx).map_err(unreadable)?;
+    let address = &node_info_network.node_to_node_interface;
+    let address = address.published_address.as_ref().unwrap_or(&address.bind_address);
+    for (id, other) in rows.iter().filter(|(_, other)| other.status != NodeStatus::Retired) {
+        let its = other.node_to_node_interface.as_ref();
+        let its = its.map(|its| its.published_address.as_ref().unwrap_or(&its.bind_address));
+        if its == Some(address) {
+            let message = format!("A node with the same address {address} exists: {id}.");
+            return Err(ErrorResponse::bad_request(ErrorCode::NodeAlreadyExists, message));
+        }
+    }
+    let invalid = |reason: String| {
+        let message = format!("Quote could not be verified: {reason}.");
+        ErrorResponse::new(StatusCode::UNAUTHORIZED, ErrorCode::InvalidQuote, message)
+    };
+    let claims = verify(&evidence, &[&SoftwareVerifier]).map_err(|it| invalid(it.to_string()))?;
+    let manifests = Tables::read(call.tx)?;
+    appraise(&claims, &manifests, key).map_err(|error| invalid(error.to_string()))?;
+    let csr = SigningRequest::from_pem(&certificate_signing_request.0);
+    if csr.ok().is_none_or(|csr| csr.public_key() != key) {
+        let message = "Public key in CSR does not match TLS session key.";
+        return Err(ErrorResponse::bad_request(ErrorCode::CSRPublicKeyInvalid, message));
+    }
+    if RsaPublicKey::from_pem(&public_encryption_key.0).is_err() {
+        let message = "The public encryption key is not an RSA key.";
+        return Err(ErrorResponse::bad_request(ErrorCode::InvalidInput, message));
+    }
+    Ok(NodeInfo {
+        status: NodeStatus::Pending,
+        node_to_node_interface: Some(node_info_network.node_to_node_interface),
+        rpc_interfaces: node_info_network.rpc_interfaces,
+        quote_info: recorded(evidence),
+        encryption_pub_key: public_encryption_key,
+        ledger_secret_seqno: None,
+        code_digest: Some(hex::encode(&claims.measurement)),
+        certificate_signing_request: Some(certificate_signing_request),
+        public_key: Some(Pem(key.to_pem())),
+        node_data,
+        retired_committed: false,
+        cert: None,
+        legacy: Default::default(),
+    }
+    .with_legacy_addresses())
+}
+
+/// Evidence as the ledger has it. The software TEE's is the only one that is verified.
+fn recorded(evidence: Evidence) -> QuoteInfo {
+    QuoteInfo {
+        format: QuoteFormat::InsecureVirtual,
+        quote: Base64(evidence.quote),
+        endorsements: Base64(evidence.endorsements),
+        uvm_endorsements: None,
+        endorsed_tcb: None,
+    }
+}
+
+/// The certificate that channels and clients will see.
+fn endorse(
+    node: &Node,
+    call: &Call<'_>,
+    info: &NodeInfo,
+    service: &Pem,
+) -> Result<Pem, ErrorResponse> {
+    let failed = |error: coco_crypto::CertificateError| {
+        ErrorResponse::internal(format!("The node cannot be endorsed: {error}."))
+    };
+    let csr = info.certificate_signing_request.as_ref().map(|csr| csr.0.as_str());
+    let csr = SigningRequest::from_pem(csr.unwrap_or_default()).map_err(failed)?;
+    let service = Certificate::from_pem(&service.0).map_err(failed)?;
+    let now_s = i64::try_from(call.environment.now_ms() / 1_000).unwrap_or(i64::MAX);
+    let validity = Validity::days(now_s, node.config().node_certificate.initial_validity_days);
+    let key = node.service_keys().service_key();
+    let endorsed = csr.endorse(&service, &key, validity, call.environment.entropy());
+    Ok(Pem(endorsed.map_err(failed)?.to_pem()))
+}
+
+fn answer(
+    node: &Node,
+    call: &mut Call<'_>,
+    id: Digest,
+    info: &NodeInfo,
+    service_status: ServiceStatus,
+) -> Result<Response, ErrorResponse> {
+    let mut response =
+        JoinResponse { node_status: info.status, node_id: id.to_string(), network_info: None };
+    let endorsed = NODE_ENDORSED_CERTS.get(call.tx, &id).map_err(unreadable)?;
+    if info.status == NodeStatus::Trusted
+        && let Some(endorsed_certificate) = endorsed
+    {
+        let failed = |reason: String| ErrorResponse::internal(format!("{reason}."));
+        let key = RsaPublicKey::from_pem(&info.encryption_pub_key.0);
+        let key = key.map_err(|error| failed(error.to_string()))?;
+        let keys = node.service_keys();
+        let (secrets, entropy) = (keys.to_share(), call.environment.entropy());
+        let sealed_secrets = seal_secrets(&key, &keys.service_key(), &secrets, entropy);
+        let sealed_secrets = sealed_secrets.map_err(|error| failed(error.to_string()))?;
+        response.network_info = Some(NetworkInfo {
+            public_only: false,
+            service_status,
+            endorsed_certificate,
+            sealed_secrets,
+        });
+    }
+    call.reply(&response)
+}
+
+/// What members trust of the software TEE.
+struct Tables {
+    measurements: Vec<String>,
+    host_data: Vec<String>,
+}
+
+impl Tables {
+    fn read(tx: &mut Tx) -> Result<Self, ErrorResponse> {
+        let measurements = VIRTUAL_MEASUREMENTS.rows(tx).map_err(unreadable)?;
+        let host_data = VIRTUAL_HOST_DATA.rows(tx).map_err(unreadable)?;
+        Ok(Self {
+            measurements: measurements.into_iter().map(|(measurement, _)| measurement).collect(),
+            host_data: host_data.into_iter().map(|(host_data, _)| host_data).collect(),
+        })
+    }
+}
+
+impl Manifests for Tables {
+    fn trusts_measurement(&self, format: EvidenceFormat, measurement: &str) -> bool {
+        format == EvidenceFormat::InsecureVirtual
+            && self.measurements.iter().any(|trusted| trusted == measurement)
+    }
+
+    fn trusts_host_data(&self, format: EvidenceFormat, host_data: &Digest) -> bool {
+        let host_data = host_data.to_string();
+        format == EvidenceFormat::InsecureVirtual && self.host_data.contains(&host_data)
+    }
+}
