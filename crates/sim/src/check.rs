@@ -54,6 +54,12 @@ impl Checker {
         self.committed.get(&seqno).map(|(tx_id, _)| *tx_id)
     }
 
+    /// Whether a transaction is committed; `None` as long as nothing at its position is.
+    pub fn is_committed(&self, tx_id: TxId) -> Option<bool> {
+        let batch = self.committed.range(tx_id.seqno..).next();
+        batch.map(|(_, (last, _))| last.view == tx_id.view)
+    }
+
     /// A node has a position committed. `is_durable` says whether enough disks hold it, `is_counted`
     /// whether enough logs go on to an entry of the committing primary's view.
     pub fn commit(

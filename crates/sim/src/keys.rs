@@ -7,6 +7,7 @@ use p256::elliptic_curve::point::AffineCoordinates;
 use p256::{AffinePoint, Scalar, U256};
 
 /// A node's key: P-256, from its number in the run.
+#[derive(Clone)]
 pub struct NodeKey {
     /// The signature's first half, the same for all.
     r: Scalar,

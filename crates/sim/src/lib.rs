@@ -36,6 +36,7 @@
 //! assert_eq!(report.trace, coco_sim::play(7, None).trace);
 //! ```
 
+mod channel;
 mod check;
 mod disk;
 mod history;
@@ -45,6 +46,7 @@ mod network;
 mod node;
 mod plan;
 mod random;
+mod receipts;
 mod replica;
 mod report;
 mod world;

@@ -32,11 +32,15 @@ pub enum Mutant {
     EarlyReply,
     /// Calls a write void when it is taken back, although a later primary may bring it again.
     HastyInvalid,
+    /// Takes frames that its channel would have refused.
+    TrustFrames,
+    /// Takes a ledger that is brought or left without looking at its signatures.
+    TrustLedger,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::AckBeforeSync,
         Self::AckBeyondAppend,
         Self::VoteTwice,
@@ -50,17 +54,19 @@ impl Mutant {
         Self::StaleRead,
         Self::EarlyReply,
         Self::HastyInvalid,
+        Self::TrustFrames,
+        Self::TrustLedger,
     ];
 }
 
 impl Mutant {
     /// Runs, from seed 0 on, within which the mutant is caught: measured, with room for changes of
-    /// the plans. `None` for one that no run has caught yet.
-    pub fn caught_within(self) -> Option<u64> {
+    /// the plans.
+    pub fn caught_within(self) -> u64 {
         match self {
-            Self::VoteTwice | Self::ForgetTruncation | Self::ForgetRollback => Some(100),
-            Self::HastyInvalid => None,
-            _ => Some(20),
+            Self::HastyInvalid => 300,
+            Self::TrustLedger => 100,
+            _ => 20,
         }
     }
 }

@@ -28,6 +28,21 @@ pub enum Fault {
     Transfer,
     /// A node that works is replaced.
     Replace,
+    /// The primary is cut off with one backup; its successor, as soon as there is one, is cut off
+    /// from all but the former primary. So a batch may be taken back and come again.
+    Usurp,
+    /// A bit on a disk turns.
+    BitFlip,
+    /// The host puts back what was on a disk long ago.
+    RollBack,
+    /// A disk reports syncs that it does not do.
+    LyingSync,
+    /// A clock jumps ahead.
+    ClockJump,
+    /// A clock stands still, the node does not.
+    ClockStop,
+    /// A clock runs at another speed, up to three times slower or faster.
+    ClockDrift,
 }
 
 const FAULTS: [Fault; 9] = [
@@ -40,6 +55,17 @@ const FAULTS: [Fault; 9] = [
     Fault::FullDisk,
     Fault::Transfer,
     Fault::Replace,
+];
+
+/// Faults of a worse world; half of the runs have none of them.
+const WORSE: [Fault; 7] = [
+    Fault::Usurp,
+    Fault::BitFlip,
+    Fault::RollBack,
+    Fault::LyingSync,
+    Fault::ClockJump,
+    Fault::ClockStop,
+    Fault::ClockDrift,
 ];
 
 /// A run's choices (swarm testing, Groce et al. 2012: few kinds at once find more than all).
@@ -75,6 +101,12 @@ pub struct Plan {
     pub compacts: bool,
     /// The consensus settings; each node has a seed of its own.
     pub settings: Settings,
+    /// Frames that the host changes, brings to another node, or repeats much later.
+    pub tampered_per_mille: u64,
+    /// Ledgers that the host changes when a node is brought one.
+    pub wrong_ledgers_per_mille: u64,
+    /// Whether a process finds what one that has crashed left on its disk.
+    pub keeps_disks: bool,
 }
 
 impl Plan {
@@ -113,6 +145,27 @@ impl Plan {
             sync_us: random.pick(&[300, 3_000, 15_000]).unwrap_or(3_000),
             compacts,
             settings,
+            tampered_per_mille: 0,
+            wrong_ledgers_per_mille: 0,
+            keeps_disks: false,
         }
+    }
+
+    /// The same in a worse world.
+    #[must_use]
+    pub fn worsened(mut self, random: &mut Random) -> Self {
+        if random.chance(500) {
+            self.faults.extend(WORSE.into_iter().filter(|_| random.chance(400)));
+            if self.faults.contains(&Fault::Usurp) {
+                // Fewer cannot be led without the batch and then with it.
+                self.nodes = 5;
+                self.faults.extend([Fault::Usurp; 3]);
+            }
+            let mut sometimes = |value: u64| if random.chance(400) { value } else { 0 };
+            (self.tampered_per_mille, self.wrong_ledgers_per_mille) =
+                (sometimes(10), sometimes(400));
+        }
+        self.keeps_disks = random.chance(500);
+        self
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coco_consensus::NodeId;
-use coco_crypto::{Digest, PublicKey, sha256_concat};
+use coco_crypto::{Digest, sha256_concat};
 use coco_kv::{MapName, Seqno, Store, TxId, View, WriteSet};
 use coco_ledger::{
     Entry, EntryFlags, FRAME_HEADER_BYTES, FrameHeader, LedgerSecret, LedgerSecrets, MerkleTree,
@@ -17,9 +17,11 @@ pub struct Service {
     /// The ledger secret.
     pub secrets: LedgerSecrets,
     /// Everybody's key, by node.
-    pub keys: BTreeMap<NodeId, PublicKey>,
+    pub keys: BTreeMap<NodeId, NodeKey>,
     /// Signatures that have verified before: nodes verify the same ones.
     verified: BTreeSet<Digest>,
+    /// For the mutant that looks at no signature.
+    pub trusts: bool,
 }
 
 impl Service {
@@ -28,7 +30,7 @@ impl Service {
         let mut secrets = LedgerSecrets::new();
         let raw = sha256_concat(&[b"ledger secret", &seed.to_be_bytes()]);
         secrets.insert(Seqno(1), LedgerSecret::new(raw.0));
-        Self { secrets, keys: BTreeMap::new(), verified: BTreeSet::new() }
+        Self { secrets, keys: BTreeMap::new(), verified: BTreeSet::new(), trusts: false }
     }
 
     fn verify(&mut self, signature: &NodeSignature) -> Result<(), String> {
@@ -39,7 +41,15 @@ impl Service {
         }
         let node = node_id.parse().map(NodeId).map_err(|_| "a signature names no node")?;
         let key = self.keys.get(&node).ok_or("a signature of nobody")?;
-        signature.verify(key).map_err(|_| "a signature does not verify")?;
+        // There is one signature of a key for a root here, and to make it again takes a tenth of
+        // the time; some are verified as a node does.
+        let verifies = match self.verified.len() % 16 {
+            0 => signature.verify(key.public()).is_ok(),
+            _ => key.sign_digest(root) == *bytes,
+        };
+        if !verifies {
+            return Err("a signature does not verify".into());
+        }
         self.verified.insert(name);
         Ok(())
     }
@@ -66,6 +76,8 @@ impl Default for Replica {
 pub struct BadLedger {
     /// The last batch that is right.
     pub end: TxId,
+    /// Behind its last byte.
+    pub end_bytes: usize,
     /// What is wrong after it.
     pub reason: String,
 }
@@ -74,18 +86,22 @@ impl Replica {
     /// Verifies batches, back to back, and applies what they write; returns that.
     pub fn apply(
         &mut self,
-        mut bytes: &[u8],
+        batches: &[u8],
         service: &mut Service,
     ) -> Result<Vec<(TxId, WriteSet)>, BadLedger> {
         let mut applied = Vec::new();
-        let mut signed = self.end;
-        let bad = |end: TxId, reason: &str| BadLedger { end, reason: reason.into() };
+        let mut signed = (self.end, 0);
+        let bad = |(end, end_bytes): (TxId, usize), reason: &str| {
+            let reason = reason.into();
+            BadLedger { end, end_bytes, reason }
+        };
+        let mut bytes = batches;
         while !bytes.is_empty() {
             let (entry, rest) = split_entry(bytes).map_err(|reason| bad(signed, reason))?;
             bytes = rest;
             let entry = Entry::parse(entry).map_err(|error| bad(signed, &error.to_string()))?;
             let tx_id = entry.tx_id();
-            if tx_id.seqno.0 != self.tree.len() || tx_id.view < signed.view {
+            if tx_id.seqno.0 != self.tree.len() || tx_id.view < signed.0.view {
                 return Err(bad(signed, &format!("{tx_id} stands at {}", self.tree.len())));
             }
             let writes = entry.writes(&service.secrets);
@@ -93,7 +109,8 @@ impl Replica {
             let signature = SignatureTransaction::parse(&writes);
             let signature = signature.map_err(|error| bad(signed, &error.to_string()))?;
             let is_signature = signature.is_some();
-            if let Some(node) = signature.and_then(|signature| signature.node) {
+            let node = signature.and_then(|signature| signature.node);
+            if let Some(node) = node.filter(|_| !service.trusts) {
                 if node.root != self.tree.root() || node.tx_id != tx_id {
                     return Err(bad(signed, &format!("{tx_id} signs another history")));
                 }
@@ -104,12 +121,12 @@ impl Replica {
             applies.map_err(|error| bad(signed, &error.to_string()))?;
             applied.push((tx_id, writes));
             if is_signature {
-                signed = tx_id;
+                signed = (tx_id, batches.len() - bytes.len());
                 self.end = tx_id;
             }
         }
         match applied.last() {
-            Some((last, _)) if *last != signed => Err(bad(signed, "a batch without a signature")),
+            Some((last, _)) if *last != signed.0 => Err(bad(signed, "a batch without a signature")),
             _ => Ok(applied),
         }
     }
@@ -156,7 +173,8 @@ impl Replica {
     }
 }
 
-fn split_entry(bytes: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+/// The first entry of many, and the others.
+pub fn split_entry(bytes: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     let header = bytes.first_chunk::<FRAME_HEADER_BYTES>().ok_or("an entry is cut short")?;
     let header = FrameHeader::parse(*header).map_err(|_| "no header of an entry")?;
     let length = usize::try_from(header.total_bytes()).unwrap_or(usize::MAX);

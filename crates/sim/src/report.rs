@@ -45,6 +45,16 @@ pub struct Report {
     pub frames_doubled: u64,
     /// Frames that others overtook.
     pub frames_late: u64,
+    /// Frames that the host changed, brought to another node, or repeated.
+    pub frames_tampered: u64,
+    /// Frames that a channel refused.
+    pub frames_refused: u64,
+    /// Ledgers that a node refused when they were brought.
+    pub ledgers_refused: u64,
+    /// Nodes that began with what a former process had left.
+    pub caches_used: u64,
+    /// Receipts made and verified.
+    pub receipts: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<String, u64>,
     /// A digest of everything that happened, in order.
@@ -91,6 +101,11 @@ impl AddAssign for Report {
         self.frames_lost += other.frames_lost;
         self.frames_doubled += other.frames_doubled;
         self.frames_late += other.frames_late;
+        self.frames_tampered += other.frames_tampered;
+        self.frames_refused += other.frames_refused;
+        self.ledgers_refused += other.ledgers_refused;
+        self.caches_used += other.caches_used;
+        self.receipts += other.receipts;
         for (fault, count) in other.faults {
             *self.faults.entry(fault).or_default() += count;
         }
@@ -118,12 +133,22 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "processes          {} ({} crashed)", self.processes, self.crashes)?;
         writeln!(f, "membership changes {}", self.membership_changes)?;
-        writeln!(f, "installations      {}", self.installations)?;
+        writeln!(
+            f,
+            "installations      {} ({} refused, {} upon what was left)",
+            self.installations, self.ledgers_refused, self.caches_used
+        )?;
         writeln!(
             f,
             "frames             {} lost, {} doubled, {} late",
             self.frames_lost, self.frames_doubled, self.frames_late
         )?;
+        writeln!(
+            f,
+            "frames             {} tampered with, {} refused",
+            self.frames_tampered, self.frames_refused
+        )?;
+        writeln!(f, "receipts           {}", self.receipts)?;
         for (fault, count) in &self.faults {
             writeln!(f, "fault {fault:<12} {count}")?;
         }

@@ -1,28 +1,27 @@
 //! One node: a log, the ledger and store behind it, a disk, and the driver that joins them.
 //!
 //! It does what the commit pipeline of a real node does, without sessions: it executes writes,
-//! cuts and signs batches, proposes them, and carries out the log's effects in order.
+//! cuts and signs batches, proposes them (here), and carries out the log's effects in order
+//! (`effects`). What the mutants do instead is in `mistakes`.
+
+mod effects;
+mod mistakes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use coco_consensus::wire::{Frame, Message};
-use coco_consensus::{
-    Batch, Change, Consensus, Effect, Membership, NodeId, Raft, ReadNo, Role, Settings,
-};
+use coco_consensus::{Batch, Change, Consensus, Membership, NodeId, Raft, ReadNo, Role, Settings};
 use coco_crypto::{Digest, sha256};
 use coco_kv::{Committed, Seqno, TxId, View, WriteSet};
 
-use crate::disk::{Disk, Operation, Report};
+use crate::disk::{Disk, LedgerFile, Operation, Report};
 use crate::keys::NodeKey;
 use crate::mutant::Mutant;
 use crate::random::Random;
-use crate::replica::{Replica, Service, nodes_table, record_of, records};
+use crate::replica::{BadLedger, Replica, Service, nodes_table, record_of, records};
 
 /// Batches of a primary that are not yet committed, at most.
 const MAX_IN_FLIGHT: usize = 4;
-/// Transactions between the committed one and the start of the log that is kept.
-const KEPT_TRANSACTIONS: u64 = 20;
 
 /// What became of a client's operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +88,8 @@ pub struct Node {
     key: NodeKey,
     mutant: Option<Mutant>,
     compacts: bool,
+    /// The ledger that a former process has left on the disk.
+    cache: Option<LedgerFile>,
     /// Executed, not in a batch yet.
     queue: Vec<(TxId, WriteSet)>,
     /// Own batches that the log has not given back yet.
@@ -111,12 +112,13 @@ pub struct Node {
 }
 
 impl Node {
-    /// The first node of the service, or one that joins.
+    /// The first node of the service, or one that joins, perhaps where another has been.
     pub fn new(
         key: NodeKey,
         settings: Settings,
         is_first: bool,
         compacts: bool,
+        cache: Option<LedgerFile>,
         mutant: Option<Mutant>,
     ) -> Self {
         let id = NodeId(key.public().id());
@@ -135,6 +137,7 @@ impl Node {
             key,
             mutant,
             compacts,
+            cache,
             queue: Vec::new(),
             own: VecDeque::new(),
             batches: VecDeque::new(),
@@ -260,7 +263,7 @@ impl Node {
             match change {
                 Change::Voter(_) => tx.put(&nodes_table(), key, *b"voter"),
                 Change::Learner(_) => tx.put(&nodes_table(), key, *b"learner"),
-                Change::Remove(_) => tx.remove(&nodes_table(), key),
+                Change::Remove(_) => tx.put(&nodes_table(), key, *b"retired"),
             }
         }
         self.execute(tx);
@@ -276,23 +279,69 @@ impl Node {
         begun
     }
 
-    /// The ledger file that was asked for has been brought here.
-    pub fn bring(&mut self, file: crate::disk::LedgerFile, at: TxId, service: &mut Service) {
-        let mut replica = Replica::default();
-        match replica.apply(&file.bytes, service) {
-            Ok(applied) => {
-                self.values.clear();
-                for (key, value) in applied.iter().filter_map(|(_, writes)| record_of(writes)) {
-                    self.values.insert(key, value);
-                }
-            }
-            Err(bad) => self.violate(format!("an installed ledger is wrong: {}", bad.reason)),
+    /// Governance says that a former node is not needed any more; `None` if that cannot be now.
+    pub fn let_go(
+        &mut self,
+        former: NodeId,
+        service: &mut Service,
+        random: &mut Random,
+    ) -> Option<TxId> {
+        self.leads()?;
+        let mut tx = self.replica.store.begin();
+        tx.remove(&nodes_table(), former.0.0);
+        let tx_id = self.execute(tx);
+        self.go_on(service, random);
+        tx_id
+    }
+
+    /// The ledger file that was asked for has been brought here. What a former process has left is
+    /// used as far as it is right; what was brought comes after it. Returns whether that was used.
+    pub fn bring(
+        &mut self,
+        file: LedgerFile,
+        at: TxId,
+        service: &mut Service,
+    ) -> Result<bool, BadLedger> {
+        service.trusts = self.mutant == Some(Mutant::TrustLedger);
+        let from_cache = self.with_cache(&file, at, service);
+        let used_cache = from_cache.is_some();
+        let brought = from_cache.map_or_else(|| read(file.bytes.clone(), at, service), Ok);
+        service.trusts = false;
+        let (bytes, replica, applied) = brought?;
+        self.values.clear();
+        for (key, value) in applied.iter().filter_map(|(_, writes)| record_of(writes)) {
+            self.values.insert(key, value);
         }
         replica.store.compact(at.seqno);
         self.replica = replica;
         self.uncommitted.clear();
         self.batches = file.batches.iter().map(|(last, _)| *last).collect();
+        let file = LedgerFile { bytes, ..file };
         self.disk.submit(Operation::Replace(file), Report::Installed(at));
+        Ok(used_cache)
+    }
+
+    /// What a former process has left, up to where it is right, and what was brought after that; if
+    /// it was the same ledger.
+    fn with_cache(
+        &mut self,
+        file: &LedgerFile,
+        at: TxId,
+        service: &mut Service,
+    ) -> Option<Brought> {
+        let mut cache = self.cache.take()?;
+        let is_last = |seqno: Seqno| cache.batches.last().is_some_and(|last| last.0.seqno == seqno);
+        let after = match Replica::default().apply(&cache.bytes, service) {
+            _ if service.trusts => file.batches.iter().find(|(last, _)| is_last(last.seqno))?,
+            checked => {
+                let right = checked.map_or_else(|bad| bad.end_bytes, |_| cache.bytes.len());
+                cache.bytes.truncate(right);
+                // Behind the same batch, or it is another ledger.
+                file.batches.iter().find(|(_, end)| *end == right)?
+            }
+        };
+        cache.bytes.extend_from_slice(file.bytes.get(after.1..)?);
+        read(cache.bytes, at, service).ok()
     }
 
     /// The governed list of nodes, against those who count.
@@ -303,9 +352,11 @@ impl Node {
         let mut tx = coco_kv::Tx::on(snapshot);
         tx.for_each(&nodes_table(), |key, value| {
             if let Ok(digest) = key.try_into() {
-                let is_voter = value.as_ref() as &[u8] == b"voter";
-                let list = if is_voter { &mut voters } else { &mut learners };
-                list.insert(NodeId(Digest(digest)));
+                match value.as_ref() as &[u8] {
+                    b"voter" => voters.insert(NodeId(Digest(digest))),
+                    b"learner" => learners.insert(NodeId(Digest(digest))),
+                    _ => false,
+                };
             }
             std::ops::ControlFlow::Continue(())
         });
@@ -414,238 +465,20 @@ impl Node {
         self.outbox.encrypted.push((tx_id, sha256(&entry)));
         entry
     }
-
-    fn carry_out(&mut self, effect: Effect, service: &mut Service) {
-        match effect {
-            Effect::Persist(write, batch) => {
-                if self.own.front() == Some(&batch.last) {
-                    self.own.pop_front();
-                } else {
-                    self.apply(&batch, service);
-                }
-                self.batches.push_back(batch.last);
-                let report = match self.mutant {
-                    Some(Mutant::AckBeforeSync) => {
-                        let _ = self.raft.persisted(write);
-                        Report::None
-                    }
-                    _ => Report::Persisted(write),
-                };
-                self.disk.submit(Operation::Append(batch.last, batch.entries), report);
-            }
-            Effect::Truncate(to) => self.take_back(to),
-            Effect::Install(at) => self.outbox.install = Some(at),
-            Effect::Committed(tx_id) => self.commit(tx_id),
-            Effect::Send(to, frame) => {
-                let frame = self.distort_sent(frame);
-                self.outbox.frames.push((to, frame));
-            }
-            Effect::Role(role) => self.change_role(role),
-            Effect::Membership(membership) => {
-                self.former = std::mem::replace(&mut self.membership, membership);
-            }
-            Effect::ReadReady(read) => {
-                if let Some((operation, key)) = self.reads.remove(&read) {
-                    self.answer_read(operation, key);
-                }
-            }
-        }
-    }
-
-    /// A batch of another primary: verified, then applied.
-    fn apply(&mut self, batch: &Batch, service: &mut Service) {
-        match self.replica.apply(&batch.entries, service) {
-            Ok(applied) => {
-                let records = applied.iter().filter_map(|(tx_id, writes)| {
-                    record_of(writes).map(|(key, value)| (tx_id.seqno, key, value))
-                });
-                self.uncommitted.extend(records);
-            }
-            Err(bad) => self.violate(format!("batch {} is wrong: {}", batch.last, bad.reason)),
-        }
-    }
-
-    fn take_back(&mut self, to: TxId) {
-        let void = self.batches.iter().filter(|last| last.seqno > to.seqno).copied();
-        self.outbox.void.extend(void);
-        self.batches.retain(|last| last.seqno <= to.seqno);
-        self.uncommitted.retain(|(seqno, ..)| *seqno <= to.seqno);
-        if self.mutant == Some(Mutant::HastyInvalid) {
-            self.call_void(to.seqno);
-        }
-        if self.mutant != Some(Mutant::ForgetTruncation) {
-            self.disk.submit(Operation::Truncate(to), Report::None);
-        }
-        let (Role::Primary(view) | Role::Backup { view, .. }) = self.raft.role();
-        if self.mutant == Some(Mutant::ForgetRollback) {
-            return;
-        }
-        if let Err(error) = self.replica.retract(to, view) {
-            self.violate(error);
-        }
-    }
-
-    fn change_role(&mut self, role: Role) {
-        let (Role::Primary(view) | Role::Backup { view, .. }) = role;
-        if let Role::Primary(view) = role {
-            self.outbox.leads.push(view);
-            self.matched.clear();
-        }
-        // What was executed and never encrypted is void for certain.
-        for (tx_id, _) in std::mem::take(&mut self.queue) {
-            if let Some(operation) = self.waiting.remove(&(tx_id.seqno, tx_id.view)) {
-                self.outbox.replies.push((operation, Outcome::Invalid));
-            }
-        }
-        let end = self.replica.end;
-        self.uncommitted.retain(|(seqno, ..)| *seqno <= end.seqno);
-        if let Err(error) = self.replica.retract_unsigned(view.max(end.view)) {
-            self.violate(error);
-        }
-    }
-
-    fn commit(&mut self, tx_id: TxId) {
-        if self.counts_itself() && tx_id.seqno <= self.committed.seqno {
-            // The log is behind its mutant.
-            return;
-        }
-        self.committed = tx_id;
-        let Some(root) = self.replica.tree.root_of(tx_id.seqno.0 + 1) else {
-            // While a ledger is brought here, its commit follows with it.
-            return self.violate(format!("{tx_id} is committed beyond the ledger"));
-        };
-        let mut writes = Vec::new();
-        while self.uncommitted.front().is_some_and(|(seqno, ..)| *seqno <= tx_id.seqno) {
-            let Some((seqno, key, value)) = self.uncommitted.pop_front() else { break };
-            self.values.insert(key, value);
-            writes.push((seqno, key, value));
-        }
-        self.replica.store.compact(tx_id.seqno);
-        let memberships = [self.former.clone(), self.membership.clone()];
-        self.outbox.commits.push(Commit { tx_id, root, memberships, writes });
-        self.answer_writes(tx_id);
-        while self.batches.front().is_some_and(|last| last.seqno < tx_id.seqno) {
-            self.batches.pop_front();
-        }
-        if self.compacts {
-            let seqno = Seqno(tx_id.seqno.0.saturating_sub(KEPT_TRANSACTIONS));
-            self.raft.compact(TxId { view: tx_id.view, seqno });
-        }
-    }
-
-    /// Tells the fate of writes, now that `committed` is.
-    fn answer_writes(&mut self, committed: TxId) {
-        let mut open = BTreeMap::new();
-        for ((seqno, view), operation) in std::mem::take(&mut self.waiting) {
-            let batch = self.batches.iter().find(|last| last.seqno >= seqno);
-            let outcome = match batch {
-                Some(batch) if seqno <= committed.seqno && batch.view == view => {
-                    Outcome::Committed(TxId { view, seqno })
-                }
-                _ if seqno <= committed.seqno || committed.view > view => Outcome::Invalid,
-                _ => {
-                    open.insert((seqno, view), operation);
-                    continue;
-                }
-            };
-            self.outbox.replies.push((operation, outcome));
-        }
-        self.waiting = open;
-    }
-
-    fn call_void(&mut self, after: Seqno) {
-        for (_, operation) in self.waiting.split_off(&(after.next(), View(0))) {
-            self.outbox.replies.push((operation, Outcome::Invalid));
-        }
-    }
-
-    fn answer_read(&mut self, operation: u64, key: u64) {
-        let outcome = Outcome::Read(self.values.get(&key).copied(), self.committed.seqno);
-        self.outbox.replies.push((operation, outcome));
-    }
 }
 
-/// What the mutants do.
-impl Node {
-    fn distort_sent(&self, bytes: Bytes) -> Bytes {
-        if !matches!(self.mutant, Some(Mutant::VoteTwice | Mutant::AckBeyondAppend)) {
-            return bytes;
-        }
-        let Ok(mut frame) = Frame::decode(bytes.clone()) else { return bytes };
-        match (self.mutant, &mut frame.message) {
-            (Some(Mutant::VoteTwice), Message::Vote { granted, .. }) => {
-                *granted = true;
-            }
-            (Some(Mutant::AckBeyondAppend), Message::Appended { index, .. }) => {
-                *index = (*index).max(self.raft.last().index);
-            }
-            _ => {}
-        }
-        frame.encode()
-    }
+type Brought = (Vec<u8>, Replica, Vec<(TxId, WriteSet)>);
 
-    fn distort_received(&mut self, from: NodeId, bytes: Bytes) -> Bytes {
-        let counts_itself = self.counts_itself();
-        if !counts_itself && self.mutant != Some(Mutant::SkipLogMatching) {
-            return bytes;
-        }
-        let Ok(mut frame) = Frame::decode(bytes.clone()) else { return bytes };
-        match &mut frame.message {
-            Message::Append { previous, .. } if !counts_itself => {
-                if let Some(view) = self.raft.view_at(previous.index) {
-                    previous.view = view;
-                }
-            }
-            Message::Appended { index, .. } if self.leads() == Some(frame.view) => {
-                self.matched.insert(from, *index);
-                self.count_acknowledgements();
-            }
-            _ => {}
-        }
-        frame.encode()
-    }
-
-    fn counts_itself(&self) -> bool {
-        matches!(self.mutant, Some(Mutant::CommitOldView | Mutant::LearnerCounts))
-    }
-
-    /// Commits what enough nodes have acknowledged, by a rule that is not Raft's.
-    fn count_acknowledgements(&mut self) {
-        let membership = self.raft.membership().clone();
-        let indices: BTreeSet<_> = self.matched.values().copied().collect();
-        let own = self.disk.durable().batches.last().map_or(Seqno(0), |(last, _)| last.seqno);
-        for index in indices {
-            let Some(end) = self.raft.end_at(index) else { continue };
-            let has = |node: NodeId| {
-                let matched = self.matched.get(&node).is_some_and(|matched| *matched >= index);
-                matched || node == self.id && own >= end.seqno
-            };
-            let is_enough = match self.mutant {
-                Some(Mutant::LearnerCounts) => {
-                    let everybody = membership.voters.iter().chain(&membership.learners);
-                    let count = everybody.filter(|node| has(**node)).count();
-                    !membership.is_joint() && count > membership.voters.len() / 2
-                }
-                _ => membership.is_quorum(has),
-            };
-            let is_in_view = self.raft.view_at(index) == self.leads();
-            if is_enough && (is_in_view || self.mutant == Some(Mutant::CommitOldView)) {
-                let ends: BTreeSet<_> = (1..=index).filter_map(|at| self.raft.end_at(at)).collect();
-                let new = ends.into_iter().filter(|end| end.seqno > self.committed.seqno);
-                new.collect::<Vec<_>>().into_iter().for_each(|end| self.commit(end));
-            }
-        }
-    }
-
-    /// Encrypts the next transaction, thinks better of it, and takes its place for another.
-    fn use_seqno_twice(&mut self, service: &Service) {
-        let queue = std::mem::take(&mut self.queue);
-        if let Some((tx_id, writes)) = queue.first() {
-            let end = self.replica.end;
-            self.encrypt(*tx_id, writes, service);
-            self.call_void(end.seqno);
-            self.uncommitted.retain(|(seqno, ..)| *seqno <= end.seqno);
-            let _ = self.replica.retract(end, tx_id.view);
-        }
+/// Reads a ledger from its first byte to its end, which must be `at`.
+fn read(bytes: Vec<u8>, at: TxId, service: &mut Service) -> Result<Brought, BadLedger> {
+    let mut replica = Replica::default();
+    let applied = replica.apply(&bytes, service)?;
+    match replica.end == at || service.trusts {
+        true => Ok((bytes, replica, applied)),
+        false => Err(BadLedger {
+            end: replica.end,
+            end_bytes: bytes.len(),
+            reason: format!("it ends with {} instead of {at}", replica.end),
+        }),
     }
 }
