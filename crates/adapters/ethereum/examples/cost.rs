@@ -88,7 +88,7 @@ fn stages(
         let started = on_cpu();
         for transaction in &signed {
             let mut tx = store.begin();
-            let executed = chain.execute(&mut tx, transaction, &opening()).unwrap();
+            let executed = chain.execute(&mut tx, transaction, opening).unwrap();
             assert!(executed.result.is_success());
             writes += tx.writes().len();
             bytes += written_bytes(&tx);

@@ -2,8 +2,10 @@
 
 use alloy_primitives::{Address, Bytes};
 use revm::context::result::{EVMError, ResultAndState};
-use revm::context::{BlockEnv, CfgEnv, TxEnv};
-use revm::handler::{EthPrecompiles, PrecompileProvider};
+use revm::context::{BlockEnv, CfgEnv, Evm, TxEnv};
+use revm::context_interface::FrameStack;
+use revm::handler::instructions::EthInstructions;
+use revm::handler::{EthPrecompiles, MainnetEvm, PrecompileProvider};
 use revm::interpreter::{CallInputs, InterpreterResult};
 use revm::primitives::hardfork::SpecId;
 use revm::primitives::{AddressMap, AddressSet};
@@ -40,7 +42,7 @@ impl Surroundings {
         transaction: TxEnv,
     ) -> Result<ResultAndState, ExecutionError> {
         world.set_sender(transaction.caller);
-        self.context(world).build_mainnet().transact(transaction)
+        self.evm(world).transact(transaction)
     }
 
     /// Executes a transaction under the eyes of an inspector; nothing is written.
@@ -85,7 +87,7 @@ impl Surroundings {
         call.block.basefee = 0;
         call.block.gas_limit = u64::MAX;
         call.rules.tx_gas_limit_cap = Some(u64::MAX);
-        call.context(world).build_mainnet().system_call(contract, data)
+        call.evm(world).system_call(contract, data)
     }
 
     /// The number of the block.
@@ -96,6 +98,18 @@ impl Surroundings {
     /// The time of the block, seconds since 1970.
     pub fn timestamp(&self) -> u64 {
         self.block.timestamp.saturating_to()
+    }
+
+    /// As `build_mainnet` makes it, but with the frames of calls made when they are called: each
+    /// takes 32 KiB.
+    fn evm<'a, 'b>(&self, world: &'a mut World<'b>) -> MainnetEvm<EvmContext<'a, 'b>> {
+        Evm {
+            ctx: self.context(world),
+            inspector: (),
+            instruction: EthInstructions::new_mainnet_with_spec(self.spec()),
+            precompiles: EthPrecompiles::new(self.spec()),
+            frame_stack: FrameStack::new(),
+        }
     }
 
     fn context<'a, 'b>(&self, world: &'a mut World<'b>) -> EvmContext<'a, 'b> {

@@ -50,7 +50,7 @@ fn opening(now_ms: u64) -> Opening {
 
 fn execute(store: &Store, chain: &Chain, transaction: &SignedTransaction, now_ms: u64) -> Seqno {
     let mut tx = store.begin();
-    chain.execute(&mut tx, transaction, &opening(now_ms)).unwrap();
+    chain.execute(&mut tx, transaction, || opening(now_ms)).unwrap();
     store.commit(tx, |_, _| ()).unwrap().tx_id().seqno
 }
 
@@ -74,7 +74,7 @@ fn executions_that_share_nothing_but_the_open_block_do_not_conflict() {
     execute(&store, &chain, &pay(secrets[2], 0, BOB), 1000);
     let run = |secret: B256, to: Address| {
         let mut tx = store.begin();
-        chain.execute(&mut tx, &pay(secret, 0, to), &opening(5000)).unwrap();
+        chain.execute(&mut tx, &pay(secret, 0, to), || opening(5000)).unwrap();
         tx
     };
     let (one, two) = (Address::repeat_byte(1), Address::repeat_byte(2));
@@ -99,7 +99,7 @@ fn executions_that_touch_one_account_or_open_one_block_conflict() {
     let (store, chain) = begin(&secrets);
     let run = |secret: B256, nonce: u64, to: Address| {
         let mut tx = store.begin();
-        chain.execute(&mut tx, &pay(secret, nonce, to), &opening(5000)).unwrap();
+        chain.execute(&mut tx, &pay(secret, nonce, to), || opening(5000)).unwrap();
         tx
     };
     let (one, two) = (Address::repeat_byte(1), Address::repeat_byte(2));
@@ -193,7 +193,7 @@ fn what_a_consortium_chooses_is_part_of_the_chain() {
     let signature = sign_message(secret, transaction.signature_hash()).unwrap();
     let signed = SignedTransaction::new(transaction.into_signed(signature).into()).unwrap();
     let mut tx = store.begin();
-    assert!(chain.execute(&mut tx, &signed, &opening(0)).unwrap().result.is_success());
+    assert!(chain.execute(&mut tx, &signed, || opening(0)).unwrap().result.is_success());
     let mut world = World::scratch(&mut tx, chain.codes());
     let account = world.account(signed.sender().create(0)).unwrap().unwrap();
     assert_eq!(world.code(account.code_hash).unwrap().len(), 40_000);
@@ -207,7 +207,7 @@ fn a_chain_is_begun_once_and_only_over_system_contracts_that_work() {
     assert!(matches!(again, Err(GenesisError::Exists(_))));
     assert!(Chain::load(&mut Store::new(View(2)).begin()).unwrap().is_none());
     let nobody = pay(keccak256("nobody"), 0, BOB);
-    let refused = chain.execute(&mut store.begin(), &nobody, &opening(0));
+    let refused = chain.execute(&mut store.begin(), &nobody, || opening(0));
     assert!(matches!(refused, Err(Refusal::Invalid(_))));
 
     let mut broken = consortium_genesis(CHAIN_ID, []);

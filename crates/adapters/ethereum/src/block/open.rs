@@ -50,8 +50,8 @@ impl Executed {
 }
 
 impl Chain {
-    /// Executes a transaction in the open block, and opens one if there is none. Everything it
-    /// does is in `tx`; a refused transaction must not be committed.
+    /// Executes a transaction in the open block, and opens one if there is none, for which alone
+    /// `opening` is asked. Everything it does is in `tx`; a refused transaction must not be committed.
     ///
     /// Executions in one block run in parallel: beyond the accounts and slots that they share they
     /// read the open block only, which changes when it is opened and when it is sealed.
@@ -59,7 +59,7 @@ impl Chain {
         &self,
         tx: &mut Tx,
         transaction: &SignedTransaction,
-        opening: &Opening,
+        opening: impl FnOnce() -> Opening,
     ) -> Result<Executed, Refusal> {
         let hash = transaction.hash();
         self.check_chain_id(transaction)?;
@@ -67,7 +67,7 @@ impl Chain {
         let open = match OpenBlock::read(tx)? {
             Some(open) => open,
             None => {
-                let open = self.next_block(tx, opening)?;
+                let open = self.next_block(tx, &opening())?;
                 tx.put(&OPEN, [], record::encode(&open));
                 let surroundings = self.surroundings(&open);
                 let mut world = World::in_block(tx, self.codes(), open.number);

@@ -261,7 +261,7 @@ impl Rpc {
         for attempt in 0..Self::MAX_ATTEMPTS {
             let alone = (attempt >= Self::OPTIMISTIC_ATTEMPTS).then(|| self.chain.hold());
             let mut tx = self.node.begin();
-            let executed = self.chain.execute(&mut tx, signed, &self.opening())?;
+            let executed = self.chain.execute(&mut tx, signed, || self.opening())?;
             let passing = alone.is_none().then(|| self.chain.pass());
             let committed = self.node.commit(tx, executed.claims());
             drop((passing, alone));
