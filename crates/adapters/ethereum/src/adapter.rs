@@ -22,9 +22,9 @@ use tokio::sync::oneshot;
 use crate::rpc::{Rpc, Session};
 use crate::{Chain, ChainOptions, CommitRefusal, ImportError, ImportedBlock, Node, StateError};
 
-/// A batch with an Ethereum transaction is cut this long after it at the latest: wallets wait for
-/// receipts.
-const CUT_WITHIN: Duration = Duration::from_millis(1);
+/// A batch with an Ethereum transaction is cut this long after it at the latest, for those who wait
+/// for blocks; at once for whoever asks for a receipt.
+const CUT_WITHIN: Duration = Duration::from_millis(5);
 
 /// What a new chain begins with.
 #[derive(Clone, Debug)]
@@ -306,6 +306,16 @@ impl Node for Local {
 
     fn committed(&self) -> Seqno {
         self.0.last_committed().seqno
+    }
+
+    fn wait_committed(&self, position: Seqno) -> BoxFuture<'static, ()> {
+        let Some(view) = self.0.view_for_seqno(position) else {
+            return Box::pin(std::future::ready(()));
+        };
+        let committed = self.0.wait_committed(TxId { view, seqno: position });
+        Box::pin(async move {
+            committed.await;
+        })
     }
 
     fn receipt(

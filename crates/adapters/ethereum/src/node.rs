@@ -18,6 +18,11 @@ pub trait Node: Send + Sync + 'static {
     /// The last position that will never be taken back: clients are shown the blocks up to here.
     fn committed(&self) -> Seqno;
 
+    /// Ends when what was executed at a position is committed, or never will be. Its batch is cut
+    /// for whoever waits.
+    fn wait_committed(&self, position: Seqno)
+    -> Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
+
     /// The ledger's receipt for a position, as JSON, recent or past; `None` while it is not signed
     /// and committed.
     fn receipt(

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alloy_primitives::{B256, keccak256};
 use coco_crypto::Digest;
 use coco_kv::{Seqno, Store, Tx, TxId, View};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::rpc::Rpc;
 use crate::{Chain, ChainOptions, CommitRefusal, GenesisError, Node, Refusal, Sealed};
@@ -24,6 +25,9 @@ pub struct Trial {
     committed: AtomicU64,
     // Commits for which there is room.
     room: AtomicU64,
+    // Whether whoever waits does; how many blocks were sealed, for those who wait for one.
+    patient: AtomicBool,
+    sealed: watch::Sender<u64>,
 }
 
 impl Trial {
@@ -39,7 +43,9 @@ impl Trial {
         let _ = store.commit(tx, |_, _| ());
         let (now_ms, drawn, claims) = Default::default();
         let (committed, room) = (AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX));
-        let trial = Arc::new(Self { store, now_ms, drawn, claims, committed, room });
+        let (patient, sealed) = (AtomicBool::new(false), watch::Sender::new(0));
+        let trial =
+            Arc::new(Self { store, now_ms, drawn, claims, committed, room, patient, sealed });
         let rpc = Rpc::new(Arc::new(chain), trial.clone());
         Ok((trial, rpc))
     }
@@ -70,6 +76,12 @@ impl Trial {
         self.room.store(transactions, Ordering::Relaxed);
     }
 
+    /// From here on whoever waits for a block waits until one is sealed, and no sleep ends; before,
+    /// nobody waits at all.
+    pub fn let_wait(&self) {
+        self.patient.store(true, Ordering::Relaxed);
+    }
+
     /// What a cut of a batch does: seals the open block, if there is one, and announces it.
     pub fn seal(&self, rpc: &Rpc) -> Result<Option<Sealed>, Refusal> {
         let held = rpc.chain().hold();
@@ -79,6 +91,7 @@ impl Trial {
         assert!(committed.is_ok(), "nobody else commits meanwhile");
         drop(held);
         rpc.committed()?;
+        self.sealed.send_modify(|sealed| *sealed += 1);
         Ok(sealed)
     }
 }
@@ -102,6 +115,20 @@ impl Node for Trial {
         Seqno(self.committed.load(Ordering::Relaxed))
     }
 
+    /// Nobody cuts batches here but whoever calls [`seal`](Trial::seal).
+    fn wait_committed(
+        &self,
+        _position: Seqno,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
+        if !self.patient.load(Ordering::Relaxed) {
+            return Box::pin(std::future::ready(()));
+        }
+        let mut sealed = self.sealed.subscribe();
+        Box::pin(async move {
+            let _ = sealed.changed().await;
+        })
+    }
+
     /// There is no ledger to sign anything: what the receipt would claim, and nothing else.
     fn receipt(
         &self,
@@ -122,6 +149,9 @@ impl Node for Trial {
     }
 
     fn sleep(&self, _milliseconds: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        if self.patient.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(std::future::ready(()))
     }
 }

@@ -307,12 +307,14 @@ async fn clients_see_blocks_when_they_are_committed() {
     }
     let status = result(&rpc, "coco_transactionStatus", json!([second.tx_hash()])).await;
     assert_eq!(status, json!({"status": "pending"}));
+    assert_eq!(result(&rpc, "txpool_status", json!([])).await["pending"], "0x2");
     let proof = result(&rpc, "eth_getProof", json!([bob.address, [], "latest"])).await;
     assert_eq!(proof["balance"], "0x1");
     let heads = session.next(&rpc).await.unwrap();
     assert_eq!(heads.len(), 1);
 
     trial.commit_all(&rpc).unwrap();
+    assert_eq!(result(&rpc, "txpool_status", json!([])).await["pending"], "0x1");
     assert_eq!(result(&rpc, "eth_getBalance", json!([bob.address])).await, "0x2");
     let receipt = result(&rpc, "eth_getTransactionReceipt", json!([second.tx_hash()])).await;
     assert_eq!(receipt["blockNumber"], "0x2");
@@ -352,6 +354,28 @@ async fn a_client_that_listens_to_blocks_misses_none_however_much_happens() {
     let polled = result(&rpc, "eth_getFilterChanges", json!([full])).await;
     assert_eq!(polled.as_array().unwrap().len(), 5 * BLOCKS);
     assert_eq!(polled[7]["nonce"], "0x7");
+}
+
+#[tokio::test]
+async fn whoever_asks_for_a_receipt_waits_for_the_block_that_is_on_its_way() {
+    let (ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    trial.let_wait();
+    let sent = ada.at(0, bob.address);
+    send(&rpc, &sent).await.unwrap();
+    let asked = result(&rpc, "eth_getTransactionReceipt", json!([sent.tx_hash()]));
+    let (receipt, sealed) = tokio::join!(asked, async { trial.seal(&rpc).unwrap().unwrap() });
+    assert_eq!(receipt["blockHash"], json!(sealed.hash));
+    // What waits for another one, or was never sent, has no block that could be waited for.
+    let early = ada.at(2, bob.address);
+    send(&rpc, &early).await.unwrap();
+    for hash in [*early.tx_hash(), B256::ZERO] {
+        assert_eq!(result(&rpc, "eth_getTransactionReceipt", json!([hash])).await, Json::Null);
+    }
+    let raw = json!([raw(&ada.at(1, bob.address))]);
+    let asked = result(&rpc, "eth_sendRawTransactionSync", raw);
+    let (receipt, sealed) = tokio::join!(asked, async { trial.seal(&rpc).unwrap().unwrap() });
+    assert_eq!(receipt["blockHash"], json!(sealed.hash));
 }
 
 #[tokio::test]

@@ -20,6 +20,10 @@ use crate::{
 };
 
 impl Rpc {
+    /// How long a receipt is waited for whose block is on its way. Not long, for a batch may ask for
+    /// a thousand of them.
+    const RECEIPT_WAIT_MS: u64 = 25;
+
     pub(super) fn block_number(&self) -> Answer {
         Ok(quantity(self.head(&mut self.node.begin())?.number))
     }
@@ -204,9 +208,28 @@ impl Rpc {
         }
     }
 
-    pub(super) fn transaction_receipt(&self, params: &Params) -> Answer {
+    /// The receipt; null while there is none. Of a transaction that is executed it soon is there:
+    /// its block is sealed for whoever asks, who need not ask again.
+    pub(super) async fn transaction_receipt(&self, params: &Params) -> Answer {
         let hash: B256 = params.required(0)?;
+        let receipt = self.receipt_of(&mut self.node.begin(), hash)?;
+        if !receipt.is_null() {
+            return Ok(receipt);
+        }
+        tokio::select! {
+            biased;
+            () = self.block_committed(hash) => {}
+            () = self.node.sleep(Self::RECEIPT_WAIT_MS) => {}
+        }
         self.receipt_of(&mut self.node.begin(), hash)
+    }
+
+    /// Ends when the block of a transaction is committed, at once if it is not executed; has the
+    /// block sealed.
+    pub(super) async fn block_committed(&self, hash: B256) {
+        if let Some(position) = ledger_position(&mut self.node.begin(), hash) {
+            self.node.wait_committed(position).await;
+        }
     }
 
     /// The ledger's own receipt of a transaction, which proves it to anybody offline; null while

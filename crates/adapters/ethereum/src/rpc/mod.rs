@@ -195,6 +195,7 @@ impl Rpc {
     ) -> Answer {
         match (method, asker.session) {
             ("eth_sendRawTransaction", _) => self.send_raw_transaction(params, recovered).await,
+            ("eth_getTransactionReceipt", _) => self.transaction_receipt(params).await,
             ("coco_getReceipt", _) => self.ledger_receipt(params).await,
             ("eth_sendRawTransactionSync", _) => self.send_raw_transaction_sync(params).await,
             ("eth_accounts" | "eth_sendTransaction" | "eth_signTransaction" | "eth_sign", _) => {
@@ -249,7 +250,6 @@ impl Rpc {
                 self.transaction_by_index(params)
             }
             "eth_getRawTransactionByHash" => self.raw_transaction(params),
-            "eth_getTransactionReceipt" => self.transaction_receipt(params),
 
             "coco_transactionStatus" => self.transaction_status(params),
 

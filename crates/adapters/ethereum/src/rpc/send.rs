@@ -8,6 +8,7 @@ use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U64, U256};
 use alloy_rpc_types_eth::TransactionRequest;
 use serde_json::{Map, Value as Json, json};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::blocks::rpc_pending;
@@ -15,7 +16,10 @@ use super::envelope::signed;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::is_executed;
 use crate::pool::Fate;
-use crate::{CommitRefusal, Executed, FeePolicy, Refusal, SignedTransaction, World};
+use crate::{
+    CommitRefusal, Executed, FeePolicy, Head, Refusal, SignedTransaction, StateError, World,
+    transaction,
+};
 
 /// A transaction with its sender, or why it is none.
 pub(super) type Recovered = Result<SignedTransaction, RpcError>;
@@ -113,10 +117,26 @@ impl Rpc {
         let signed = SignedTransaction::from_wire(&raw)?;
         let hash = signed.hash();
         // Before it is sent, so that its block is not missed.
-        let mut head = self.news.head();
+        let head = self.news.head();
         self.submit_with_patience(signed).await?;
-        let deadline = self.node.sleep(wait_ms);
-        tokio::pin!(deadline);
+        tokio::select! {
+            // A receipt that is there is told also to those who do not want to wait.
+            biased;
+            receipt = self.wait_for_receipt(hash, head) => receipt,
+            () = self.node.sleep(wait_ms) => {
+                let mut error = RpcError::new(
+                    4,
+                    format!("the transaction was sent but has no receipt after {wait_ms} ms"),
+                );
+                error.data = Some(to_json(&hash)?);
+                Err(error)
+            }
+        }
+    }
+
+    /// The receipt of a transaction that was sent, once it has one; or why it will have none.
+    async fn wait_for_receipt(&self, hash: B256, mut head: watch::Receiver<u64>) -> Answer {
+        self.block_committed(hash).await;
         loop {
             let receipt = self.receipt_of(&mut self.node.begin(), hash)?;
             if !receipt.is_null() {
@@ -125,18 +145,8 @@ impl Rpc {
             if let Some(Fate::Refused(reason)) = self.pool.fate(&hash) {
                 return Err(RpcError::server(reason));
             }
-            tokio::select! {
-                changed = head.changed() => if changed.is_err() {
-                    return Err(RpcError::server("the node is stopping"));
-                },
-                () = &mut deadline => {
-                    let mut error = RpcError::new(
-                        4,
-                        format!("the transaction was sent but has no receipt after {wait_ms} ms"),
-                    );
-                    error.data = Some(to_json(&hash)?);
-                    return Err(error);
-                }
+            if head.changed().await.is_err() {
+                return Err(RpcError::server("the node is stopping"));
             }
         }
     }
@@ -385,10 +395,18 @@ impl Rpc {
         Ok(json!({"pending": show(executed), "queued": show(self.pool.all())}))
     }
 
-    /// Those of the open block.
+    /// Those of blocks that clients do not see yet, and of the open one.
     fn executed_transactions(&self) -> Result<Vec<SignedTransaction>, RpcError> {
         let tx = &mut self.node.begin();
+        let seen = self.head(tx)?.number;
+        let sealed = Head::read(tx)?.map_or(seen, |head| head.number);
         let mut transactions = Vec::new();
+        for number in seen.saturating_add(1)..=sealed {
+            for hash in self.sealed(tx, number)?.transactions {
+                let included = transaction(tx, hash)?.ok_or(StateError::NoTransaction(hash))?;
+                transactions.push(SignedTransaction::recovered(included.envelope, included.sender));
+            }
+        }
         for executed in crate::block::executed(tx)?.transactions {
             let (envelope, sender) = (executed.record.transaction()?, executed.record.sender);
             transactions.push(SignedTransaction::recovered(envelope, sender));
