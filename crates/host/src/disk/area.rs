@@ -32,6 +32,9 @@ pub(crate) struct AreaFiles {
 
 struct OpenFile {
     file: File,
+    /// Known without asking: since Linux 6.13 a file that was asked for its times gets new ones with
+    /// the next write, and then each synced write writes the inode, too.
+    len_bytes: u64,
     changed: Changed,
     direct: Direct,
 }
@@ -44,8 +47,8 @@ enum Direct {
 }
 
 impl OpenFile {
-    fn new(file: File, changed: Changed) -> Self {
-        Self { file, changed, direct: Direct::Untried }
+    fn new(file: File, len_bytes: u64, changed: Changed) -> Self {
+        Self { file, len_bytes, changed, direct: Direct::Untried }
     }
 
     fn mark(&mut self, changed: Changed) {
@@ -126,7 +129,7 @@ impl AreaFiles {
             open.direct = DirectFile::open(&path).map_or(Direct::Refused, Direct::Open);
         }
         let Direct::Open(direct) = &mut open.direct else { return Ok(false) };
-        let written = direct.write(&open.file, offset, bytes);
+        let written = direct.write(&open.file, open.len_bytes, offset, bytes);
         if matches!(&written, Err(error) if error.kind() == io::ErrorKind::InvalidInput) {
             // Opened, and refused only now: larger blocks, or none.
             open.direct = Direct::Refused;
@@ -197,26 +200,29 @@ impl AreaFiles {
             return Err(error);
         }
         self.names_changed = true;
-        self.keep_open(name, OpenFile::new(file, Changed::Metadata))
+        self.keep_open(name, OpenFile::new(file, len_bytes, Changed::Metadata))
     }
 
     fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        offset.checked_add(len_bytes).and_then(|end| i64::try_from(end).ok()).ok_or_else(|| {
+        let end = offset.checked_add(len_bytes).filter(|end| i64::try_from(*end).is_ok());
+        let end = end.ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "a file cannot be this long")
         })?;
         let open = self.writable(name)?;
         open.mark(Changed::Data);
         let written = open.file.write_all_at(bytes, offset);
+        open.len_bytes = open.len_bytes.max(end);
         self.break_on_error(written)
     }
 
     fn truncate(&mut self, name: &str, len_bytes: u64) -> io::Result<()> {
         let open = self.writable(name)?;
-        if open.file.metadata()?.len() < len_bytes {
+        if open.len_bytes < len_bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is shorter already"));
         }
         open.mark(Changed::Metadata);
+        open.len_bytes = len_bytes;
         let cut = open.file.set_len(len_bytes);
         self.break_on_error(cut)
     }
@@ -249,7 +255,8 @@ impl AreaFiles {
     fn writable(&mut self, name: &str) -> io::Result<&mut OpenFile> {
         if !self.open.contains_key(name) {
             let file = OpenOptions::new().read(true).write(true).open(self.path(name)?)?;
-            self.keep_open(name, OpenFile::new(file, Changed::Nothing))?;
+            let len_bytes = file.metadata()?.len();
+            self.keep_open(name, OpenFile::new(file, len_bytes, Changed::Nothing))?;
         }
         self.open.get_mut(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }

@@ -37,12 +37,18 @@ impl DirectFile {
     }
 
     /// Writes bytes at an offset. False: they do not lie within whole blocks of the file, which
-    /// `cached` reads.
-    pub(crate) fn write(&mut self, cached: &File, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+    /// has `len_bytes` and is read through `cached`.
+    pub(crate) fn write(
+        &mut self,
+        cached: &File,
+        len_bytes: u64,
+        offset: u64,
+        bytes: &[u8],
+    ) -> io::Result<bool> {
         let first = offset - offset % BLOCK_BYTES;
         let end = offset.saturating_add(bytes.len() as u64).next_multiple_of(BLOCK_BYTES);
         let span = usize::try_from(end - first).map_err(io::Error::other)?;
-        if bytes.is_empty() || cached.metadata()?.len() < end {
+        if bytes.is_empty() || len_bytes < end {
             return Ok(false);
         }
         self.room.resize(span + BLOCK, 0);
