@@ -160,12 +160,14 @@ impl Inner {
         let full = (entries + self.queue.len()) as u64 >= self.settings.tx_count
             || bytes >= MAX_BATCH_BYTES;
         let asked_for = writer.must_be_signed();
-        if (is_due || full || asked_for || self.is_awaited()) && self.has_room() {
+        if (is_due || full || asked_for) && self.has_room() {
             self.cut(writer);
+        } else if self.is_awaited() && self.is_idle() {
+            self.cut_on_lent_thread(writer);
         } else {
             drop(writer);
         }
-        if self.is_awaited() && self.has_room() {
+        if self.is_awaited() && self.is_idle() {
             self.wake.notify_one();
         }
     }
@@ -173,8 +175,8 @@ impl Inner {
     /// Cuts the batch for somebody who waits, on this thread if nobody else is writing, and lends
     /// it to the disk.
     pub fn cut_for_waiter(self: &Arc<Self>) {
-        if !self.is_awaited() || !self.has_room() {
-            // The batch in flight that is done next wakes the task.
+        if !self.is_awaited() || !self.is_idle() {
+            // The batch in flight wakes the task when it is done.
             return;
         }
         let short = self.queue.len() <= MAX_CUT_BY_WAITER;
@@ -183,17 +185,21 @@ impl Inner {
             return;
         };
         // Somebody may have cut before the lock was ours.
-        if self.has_room() {
-            let mut writer = Some(writer);
-            self.host.disk().lend_thread(Area::Ledger, &mut || {
-                if let Some(writer) = writer.take() {
-                    self.cut(writer);
-                }
-            });
+        if self.is_idle() {
+            self.cut_on_lent_thread(writer);
         }
-        if self.is_awaited() && self.has_room() {
+        if self.is_awaited() && self.is_idle() {
             self.wake.notify_one();
         }
+    }
+
+    fn cut_on_lent_thread(self: &Arc<Self>, writer: MutexGuard<'_, Writer>) {
+        let mut writer = Some(writer);
+        self.host.disk().lend_thread(Area::Ledger, &mut || {
+            if let Some(writer) = writer.take() {
+                self.cut(writer);
+            }
+        });
     }
 
     /// Whether somebody waits for a transaction that no signature covers yet.
@@ -208,6 +214,12 @@ impl Inner {
         if self.cut_by_us.fetch_min(at, Ordering::SeqCst) > at {
             self.wake.notify_one();
         }
+    }
+
+    /// Whether a batch for those who wait may be cut. While one is in flight they gather in the next:
+    /// more batches are no faster, and each costs a signature and a sync.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) == 0 && !self.stalled.load(Ordering::SeqCst)
     }
 
     pub fn has_room(&self) -> bool {

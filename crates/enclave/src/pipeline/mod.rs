@@ -172,7 +172,7 @@ impl CutForWaiter {
     /// all of them.
     async fn soon(mut self) {
         let Some(inner) = &self.inner else { return };
-        if inner.progress.is_crowded() && inner.has_room() {
+        if inner.progress.is_crowded() && inner.is_idle() {
             tokio::task::yield_now().await;
         }
         if let Some(inner) = self.inner.take() {

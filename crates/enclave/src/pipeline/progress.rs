@@ -21,6 +21,9 @@ pub(crate) struct Progress {
     last_woken: AtomicUsize,
 }
 
+/// One of so many who were alone looks for company.
+const LONELY: u64 = 8;
+
 /// Where a waiter stands: what it waits for, and its number of arrival.
 type Place = (Seqno, u64);
 
@@ -66,9 +69,11 @@ impl Progress {
         Seqno(self.wanted.load(Ordering::Acquire))
     }
 
-    /// Whether several waited for what was committed last, so that it pays to wait for company.
+    /// Whether several waited for what was committed last, so that it pays to wait for company; a
+    /// few of those who were alone find out whether they still are.
     pub fn is_crowded(&self) -> bool {
         self.last_woken.load(Ordering::Relaxed) > 1
+            || self.committed.load(Ordering::Relaxed) / 2 % LONELY == 0
     }
 
     /// CCF's rules for a transaction id, given what was executed and committed here. What stands in

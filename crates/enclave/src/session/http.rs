@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::listener::InterfaceMetrics;
 use super::pace::{Look, Pace, TooSlow, enough, within};
 use super::transport::Transport;
+use super::turn::in_turns;
 use super::websocket::converse;
 use super::{Dispatch, Reply, Session, Upgrade};
 use crate::host::{BoxFuture, Host};
@@ -96,7 +97,7 @@ async fn drive<C>(
     let timeouts = session.interface.timeouts;
     let mut pace = Pace::new(host.as_ref(), timeouts, streams.is_none(), transport.progress());
     let mut told = false;
-    let ended = std::future::poll_fn(|cx| {
+    let ended = in_turns(|cx| {
         session.waker.register(cx.waker());
         if session.is_closing() && !std::mem::replace(&mut told, true) {
             close_gracefully(connection.as_mut());

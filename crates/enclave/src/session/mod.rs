@@ -15,6 +15,7 @@ mod pace;
 mod peer;
 mod tls;
 mod transport;
+mod turn;
 mod websocket;
 
 use std::sync::Arc;
