@@ -505,10 +505,35 @@ mod tests {
         let previous = Position { index: 2, view: View(9) };
         let backwards = Message::Append { previous, committed: 0, entries: Vec::new() };
         assert_eq!(receive(peer, me, backwards), impossible);
+        // A place without a view is before the first entry; elsewhere the engine takes it for one
+        // that it has forgotten, and stops the node at what is committed there.
+        let nowhere = Position { index: 171, view: View(0) };
+        let committed = Message::Append { previous: nowhere, committed: 171, entries: Vec::new() };
+        assert_eq!(receive(peer, me, committed), impossible);
         let at = Position { index: 9, view: View(2) };
         let ledger = TxId::new(2, 7);
         let foreign = Message::Install { at, ledger, membership: Membership::of(peer) };
         assert_eq!(receive(peer, me, foreign), impossible);
         assert!(raft.role() == Role::Primary(View(2)));
+    }
+
+    /// Nor does a primary take back what is committed.
+    #[test]
+    fn a_primary_that_rewrites_the_committed_past_is_refused() {
+        use crate::wire::{Content, Frame, LogEntry, Message};
+        let mut raft = raft(Settings::default());
+        let (me, peer) = (raft.me(), NodeId(Digest([9; 32])));
+        raft.propose(batch(1, 1)).unwrap();
+        raft.persisted(WriteNo(0)).unwrap();
+        let (committed, last) = (raft.committed(), raft.last());
+        assert_eq!(committed, TxId::new(2, 1));
+        let entries =
+            (1..last.index).map(|_| LogEntry { view: View(3), content: Content::Blank }).collect();
+        let previous = Position { index: 1, view: View(1) };
+        let message = Message::Append { previous, committed: last.index, entries };
+        let frame = Frame { from: peer, to: me, view: View(3), message }.encode();
+        let impossible = Err(FrameError::Impossible("what it says of the log"));
+        assert_eq!(raft.receive(peer, frame), impossible);
+        assert_eq!((raft.committed(), raft.last()), (committed, last));
     }
 }

@@ -50,6 +50,7 @@ impl Raft {
         let possible = match &frame.message {
             Message::Append { previous, entries, .. } => {
                 are_in_order(previous, entries, frame.view)
+                    && (frame.view.0 < self.engine.raft.term || self.keeps(previous, entries))
             }
             Message::Appended { index, .. } => {
                 let raft = &self.engine.raft;
@@ -76,12 +77,28 @@ impl Raft {
     }
 }
 
-/// Views only grow along a log, up to that of the primary who sends it.
+impl Raft {
+    /// Whether entries agree with what is committed here, as far as that is still known.
+    fn keeps(&self, previous: &Position, entries: &[LogEntry]) -> bool {
+        let committed = self.engine.raft.raft_log.committed;
+        let mut places = (previous.index.saturating_add(1)..=committed).zip(entries);
+        let same = |(index, entry): (u64, &LogEntry)| {
+            self.log().view_at(index).is_none_or(|view| view == entry.view)
+        };
+        places.all(same)
+    }
+}
+
+/// Views only grow along a log, up to that of the primary who sends it, from the place before the
+/// first entry on, which alone has none.
 fn are_in_order(previous: &Position, entries: &[LogEntry], view: View) -> bool {
+    let is_place = (previous.index == 0) == (previous.view == View(0));
     let mut last = previous.view;
-    entries.iter().all(|entry| {
-        let fits = entry.view >= last && entry.view > View(0);
-        last = entry.view;
-        fits
-    }) && last <= view
+    is_place
+        && entries.iter().all(|entry| {
+            let fits = entry.view >= last && entry.view > View(0);
+            last = entry.view;
+            fits
+        })
+        && last <= view
 }
