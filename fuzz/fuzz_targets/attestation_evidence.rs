@@ -6,10 +6,17 @@ use coco_attestation::{Tee, verify};
 use coco_crypto::Digest;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+fn tee() -> SoftwareTee {
+    SoftwareTee::new(Digest::ZERO, &InsecureSeed::new([7; 32]))
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    vec![serde_json::to_vec(&tee().evidence(&Digest::ZERO).unwrap()).unwrap()]
+}
+
+fuzz_target!(init: coco_fuzz::seed("attestation_evidence", seeds()), |bytes: &[u8]| {
     if let Ok(evidence) = serde_json::from_slice(bytes) {
         let _ = verify(&evidence, &[&SoftwareVerifier]);
     }
-    let tee = SoftwareTee::new(Digest::ZERO, &InsecureSeed::new([7; 32]));
-    assert!(tee.unseal("fuzz", bytes).is_err(), "nobody sealed this");
+    assert!(tee().unseal("fuzz", bytes).is_err(), "nobody sealed this");
 });

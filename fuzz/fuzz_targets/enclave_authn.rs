@@ -8,7 +8,14 @@ use coco_enclave::session::PeerCertificate;
 use coco_kv::{Store, View};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+/// A token in three parts, and a certificate that is none.
+const SEEDS: [&str; 2] = [
+    "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEiLCJ0eXAiOiJKV1QifQ.\
+     eyJpc3MiOiJodHRwczovL2EiLCJleHAiOjE4MDAwMDAwMDAsIm5iZiI6MX0.AAAA",
+    "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJleHAiOjE4MDAwMDAwMDAsInRpZCI6ImIifQ.AAAA",
+];
+
+fuzz_target!(init: coco_fuzz::seed("enclave_authn", SEEDS), |bytes: &[u8]| {
     let mut request = http::Request::new(Bytes::copy_from_slice(bytes));
     let bearer = [b"Bearer ", bytes].concat();
     if let Ok(value) = http::HeaderValue::from_bytes(&bearer) {
