@@ -73,7 +73,7 @@ impl Progress {
     /// few of those who were alone find out whether they still are.
     pub fn is_crowded(&self) -> bool {
         self.last_woken.load(Ordering::Relaxed) > 1
-            || self.committed.load(Ordering::Relaxed) / 2 % LONELY == 0
+            || (self.committed.load(Ordering::Relaxed) / 2).is_multiple_of(LONELY)
     }
 
     /// CCF's rules for a transaction id, given what was executed and committed here. What stands in
