@@ -10,7 +10,7 @@
 //!   clients ─▶ World ──────── one event after the other, in virtual time ────────┐
 //!   operator    │                                                                │
 //!   faults      ├─▶ Node: Raft │ Replica (ledger, tree, store) │ Disk            │
-//!               ├─▶ Network: cut, lost, late, doubled                            ▼
+//!               ├─▶ Network: cut, lost, late, doubled, tampered with             ▼
 //!               └─▶ Checker ◀── commits, roles, encryptions, answers         Report
 //! ```
 //!
@@ -20,6 +20,8 @@
 //! * what is committed is, at that moment, on the synced disks of a quorum, dead nodes included;
 //! * nothing is encrypted twice at one `view.seqno`, and each view has one primary;
 //! * a backup accepts every batch that a primary made, after verifying root and signature;
+//! * wrong ledgers and frames are refused, and whatever a host has done to a disk, what verifies of
+//!   it is the one history; receipts verify;
 //! * clients: answered writes are committed, void ones never are; a later operation sees what an
 //!   earlier answer told; and a search that ignores positions finds a linearization for each key;
 //! * after the last fault the service works again within bounded time, has as many voters as it
