@@ -8,7 +8,7 @@
 //! A node calls every other that takes part in the log and that it has no line to, at the address
 //! on the ledger; a line that the other has opened serves as well. So a node that joins, and has
 //! no ledger yet, is called. Who may have a line is decided by the governed list: of those whose
-//! key the service has endorsed ([`tls`]), all that are not retired for good. Queues are bounded; what does not
+//! key the service has endorsed, all that are not retired for good. Queues are bounded; what does not
 //! fit is lost, as the log expects of a network.
 
 mod tls;
