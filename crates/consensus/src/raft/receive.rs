@@ -62,7 +62,9 @@ impl Raft {
             }
             Message::Install { at, ledger, membership } => {
                 let is_new = at.index >= self.engine.raft.raft_log.committed;
+                // For a place without a view, see `are_in_order`.
                 at.index > 0
+                    && at.view > View(0)
                     && at.view <= frame.view
                     && ledger.view <= at.view
                     && (!is_new || ledger.seqno >= self.committed.seqno)
