@@ -514,6 +514,10 @@ mod tests {
         let ledger = TxId::new(2, 7);
         let foreign = Message::Install { at, ledger, membership: Membership::of(peer) };
         assert_eq!(receive(peer, me, foreign), impossible);
+        let at = Position { index: 63, view: View(0) };
+        let ledger = TxId::default();
+        let nowhere = Message::Install { at, ledger, membership: Membership::of(me) };
+        assert_eq!(receive(peer, me, nowhere), impossible);
         assert!(raft.role() == Role::Primary(View(2)));
     }
 
