@@ -65,8 +65,7 @@ impl Started<'_> {
             .collect();
         write(&output.rpc_addresses_file, &serde_json::to_string(&addresses)?)?;
         if let Some(interface) = &self.config.network.node_to_node_interface {
-            let address = interface.published_address.as_ref().unwrap_or(&interface.bind_address);
-            write(&output.node_to_node_address_file, address)?;
+            write(&output.node_to_node_address_file, interface.address())?;
         }
         Ok(())
     }

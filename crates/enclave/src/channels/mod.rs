@@ -8,8 +8,8 @@
 //! A node calls every other that takes part in the log and that it has no line to, at the address
 //! on the ledger; a line that the other has opened serves as well. So a node that joins, and has
 //! no ledger yet, is called. Who may have a line is decided by the governed list: of those whose
-//! key the service has endorsed, all that are not retired for good. Queues are bounded; what does not
-//! fit is lost, as the log expects of a network.
+//! key the service has endorsed, all that are not retired for good. Queues are bounded; what does
+//! not fit is lost, as the log expects of a network.
 
 mod tls;
 mod wire;
@@ -197,10 +197,10 @@ impl NodeChannels {
     /// Calls a node and serves the line until it ends.
     async fn call(self: &Arc<Self>, node: NodeId) -> io::Result<()> {
         let not_listed = || io::Error::new(io::ErrorKind::NotFound, "no address is known");
-        let address =
-            self.listed(node).and_then(|info| address_of(&info)).ok_or_else(not_listed)?;
+        let interface = self.listed(node).and_then(|info| info.node_to_node_interface);
+        let interface = interface.ok_or_else(not_listed)?;
         let handshake = async {
-            let stream = self.host.connect(&address).await?;
+            let stream = self.host.connect(interface.address()).await?;
             self.handshakes.connect(node, stream).await
         };
         let stream = self.in_time(HANDSHAKE_PATIENCE, handshake).await?;
@@ -296,9 +296,11 @@ impl NodeChannels {
                     line.send(&Message::Ledger { number, entries });
                 }
                 Message::Ledger { number, entries } => {
-                    let asked = self.asked.lock().remove(&number);
-                    if let Some((of, answer)) = asked.filter(|(of, _)| *of == node) {
-                        debug_assert_eq!(of, node);
+                    let mut asked = self.asked.lock();
+                    if asked.get(&number).is_some_and(|(of, _)| *of == node)
+                        && let Some((_, answer)) = asked.remove(&number)
+                    {
+                        // Whoever has asked may have given up just now.
                         let _ = answer.send(entries);
                     }
                 }
@@ -412,10 +414,4 @@ async fn write(
         }
         stream.flush().await?;
     }
-}
-
-/// Where others reach a node.
-fn address_of(info: &NodeInfo) -> Option<String> {
-    let interface = info.node_to_node_interface.as_ref()?;
-    Some(interface.published_address.as_ref().unwrap_or(&interface.bind_address).clone())
 }

@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use coco_consensus::NodeId;
 use coco_crypto::{Certificate, PublicKey, sha256};
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig,
     SignatureScheme,
@@ -29,6 +31,59 @@ use crate::session::{HostTime, TlsError};
 const PROTOCOL: &[u8] = b"coco-node/1";
 /// Nodes are known by their keys, not by names; a client must ask for some name.
 const NAME: &str = "node.coco.invalid";
+
+/// How a node shows itself, and whom it believes to be one.
+struct Credentials {
+    provider: Arc<CryptoProvider>,
+    time: Arc<HostTime>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    verifier: Arc<EndorsedNode>,
+}
+
+impl Credentials {
+    /// Those of a node with this certificate and its key, both PEM, among nodes that the service of
+    /// this key has endorsed.
+    fn new(
+        host: &Arc<dyn Host>,
+        certificate: &str,
+        key: &str,
+        service_key: PublicKey,
+    ) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        Ok(Self {
+            time: Arc::new(HostTime(Arc::clone(host))),
+            chain: chain.collect::<Result<_, _>>()?,
+            key: PrivateKeyDer::from_pem_slice(key.as_bytes())?,
+            verifier: Arc::new(EndorsedNode { provider: Arc::clone(&provider), service_key }),
+            provider,
+        })
+    }
+
+    fn server(&self, protocol: &[u8]) -> Result<ServerConfig, TlsError> {
+        let provider = Arc::clone(&self.provider);
+        let mut config = ServerConfig::builder_with_details(provider, self.time.clone())
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(self.verifier.clone())
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+
+    fn client(&self, protocol: &[u8]) -> Result<ClientConfig, TlsError> {
+        let provider = Arc::clone(&self.provider);
+        let mut config = ClientConfig::builder_with_details(provider, self.time.clone())
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(self.verifier.clone())
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(config)
+    }
+}
 
 /// Makes channels of streams.
 pub(super) struct Handshakes {
@@ -45,29 +100,10 @@ impl Handshakes {
         key: &str,
         service_key: PublicKey,
     ) -> Result<Self, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let time = Arc::new(HostTime(Arc::clone(host)));
-        let verifier = Arc::new(EndorsedNode { provider: Arc::clone(&provider), service_key });
-        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
-            .collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
-        let tls13 = &[&rustls::version::TLS13];
-        let mut server = ServerConfig::builder_with_details(Arc::clone(&provider), time.clone())
-            .with_protocol_versions(tls13)?
-            .with_client_cert_verifier(verifier.clone())
-            .with_single_cert(chain.clone(), key.clone_key())?;
-        server.alpn_protocols = vec![PROTOCOL.to_vec()];
-        server.send_tls13_tickets = 0;
-        let mut client = ClientConfig::builder_with_details(provider, time)
-            .with_protocol_versions(tls13)?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_client_auth_cert(chain, key)?;
-        client.alpn_protocols = vec![PROTOCOL.to_vec()];
-        client.resumption = rustls::client::Resumption::disabled();
+        let credentials = Credentials::new(host, certificate, key, service_key)?;
         Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(server)),
-            connector: TlsConnector::from(Arc::new(client)),
+            acceptor: TlsAcceptor::from(Arc::new(credentials.server(PROTOCOL)?)),
+            connector: TlsConnector::from(Arc::new(credentials.client(PROTOCOL)?)),
         })
     }
 
@@ -108,20 +144,8 @@ impl ServiceClient {
         key: &str,
         service_key: PublicKey,
     ) -> Result<Self, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let time = Arc::new(HostTime(Arc::clone(host)));
-        let verifier = Arc::new(EndorsedNode { provider: Arc::clone(&provider), service_key });
-        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
-            .collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
-        let mut config = ClientConfig::builder_with_details(provider, time)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_client_auth_cert(chain, key)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.resumption = rustls::client::Resumption::disabled();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+        let credentials = Credentials::new(host, certificate, key, service_key)?;
+        Ok(Self(TlsConnector::from(Arc::new(credentials.client(b"http/1.1")?))))
     }
 
     /// A stream to a node of the service, whichever it is.

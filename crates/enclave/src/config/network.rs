@@ -31,6 +31,20 @@ pub struct NodeInterface {
     pub protocol: Option<String>,
 }
 
+impl NodeInterface {
+    /// `host:port` others use.
+    pub fn address(&self) -> &str {
+        self.published_address.as_ref().unwrap_or(&self.bind_address)
+    }
+}
+
+impl Interface {
+    /// `host:port` clients use.
+    pub fn address(&self) -> &str {
+        self.published_address.as_ref().unwrap_or(&self.bind_address)
+    }
+}
+
 /// An interface for clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

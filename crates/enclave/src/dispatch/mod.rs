@@ -35,7 +35,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use self::frontend::Frontend;
 use self::wait::{Placed, Wishes};
 use crate::authn::{Authenticator, Credentials, Remembered};
-use crate::endpoints::{Common, Files, is_closed, location_at};
+use crate::endpoints::{Files, FrontendEndpoint, is_closed, to_primary};
 use crate::node::Node;
 use crate::pipeline::CommitError;
 use crate::session::{Dispatch, Reply, Session};
@@ -97,7 +97,7 @@ impl Dispatch for Dispatcher {
         if let Err(refusal) = self.shared.check_open(frontend) {
             return Reply::Now(refusal.to_response());
         }
-        if let Some(common) = Common::of(local) {
+        if let Some(common) = FrontendEndpoint::of(local) {
             let adapter = self.shared.adapter(frontend);
             return common.answer(&self.shared.node, adapter, frontend.prefix(), request);
         }
@@ -293,21 +293,9 @@ impl Shared {
     fn at_primary(&self, session: &Session, request: &Request) -> Response {
         let mut tx = self.node.pipeline().store().begin();
         let interface = Some(session.interface.name.as_str());
-        let location = self.node.primary().and_then(|primary| {
-            location_at(&mut tx, primary, interface, request).unwrap_or_else(|error| {
-                tracing::error!(%error, "the list of nodes cannot be read");
-                None
-            })
-        });
-        let Some(location) = location else {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            let code = ErrorCode::PrimaryNotFound;
-            return ErrorResponse::new(status, code, "Primary unknown.").to_response();
-        };
-        let mut response = Response::default();
-        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-        response.headers_mut().insert(header::LOCATION, location);
-        response
+        let status = StatusCode::TEMPORARY_REDIRECT;
+        to_primary(&self.node, &mut tx, interface, request, status)
+            .unwrap_or_else(|error| error.to_response())
     }
 
     fn credentials<'a>(&self, session: &'a Session, request: &'a Request) -> Credentials<'a> {

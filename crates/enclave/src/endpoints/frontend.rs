@@ -1,4 +1,4 @@
-//! The endpoints that `/node`, `/gov` and `/app` have in common. They answer from what the node
+//! The endpoints that every frontend has: `/node`, `/gov` and `/app`. They answer from what the node
 //! knows of its ledger, without a transaction of their own and without authentication.
 
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::node::Node;
 use crate::openapi;
 use crate::session::Reply;
 
-/// One of the common endpoints.
+/// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Common {
+pub(crate) enum FrontendEndpoint {
     Commit,
     Tx,
     Receipt,
@@ -26,7 +26,7 @@ pub(crate) enum Common {
     Api,
 }
 
-impl Common {
+impl FrontendEndpoint {
     const ALL: [Self; 5] = [Self::Commit, Self::Tx, Self::Receipt, Self::CoseReceipt, Self::Api];
 
     /// The endpoint at a path.
@@ -172,7 +172,7 @@ fn prove(
 
 fn api(node: &Node, adapter: &Arc<dyn Endpoints>, prefix: &str) -> Response {
     let mut tx = node.pipeline().store().begin();
-    let mut paths = Common::paths();
+    let mut paths = FrontendEndpoint::paths();
     paths.extend(adapter.openapi_paths(&mut tx));
     let document = openapi::document(prefix, adapter.openapi_info(), paths);
     typed("application/json", document.to_string())
@@ -209,7 +209,7 @@ fn invalid_query(message: impl Into<String>) -> ErrorResponse {
     ErrorResponse::bad_request(ErrorCode::InvalidQueryParameterValue, message)
 }
 
-impl Common {
+impl FrontendEndpoint {
     /// The OpenAPI `paths` of all of them.
     fn paths() -> Map<String, Json> {
         let operation = |common: Self| json!({ "get": common.operation() });

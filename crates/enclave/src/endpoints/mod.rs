@@ -1,8 +1,8 @@
 //! The built-in endpoints: CCF's `/node` frontend, and those that every frontend has.
 
-mod common;
+mod frontend;
 mod node;
 
-pub(crate) use common::Common;
-pub(crate) use node::{Files, is_closed, location_at};
+pub(crate) use frontend::FrontendEndpoint;
+pub(crate) use node::{Files, is_closed, to_primary};
 pub use node::{Sessions, frontend as node_frontend};

@@ -171,8 +171,8 @@ fn alternative_names(config: &Config) -> Result<Vec<AlternativeName>, NameError>
     }
     let mut names = Vec::new();
     for interface in config.network.rpc_interfaces.values() {
-        let address = interface.published_address.as_ref().unwrap_or(&interface.bind_address);
-        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        let address = interface.address();
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let name = AlternativeName::of_host(host.trim_matches(['[', ']']))?;
         if !names.contains(&name) {
             names.push(name);
@@ -185,9 +185,7 @@ fn record_of(interface: &Interface) -> RpcInterface {
     let json = |value: Result<Json, serde_json::Error>| value.ok();
     RpcInterface {
         bind_address: interface.bind_address.clone(),
-        published_address: Some(
-            interface.published_address.as_ref().unwrap_or(&interface.bind_address).clone(),
-        ),
+        published_address: Some(interface.address().to_owned()),
         protocol: interface.protocol.clone(),
         app_protocol: Some(format!("{:?}", interface.app_protocol)),
         max_open_sessions_soft: Some(interface.max_open_sessions_soft),

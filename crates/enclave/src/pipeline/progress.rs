@@ -69,8 +69,9 @@ impl Progress {
         Seqno(self.wanted.load(Ordering::Acquire))
     }
 
-    /// Whether several waited for what was committed last, so that it pays to wait for company; a
-    /// few of those who were alone find out whether they still are.
+    /// Whether several waited for what was committed last, so that it pays to wait for company. A
+    /// few of those who were alone find out whether they still are: theirs are two positions each,
+    /// with the signature.
     pub fn is_crowded(&self) -> bool {
         self.last_woken.load(Ordering::Relaxed) > 1
             || (self.committed.load(Ordering::Relaxed) / 2).is_multiple_of(LONELY)

@@ -61,7 +61,7 @@ struct InterfaceDescription {
 
 fn describe(tx: &mut Tx, id: &Digest, info: NodeInfo) -> Result<NodeDescription, TableError> {
     let interfaces = info.rpc_interfaces.into_iter().map(|(name, interface)| {
-        let published_address = interface.published_address.unwrap_or(interface.bind_address);
+        let published_address = interface.address().to_owned();
         (name, InterfaceDescription { published_address, protocol: interface.app_protocol })
     });
     Ok(NodeDescription {

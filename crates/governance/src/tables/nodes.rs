@@ -123,6 +123,13 @@ pub struct NodeToNode {
     pub other: BTreeMap<String, Json>,
 }
 
+impl NodeToNode {
+    /// `host:port` others use.
+    pub fn address(&self) -> &str {
+        self.published_address.as_ref().unwrap_or(&self.bind_address)
+    }
+}
+
 /// Which certificate an interface shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endorsement {
@@ -171,6 +178,13 @@ pub struct RpcInterface {
     /// Fields this version does not know.
     #[serde(flatten)]
     pub other: BTreeMap<String, Json>,
+}
+
+impl RpcInterface {
+    /// `host:port` clients use.
+    pub fn address(&self) -> &str {
+        self.published_address.as_ref().unwrap_or(&self.bind_address)
+    }
 }
 
 /// A node.
@@ -227,13 +241,11 @@ impl NodeInfo {
             self.legacy.insert(port_name.to_owned(), port.into());
         };
         if let Some(interface) = &self.node_to_node_interface {
-            let published = interface.published_address.as_ref();
-            set("nodehost", "nodeport", published.unwrap_or(&interface.bind_address));
+            set("nodehost", "nodeport", interface.address());
         }
         if let Some(interface) = self.rpc_interfaces.values().next() {
             set("rpchost", "rpcport", &interface.bind_address);
-            let published = interface.published_address.as_ref();
-            set("pubhost", "pubport", published.unwrap_or(&interface.bind_address));
+            set("pubhost", "pubport", interface.address());
         }
         self
     }

@@ -3,7 +3,7 @@
 use coco_consensus::NodeId;
 use coco_kv::Seqno;
 
-use super::{Event, State, World};
+use super::{Event, World};
 use crate::history::{Call, Observed};
 use crate::node::Outcome;
 
@@ -44,12 +44,7 @@ impl World {
         if doing.sent && doing.value.is_some() {
             return Ok(());
         }
-        let running: Vec<_> = self
-            .processes
-            .values()
-            .filter(|process| process.state == State::Running)
-            .map(|process| process.node.id)
-            .collect();
+        let running = self.running();
         let believed = self.clients.get(number).and_then(|client| client.primary);
         let Some(target) = believed
             .filter(|node| running.contains(node) && doing.value.is_some())

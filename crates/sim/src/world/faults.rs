@@ -40,12 +40,7 @@ impl World {
     /// One fault, if it can be now.
     pub(super) fn inject(&mut self) {
         let Some(fault) = self.random.pick(&self.plan.faults) else { return };
-        let running: Vec<_> = self
-            .processes
-            .values()
-            .filter(|process| process.state == State::Running)
-            .map(|process| process.node.id)
-            .collect();
+        let running = self.running();
         // The primary twice: most goes wrong there.
         let candidates: Vec<_> = running.iter().copied().chain(self.leading()).collect();
         let Some(victim) = self.random.pick(&candidates) else { return };

@@ -17,6 +17,11 @@ impl World {
         self.runs(node) && self.processes.get(&node).is_some_and(|process| !process.is_harmed)
     }
 
+    pub(super) fn running(&self) -> Vec<NodeId> {
+        let running = self.processes.values().filter(|process| process.state == State::Running);
+        running.map(|process| process.node.id).collect()
+    }
+
     pub(super) fn leading(&self) -> Option<NodeId> {
         let running = self.processes.values().filter(|process| process.state == State::Running);
         running

@@ -18,9 +18,9 @@ use coco_governance::tables::{
     SERVICE_INFO, ServiceStatus, VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
 };
 use coco_kv::Tx;
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 
-use super::{Endpoints, at_primary, operation, properties, unreadable};
+use super::{Endpoints, operation, properties, to_primary, unreadable};
 use crate::join::message::{JoinRequest, JoinResponse, NetworkInfo, seal_secrets};
 use crate::node::Node;
 use coco_governance::ServiceControl as _;
@@ -45,7 +45,7 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
         return Err(ErrorResponse::new(status, ErrorCode::NotImplemented, message));
     }
     if let Role::Backup { .. } = node.pipeline().role() {
-        return redirect(node, call);
+        return to_primary(node, call.tx, None, call.request, StatusCode::PERMANENT_REDIRECT);
     }
     if node.pipeline().is_recovering() {
         // What is written now is no part of the ledger before members have agreed to it.
@@ -72,17 +72,6 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     NODES.put(call.tx, &id, &info);
     tracing::info!(node = %id, status = ?info.status, "a node asks to join");
     answer(node, call, id, &info, service.status)
-}
-
-/// 308 to the primary.
-fn redirect(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
-    let Some(location) = at_primary(node, call, None)? else {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        return Err(ErrorResponse::new(status, ErrorCode::PrimaryNotFound, "Primary unknown."));
-    };
-    let mut response = super::status(StatusCode::PERMANENT_REDIRECT);
-    response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
 }
 
 /// The key that the caller proved to hold in the handshake.
@@ -116,12 +105,9 @@ fn accept(
         return Err(ErrorResponse::bad_request(ErrorCode::InvalidInput, message));
     }
     let rows = NODES.rows(call.tx).map_err(unreadable)?;
-    let address = &node_info_network.node_to_node_interface;
-    let address = address.published_address.as_ref().unwrap_or(&address.bind_address);
+    let address = node_info_network.node_to_node_interface.address();
     for (id, other) in rows.iter().filter(|(_, other)| other.status != NodeStatus::Retired) {
-        let its = other.node_to_node_interface.as_ref();
-        let its = its.map(|its| its.published_address.as_ref().unwrap_or(&its.bind_address));
-        if its == Some(address) {
+        if other.node_to_node_interface.as_ref().is_some_and(|its| its.address() == address) {
             let message = format!("A node with the same address {address} exists: {id}.");
             return Err(ErrorResponse::bad_request(ErrorCode::NodeAlreadyExists, message));
         }

@@ -16,10 +16,9 @@ use coco_adapter::{
     Call, EndpointProperties, ErrorCode, ErrorResponse, ForwardingRequired, Mode,
     RedirectionStrategy, Registry, Request, Response, RouteSyntax,
 };
-use coco_crypto::Digest;
 use coco_governance::tables::{NODES, TableError};
 use coco_kv::Tx;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value as Json, json};
 
 use crate::node::Node;
@@ -96,30 +95,42 @@ fn operation(summary: &str) -> Json {
     json!({ "summary": summary, "responses": openapi::json_responses(&json!({})) })
 }
 
-/// Where the primary serves what is asked for here: on its interface of this name, or on its first.
-/// `None` if no primary is known.
-fn at_primary(
+/// Sends a client to the primary for what only that can do.
+pub(crate) fn to_primary(
     node: &Node,
-    call: &mut Call<'_>,
-    interface: Option<&str>,
-) -> Result<Option<HeaderValue>, ErrorResponse> {
-    let Some(primary) = node.primary() else { return Ok(None) };
-    location_at(call.tx, primary, interface, call.request).map_err(unreadable)
-}
-
-/// What was asked for, at another node.
-pub(crate) fn location_at(
     tx: &mut Tx,
-    node: Digest,
     interface: Option<&str>,
     request: &Request,
-) -> Result<Option<HeaderValue>, TableError> {
-    let Some(info) = NODES.get(tx, &node)? else { return Ok(None) };
+    status: StatusCode,
+) -> Result<Response, ErrorResponse> {
+    let location = primary_location(node, tx, interface, request)?.ok_or_else(|| {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        ErrorResponse::new(status, ErrorCode::PrimaryNotFound, "Primary unknown.")
+    })?;
+    Ok(redirect(status, location))
+}
+
+fn redirect(status: StatusCode, location: HeaderValue) -> Response {
+    let mut response = self::status(status);
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
+/// Where the primary serves what is asked for here: on its interface of this name, or on its first.
+/// `None` if no primary is known.
+fn primary_location(
+    node: &Node,
+    tx: &mut Tx,
+    interface: Option<&str>,
+    request: &Request,
+) -> Result<Option<HeaderValue>, ErrorResponse> {
+    let Some(primary) = node.primary() else { return Ok(None) };
+    let Some(info) = NODES.get(tx, &primary).map_err(unreadable)? else { return Ok(None) };
     let named = interface.and_then(|name| info.rpc_interfaces.get(name));
     let Some(interface) = named.or_else(|| info.rpc_interfaces.values().next()) else {
         return Ok(None);
     };
-    let address = interface.published_address.as_ref().unwrap_or(&interface.bind_address);
+    let address = interface.address();
     let endorsement = interface.endorsement.as_ref().map(|it| it.authority.as_str());
     let scheme = if endorsement == Some("Unsecured") { "http" } else { "https" };
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());

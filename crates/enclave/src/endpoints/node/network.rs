@@ -56,8 +56,7 @@ fn nodes(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     let wanted = rows.into_iter().filter(|(_, info)| {
         status.is_none_or(|status| status == info.status)
             && info.rpc_interfaces.values().any(|interface| {
-                let address = interface.published_address.as_ref();
-                let address = address.unwrap_or(&interface.bind_address);
+                let address = interface.address();
                 let (its_host, its_port) = address.rsplit_once(':').unwrap_or((address, ""));
                 host.as_ref().is_none_or(|host| host == its_host)
                     && port.as_ref().is_none_or(|port| port == its_port)

@@ -12,7 +12,10 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::{Endpoints, Sessions, not_found, operation, properties, status, unreadable};
+use super::{
+    Endpoints, Sessions, not_found, operation, primary_location, properties, redirect, status,
+    unreadable,
+};
 use crate::dispatch::is_app_open;
 use crate::node::{Node, NodeState};
 
@@ -85,8 +88,7 @@ fn addresses(
     for NodeId(id) in nodes {
         let info = NODES.get(call.tx, &id).map_err(unreadable)?;
         let interface = info.and_then(|info| info.node_to_node_interface).unwrap_or_default();
-        let address = interface.published_address.unwrap_or(interface.bind_address);
-        addresses.insert(id.to_string(), json!({ "address": address }));
+        addresses.insert(id.to_string(), json!({ "address": interface.address() }));
     }
     Ok(addresses)
 }
@@ -131,11 +133,9 @@ fn primary(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> 
         return Ok(status(StatusCode::OK));
     }
     if call.request.method() == Method::HEAD
-        && let Some(location) = super::at_primary(node, call, None)?
+        && let Some(location) = primary_location(node, call.tx, None, call.request)?
     {
-        let mut response = status(StatusCode::PERMANENT_REDIRECT);
-        response.headers_mut().insert(header::LOCATION, location);
-        return Ok(response);
+        return Ok(redirect(StatusCode::PERMANENT_REDIRECT, location));
     }
     Err(not_found("Node is not primary"))
 }
