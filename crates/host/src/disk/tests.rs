@@ -96,9 +96,15 @@ async fn one_sync_serves_everything_that_waits() {
     let scratch = Scratch::new();
     let disk = scratch.open();
     submit(&disk, Area::Ledger, vec![create("a", 1 << 20)], true).await.unwrap();
-    // Holds the thread so that the others queue up behind it.
+    // Holds the thread, in a turn of its own, so that the others queue up behind it.
     let (release, held) = mpsc::channel::<()>();
-    disk.submit(Area::Ledger, vec![], false, Box::new(move |_| held.recv().unwrap_or(())));
+    let (holds, holding) = mpsc::channel::<()>();
+    let hold = move |_| {
+        holds.send(()).unwrap();
+        held.recv().unwrap_or(());
+    };
+    disk.submit(Area::Ledger, vec![], false, Box::new(hold));
+    holding.recv().unwrap();
     let order = Arc::new(Mutex::new(Vec::new()));
     for number in 0..50_u64 {
         let order = order.clone();
