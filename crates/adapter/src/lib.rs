@@ -47,7 +47,7 @@ pub use endpoint::{
 pub use endpoints::{Endpoints, Find, Matched};
 pub use environment::{Environment, HistoricalState, TxStatus};
 pub use error::{ErrorCode, ErrorDetail, ErrorResponse};
-pub use node::{CommitError, Node, ReceiptError};
+pub use node::{CommitError, ForwardError, Node, ReceiptError};
 pub use protocol::{AdapterError, Batch, BoxFuture, Client, Conversation, Held, Limits, Protocol};
 pub use registry::{Handler, Registry};
 pub use route::{Params, RouteSyntax, Template};

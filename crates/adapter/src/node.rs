@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use coco_kv::{Tx, TxId};
 use coco_ledger::Receipt;
 
@@ -38,6 +39,52 @@ pub trait Node: Environment {
     /// Runs what may take long where it holds up nobody else; resolves when it has run. How many
     /// run at a time is bounded; the others wait.
     fn offload(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
+
+    /// Whether this node orders transactions now: on any other, [`commit`](Self::commit) of one
+    /// that writes is [`CommitError::NotPrimary`]. By default as on a node that is alone.
+    fn is_primary(&self) -> bool {
+        true
+    }
+
+    /// Has a message answered by the protocol of this name at the primary, by
+    /// [`Protocol::answer_forwarded`](crate::Protocol::answer_forwarded): there is one answer within
+    /// so long, or an error. Whoever drops the future tells the primary that nobody waits any more.
+    /// By default as on a node that is alone.
+    fn forward(
+        &self,
+        _protocol: &str,
+        _message: Bytes,
+        _patience: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, ForwardError>> {
+        Box::pin(std::future::ready(Err(ForwardError::NoPrimary)))
+    }
+}
+
+/// Something was not answered by the primary.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// Nobody is known to be primary, there is no way to it, or it is primary no more. Nothing was
+    /// executed.
+    #[error("no primary can be reached")]
+    NoPrimary,
+    /// Too much is on its way to the primary: try again later. Nothing was executed.
+    #[error("too much is being forwarded to the primary")]
+    TooMany,
+    /// Larger than what nodes send each other. Nothing was executed.
+    #[error("{bytes} bytes are to be forwarded, more than {limit}")]
+    TooLarge {
+        /// The size.
+        bytes: usize,
+        /// The largest.
+        limit: usize,
+    },
+    /// The primary serves no such protocol now, or that refuses the message, for this reason.
+    #[error("the primary refuses it: {0}")]
+    Refused(String),
+    /// No answer in time, or the way broke: it may or may not have been executed, and will not be
+    /// tried again.
+    #[error("the primary has not answered: it may have been executed")]
+    Unknown,
 }
 
 /// The transaction had no effect.
