@@ -91,18 +91,20 @@ impl Store {
     }
 
     fn with_head(state: State, tx_id: TxId, view: View) -> Self {
-        assert!(tx_id.view <= view, "views never go back");
-        let head = Head {
-            state,
-            tx_id,
-            view,
-            committed: tx_id.seqno,
-            views: vec![tx_id],
-            reserved: Vec::new(),
-            undo: UndoLog::default(),
-            origin: Origin { lineage: next_lineage(), generation: 0 },
-        };
-        Self { head: Mutex::new(head) }
+        Self { head: Mutex::new(Head::after(state, tx_id, view)) }
+    }
+
+    /// Goes on after `snapshot`, which is final and not before what is final here; new transactions
+    /// are of its view or of the latest one here. Open transactions will conflict.
+    pub fn reset(&self, snapshot: Snapshot) {
+        let mut head = self.head.lock();
+        let Snapshot { state, tx_id, .. } = snapshot;
+        assert!(tx_id.seqno >= head.committed, "what is committed is never taken back");
+        let view = head.view.max(tx_id.view);
+        let before = std::mem::replace(&mut *head, Head::after(state, tx_id, view));
+        drop(head);
+        // A large state is let go outside of the lock.
+        drop(before);
     }
 
     /// A transaction on the head's state.
@@ -237,6 +239,20 @@ struct Head {
 }
 
 impl Head {
+    fn after(state: State, tx_id: TxId, view: View) -> Self {
+        assert!(tx_id.view <= view, "views never go back");
+        Self {
+            state,
+            tx_id,
+            view,
+            committed: tx_id.seqno,
+            views: vec![tx_id],
+            reserved: Vec::new(),
+            undo: UndoLog::default(),
+            origin: Origin { lineage: next_lineage(), generation: 0 },
+        }
+    }
+
     fn snapshot(&self) -> Snapshot {
         Snapshot { state: self.state.clone(), tx_id: self.tx_id, origin: Some(self.origin) }
     }

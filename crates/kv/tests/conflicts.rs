@@ -125,6 +125,25 @@ fn a_restored_store_continues_after_its_snapshot() {
 /// Eight threads move money between accounts, one more adds it up in transactions of its own,
 /// while batches are cut and compacted; the sinks see every position once and in order.
 #[test]
+fn a_store_that_is_reset_goes_on_after_the_snapshot() {
+    let (ahead, map) = (Store::new(View(3)), MapName::new("records"));
+    (0..5).for_each(|key: u8| put(&ahead, &map, [key], "1"));
+    let store = Store::new(View(2));
+    put(&store, &map, "a", "lost");
+    let (mut before, read_before) = (store.begin(), store.snapshot());
+    before.put(&map, "b", "lost too");
+    store.reset(ahead.snapshot());
+    assert_eq!((store.head(), store.view()), (TxId::new(3, 5), View(3)));
+    assert_eq!(commit(&store, before), Err(Conflict::RolledBack));
+    assert_eq!(read_before.map(&map).map(|map| map.len()), Some(1));
+    assert_eq!(store.begin().len(&map), 5);
+    assert!(store.rollback(Seqno(4), View(3)).is_err(), "a snapshot is final");
+    put(&store, &map, "c", "2");
+    assert_eq!(store.head(), TxId::new(3, 6));
+    assert_eq!(store.rollback(Seqno(5), View(4)), Ok(()));
+}
+
+#[test]
 fn concurrent_transfers_keep_the_sum() {
     const ACCOUNTS: u64 = 16;
     const TRANSFERS: u64 = 3_000;
