@@ -210,6 +210,12 @@ impl ChunkWriter {
         self.operations.extend(names.into_iter().filter_map(rename));
     }
 
+    /// Forgets the chunks so far, which somebody else looks after, and goes on from these.
+    pub fn go_on_from(&mut self, resumed: Resumed) {
+        let recovery = self.recovery.take();
+        *self = Self { recovery, ..Self::resume(self.config, resumed) };
+    }
+
     /// The last entry appended.
     pub fn last(&self) -> Seqno {
         self.last
