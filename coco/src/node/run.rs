@@ -131,6 +131,8 @@ fn host_settings(config: &Config, adapters: &Adapters) -> HostSettings {
         bind_address: interface.bind_address.clone(),
     };
     let sealed = config.output_files.sealed_service_location.as_deref().unwrap_or("sealed");
+    let read_only_snapshots = config.snapshots.read_only_directory.iter();
+    let read_only_snapshots = read_only_snapshots.filter(|directory| !directory.is_empty());
     let node_to_node = config.network.node_to_node_interface.as_ref();
     let node_to_node =
         node_to_node.filter(|_| adapters.are_networked(config)).map(|interface| Interface {
@@ -143,6 +145,7 @@ fn host_settings(config: &Config, adapters: &Adapters) -> HostSettings {
             ledger: PathBuf::from(&config.ledger.directory),
             read_only_ledgers: config.ledger.read_only_directories.iter().map(Into::into).collect(),
             snapshots: PathBuf::from(&config.snapshots.directory),
+            read_only_snapshots: read_only_snapshots.map(Into::into).collect(),
             sealed: PathBuf::from(sealed),
         },
         slow_io_threshold: config.slow_io_logging_threshold.0,

@@ -33,6 +33,7 @@ async fn measure(in_flight: u64) -> Result<Vec<Duration>, Box<dyn std::error::Er
         ledger: path.join("ledger"),
         read_only_ledgers: Vec::new(),
         snapshots: path.join("snapshots"),
+        read_only_snapshots: Vec::new(),
         sealed: path.join("sealed"),
     };
     let disk = FileDisk::open(layout, Duration::from_secs(1))?;

@@ -36,6 +36,7 @@ impl HostSettings {
                 ledger: directory.join("ledger"),
                 read_only_ledgers: Vec::new(),
                 snapshots: directory.join("snapshots"),
+                read_only_snapshots: Vec::new(),
                 sealed: directory.join("sealed"),
             },
             slow_io_threshold: Duration::from_millis(10),

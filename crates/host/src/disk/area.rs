@@ -81,6 +81,11 @@ impl AreaFiles {
         }
     }
 
+    /// The same area with more directories to read from.
+    pub(crate) fn with_read_only(self, read_only: Vec<PathBuf>) -> Self {
+        Self { read_only, ..self }
+    }
+
     /// An area whose directory is created and locked, with more directories to read from.
     pub(crate) fn locked(directory: PathBuf, read_only: Vec<PathBuf>) -> Result<Self, HostError> {
         let refused = |source| HostError::Directory { path: directory.clone(), source };
@@ -91,7 +96,7 @@ impl AreaFiles {
             Err(TryLockError::WouldBlock) => return Err(HostError::LedgerInUse(directory)),
             Err(TryLockError::Error(source)) => return Err(refused(source)),
         }
-        Ok(Self { read_only, _lock: Some(lock), ..Self::new(directory) })
+        Ok(Self { _lock: Some(lock), ..Self::new(directory).with_read_only(read_only) })
     }
 
     /// Makes a change visible to reads; [`sync`](Self::sync) makes it durable.

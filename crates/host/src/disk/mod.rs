@@ -29,6 +29,8 @@ pub struct DiskLayout {
     pub read_only_ledgers: Vec<PathBuf>,
     /// Snapshots.
     pub snapshots: PathBuf,
+    /// More snapshots, only read.
+    pub read_only_snapshots: Vec<PathBuf>,
     /// Blobs sealed by the TEE.
     pub sealed: PathBuf,
 }
@@ -48,7 +50,10 @@ impl FileDisk {
         let start = |name, files| Worker::start(name, files, slow_io_threshold);
         Ok(Self {
             ledger: start("disk-ledger", ledger)?,
-            snapshots: start("disk-snapshots", AreaFiles::new(layout.snapshots))?,
+            snapshots: start(
+                "disk-snapshots",
+                AreaFiles::new(layout.snapshots).with_read_only(layout.read_only_snapshots),
+            )?,
             sealed: start("disk-sealed", AreaFiles::new(layout.sealed))?,
         })
     }

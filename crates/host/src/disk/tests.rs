@@ -24,13 +24,16 @@ impl Scratch {
         DiskLayout {
             ledger: path.join("ledger"),
             read_only_ledgers: vec![path.join("old")],
+            read_only_snapshots: vec![path.join("old_snapshots")],
             snapshots: path.join("snapshots"),
             sealed: path.join("sealed"),
         }
     }
 
     fn open(&self) -> FileDisk {
-        std::fs::create_dir_all(self.directory.path().join("old")).unwrap();
+        for old in ["old", "old_snapshots"] {
+            std::fs::create_dir_all(self.directory.path().join(old)).unwrap();
+        }
         FileDisk::open(self.layout(), Duration::from_secs(60)).unwrap()
     }
 }
@@ -180,6 +183,10 @@ async fn read_only_directories_are_read_and_left_alone() {
         submit(&disk, Area::Ledger, vec![write("ledger_1-4.committed", 0, b"x")], true).await;
     assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::NotFound);
     assert_eq!(disk.list(Area::Snapshots).await.unwrap(), []);
+    let old = scratch.directory.path().join("old_snapshots");
+    std::fs::write(old.join("snapshot_1_2.committed"), b"old").unwrap();
+    let expected = [entry("snapshot_1_2.committed", 3, true)];
+    assert_eq!(disk.list(Area::Snapshots).await.unwrap(), expected);
 }
 
 #[tokio::test]
