@@ -1,8 +1,8 @@
 //! Files that a node writes for its operator.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -13,21 +13,26 @@ use coco_enclave::config::{CommandType, Config};
 /// The process id in a file, while this exists.
 pub(crate) struct PidFile {
     path: PathBuf,
+    /// Held for its lock, which ends with the process however that ends.
+    _file: File,
 }
 
 impl PidFile {
-    /// Writes the file; it must not be there, for then another node may run.
+    /// Writes the file. It must not be there, unless the process that has left it is gone.
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        let created = OpenOptions::new().write(true).create_new(true).open(path);
-        let mut file = match created {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+        let failed = || format!("{} cannot be written", path.display());
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        let mut file = opened.with_context(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
                 bail!("PID file {} already exists. Exiting.", path.display())
             }
-            created => created.with_context(|| format!("{} cannot be written", path.display()))?,
-        };
-        write!(file, "{}", std::process::id())
-            .with_context(|| format!("{} cannot be written", path.display()))?;
-        Ok(Self { path: path.to_owned() })
+            Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
+        }
+        file.set_len(0).with_context(failed)?;
+        write!(file, "{}", std::process::id()).with_context(failed)?;
+        Ok(Self { path: path.to_owned(), _file: file })
     }
 }
 
@@ -97,5 +102,9 @@ mod tests {
         assert!(refused.ends_with("node.pid already exists. Exiting."), "{refused}");
         drop(held);
         assert!(!path.exists());
+        fs::write(&path, "4194305, which was killed").unwrap();
+        let held = PidFile::create(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), std::process::id().to_string());
+        drop(held);
     }
 }
