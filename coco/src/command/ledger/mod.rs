@@ -23,6 +23,7 @@ crash leaves it, is no fault: the node cuts it at its next start.
 Examples:
   coco ledger verify coco-dev/ledger --service-cert coco-dev/service_cert.pem
   coco ledger verify ledger --service-cert service_cert.pem --secrets secrets.json
+  coco ledger verify ledger --service-cert service_cert.pem --snapshot snapshots/snapshot_493_494.committed
   coco ledger verify ledger --json             without a certificate: consistent in itself, only")]
     Verify(verify::VerifyArgs),
     /// Print entries

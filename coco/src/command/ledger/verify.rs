@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use coco_kv::MapName;
+use coco_kv::{MapName, Seqno};
 use coco_ledger::audit::{
     AuditError, AuditOptions, AuditReport, Auditor, ChunkSource, Fault, audit,
 };
-use coco_ledger::tables;
+use coco_ledger::{ChunkName, SnapshotFile, tables};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -30,6 +30,10 @@ pub(crate) struct VerifyArgs {
     /// ledger is then known to be consistent in itself, but not whose it is
     #[arg(long, value_name = "FILE")]
     service_cert: Option<PathBuf>,
+    /// Snapshot from which the ledger goes on, as on a node that joined with one; earlier chunks are
+    /// left out
+    #[arg(long, value_name = "FILE")]
+    snapshot: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &VerifyArgs, output: Output) -> Result<()> {
@@ -62,7 +66,12 @@ fn verify(arguments: &VerifyArgs, output: Output) -> Result<Result<AuditReport, 
     options.accept_torn_tail = true;
     let progress = output.progress(chunks.iter().map(|chunk| chunk.len_bytes).sum());
     let mut source = Files::new(arguments, &chunks, progress.clone())?;
-    let verdict = audit(&mut source, Auditor::new(options), &mut |_| {});
+    let auditor = match &arguments.snapshot {
+        Some(file) => after_snapshot(options, file)?,
+        None => Auditor::new(options),
+    };
+    source.leave_out_to(auditor.last().seqno);
+    let verdict = audit(&mut source, auditor, &mut |_| {});
     progress.finish_and_clear();
     match verdict {
         Ok(report) => Ok(Ok(report)),
@@ -71,6 +80,15 @@ fn verify(arguments: &VerifyArgs, output: Output) -> Result<Result<AuditReport, 
             Err(error).with_context(|| format!("{name} cannot be read"))
         }
     }
+}
+
+/// An audit that goes on from a snapshot, which is verified first.
+fn after_snapshot(options: AuditOptions, file: &Path) -> Result<Auditor> {
+    let unusable = || format!("{} is no snapshot to go on from", file.display());
+    let bytes =
+        std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let snapshot = SnapshotFile::parse(&bytes).with_context(unusable)?;
+    Auditor::after_snapshot(options, &snapshot).with_context(unusable)
 }
 
 /// The chunk files by name; a chunk that lies in several folders is read from the first.
@@ -89,6 +107,12 @@ impl Files {
             paths.insert(chunk.name.to_string(), chunk.path.clone());
         }
         Ok(Self { names, paths, progress })
+    }
+
+    /// Leaves out the chunks that end with `seqno` or before.
+    fn leave_out_to(&mut self, seqno: Seqno) {
+        let is_before = |name: &ChunkName| name.end().is_some_and(|end| end <= seqno);
+        self.names.retain(|name| !name.parse().is_ok_and(|name| is_before(&name)));
     }
 }
 
