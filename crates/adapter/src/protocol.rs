@@ -43,10 +43,7 @@ pub trait Protocol: Adapter {
     /// Answers, at the primary, a message that this protocol has forwarded from another node
     /// ([`Node::forward`]). That node is one of the service, but its message is to be read as any
     /// other. An error says that nothing was executed, and why. The call itself must be short.
-    fn answer_forwarded(
-        &self,
-        _message: Bytes,
-    ) -> BoxFuture<'static, Result<Bytes, AdapterError>> {
+    fn answer_forwarded(&self, _message: Bytes) -> BoxFuture<'static, Result<Bytes, AdapterError>> {
         let refusal = AdapterError("the protocol answers no forwarded messages".to_owned());
         Box::pin(std::future::ready(Err(refusal)))
     }

@@ -61,13 +61,15 @@ impl Checker {
     }
 
     /// A node has a position committed. `is_durable` says whether enough disks hold it, `is_counted`
-    /// whether enough logs go on to an entry of the committing primary's view.
+    /// whether enough logs go on to an entry of the committing primary's view, `misleading`
+    /// whose disk could lead a recovery past it.
     pub fn commit(
         &mut self,
         node: NodeId,
         commit: &Commit,
         is_durable: impl FnOnce() -> bool,
         is_counted: impl FnOnce() -> bool,
+        misleading: impl FnOnce() -> Option<NodeId>,
     ) -> Result<(), String> {
         let Commit { tx_id, root, writes, .. } = commit;
         let before = self.by_node.insert(node, tx_id.seqno).unwrap_or_default();
@@ -92,6 +94,9 @@ impl Checker {
         }
         if !is_counted() {
             return Err(format!("{tx_id} is committed by counting entries of a former view"));
+        }
+        if let Some(other) = misleading() {
+            return Err(format!("{tx_id} is committed, and the disk of {other:?} could lose it"));
         }
         self.committed.insert(tx_id.seqno, (*tx_id, *root));
         for (seqno, key, value) in writes {

@@ -102,6 +102,8 @@ pub struct Disk {
     /// What is there after a crash, if that is something else: the last syncs were lies.
     truly: Option<LedgerFile>,
     lies: bool,
+    /// A crash has left something behind what it has taken away.
+    has_gap: bool,
     pending: VecDeque<(Operation, Report)>,
     /// Operations that the sync under way makes durable.
     syncing: Option<usize>,
@@ -156,6 +158,11 @@ impl Disk {
         self.lies = lies;
     }
 
+    /// Whether something is missing before its last batch.
+    pub fn has_gap(&self) -> bool {
+        self.has_gap
+    }
+
     /// Turns one bit of what is there.
     pub fn flip(&mut self, random: &mut Random) {
         let (at, bit) = (random.below(self.synced.bytes.len() as u64), random.below(8));
@@ -176,6 +183,7 @@ impl Disk {
     /// The machine stops: of what is not durable some survives, up to somewhere in a write.
     pub fn crash(&mut self, random: &mut Random) {
         let survive = random.below(self.pending.len() as u64 + 1);
+        self.has_gap = self.truly.is_some() && survive > 0;
         let mut left = self.truly.take().unwrap_or_else(|| self.synced.clone());
         for number in 0.. {
             let Some((operation, _)) = self.pending.pop_front() else { break };

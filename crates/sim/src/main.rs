@@ -1,5 +1,6 @@
 //! `coco-sim`: plays runs, and finds mutants.
 
+use std::ops::Range;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -73,7 +74,8 @@ fn find_mutants(from: u64, to: u64) -> ExitCode {
                 println!("{mutant:<17} caught after {:>4} runs: {violation}", seed - from + 1);
             }
             None => {
-                escaped |= mutant.caught_within() <= to - from;
+                let Range { start, end } = mutant.caught_within();
+                escaped |= from <= start && end <= to;
                 println!("{mutant:<17} not caught in {} runs", to - from);
             }
         }

@@ -35,6 +35,8 @@ pub(super) struct Log {
     unapplied_bytes: usize,
     /// The last position whose effects have been given out.
     applied: Position,
+    /// The last transaction that the driver knows as committed.
+    committed: TxId,
     membership: Membership,
     /// The view that the engine begins with.
     first_view: View,
@@ -64,6 +66,7 @@ impl Log {
             bytes: 0,
             unapplied_bytes: 0,
             applied: position,
+            committed: end,
             membership,
             first_view: position.view,
             offered: RefCell::default(),
@@ -108,6 +111,15 @@ impl Log {
             self.unapplied_bytes -= self.at(index).map_or(0, Stored::bytes);
         }
         self.applied = position;
+    }
+
+    /// The last transaction that counts as committed; never after what is applied.
+    pub fn committed(&self) -> TxId {
+        self.committed
+    }
+
+    pub fn set_committed(&mut self, committed: TxId) {
+        self.committed = committed;
     }
 
     /// Bytes of the entries that are not applied here.
@@ -222,8 +234,8 @@ impl Storage for Log {
         Ok(Log::last_index(self))
     }
 
-    /// Not a snapshot, but where to go on from: everything applied here. A node that has been told
-    /// before is told the same, as long as the entries after that are kept.
+    /// Not a snapshot, but where to go on from: everything applied here, once it counts as committed.
+    /// A node that has been told before is told the same, as long as the entries after that are kept.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let mut offered = self.offered.borrow_mut();
         if let Some(before) = offered.get(&to) {
@@ -233,7 +245,10 @@ impl Storage for Log {
             }
         }
         let end = self.end_at(self.applied.index);
-        let Some(end) = end.filter(|_| self.applied.index >= request_index.max(1)) else {
+        let may_go_on = |end: &TxId| {
+            self.applied.index >= request_index.max(1) && end.seqno <= self.committed.seqno
+        };
+        let Some(end) = end.filter(may_go_on) else {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         };
         let mut snapshot = Snapshot::default();

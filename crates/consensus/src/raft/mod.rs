@@ -1,13 +1,16 @@
 //! The log on Raft (Ongaro and Ousterhout 2014), by the engine of the crate `raft`.
 //!
 //! The engine decides; what is here turns its answers into [`Effect`]s and keeps it from what it
-//! must not see. Four rules go beyond it:
+//! must not see. Five rules go beyond it:
 //! * nothing of view and vote is ever read from a disk. A node that stops is gone; its successor
 //!   has another key and joins. So votes need no disk, and only acknowledgements wait for it;
 //! * a node whose own log is not yet on its disk does not stand for election, so that a primary
 //!   begins with everything persisted;
 //! * an acknowledgement that waits for the disk dies with the view it was meant for;
-//! * a primary that is voted out hands over at once.
+//! * a primary that is voted out hands over at once;
+//! * what earlier views have left counts as committed once a batch of the present view does. The
+//!   blank entry with which the engine begins a view is on no ledger, and whoever recovers a service
+//!   from its disks goes by the view of the last batch on each.
 
 mod log;
 mod receive;
@@ -42,7 +45,6 @@ pub struct Raft {
     engine_config: raft::Config,
     engine: RawNode<Log>,
     role: Role,
-    committed: TxId,
     /// Everybody in the membership.
     addresses: Addresses,
     /// Who sent the frame that is being acted upon: it may not be in the membership yet.
@@ -122,7 +124,6 @@ impl Raft {
 
     fn with_log(settings: Settings, me: NodeId, log: Log) -> Self {
         let engine_config = settings.engine(me.number(), log.applied().index);
-        let committed = log.end();
         let addresses =
             log.membership().nodes().into_iter().map(|node| (node.number(), node)).collect();
         let logger = slog::Logger::root(slog::Discard, slog::o!());
@@ -138,7 +139,6 @@ impl Raft {
             engine_config,
             engine,
             role: Role::Backup { view: View(0), primary: None },
-            committed,
             addresses,
             correspondent: None,
             offered: Membership::default(),
@@ -250,7 +250,7 @@ impl Consensus for Raft {
     }
 
     fn committed(&self) -> TxId {
-        self.committed
+        self.log().committed()
     }
 
     fn may_propose(&self) -> Result<(), ConsensusError> {

@@ -67,7 +67,7 @@ impl Raft {
                     && at.view > View(0)
                     && at.view <= frame.view
                     && ledger.view <= at.view
-                    && (!is_new || ledger.seqno >= self.committed.seqno)
+                    && (!is_new || ledger.seqno >= self.log().committed().seqno)
                     && membership.nodes().contains(&self.me)
             }
             _ => true,

@@ -105,7 +105,8 @@ impl Raft {
         let end = translate::install_end(snapshot);
         let metadata = snapshot.get_metadata();
         let position = Position { index: metadata.index, view: View(metadata.term) };
-        assert!(end.seqno >= self.committed.seqno, "what is committed is never taken back");
+        let committed = self.log().committed();
+        assert!(end.seqno >= committed.seqno, "what is committed is never taken back");
         let membership = self.offered.clone();
         self.addresses = membership.nodes().into_iter().map(|node| (node.number(), node)).collect();
         self.engine.mut_store().install(position, end, membership.clone());
@@ -117,7 +118,6 @@ impl Raft {
         self.effects.push_back(Effect::Install(end));
         self.effects.push_back(Effect::Committed(end));
         self.effects.push_back(Effect::Membership(membership));
-        self.committed = end;
         self.installing = Some(end);
     }
 
@@ -140,8 +140,8 @@ impl Raft {
     fn take_back(&mut self, first: u64) {
         let before = self.log().end();
         self.engine.mut_store().truncate(first);
-        let end = self.log().end();
-        assert!(end.seqno >= self.committed.seqno, "what is committed is never taken back");
+        let (end, committed) = (self.log().end(), self.log().committed());
+        assert!(end.seqno >= committed.seqno, "what is committed is never taken back");
         self.writes.retain(|write| write.index < first);
         for handed_out in &mut self.handed_out {
             if let Needs::EntriesTo(index) = &mut handed_out.needs {
@@ -208,9 +208,11 @@ impl Raft {
         self.leave_office();
     }
 
+    /// What earlier views have left waits for a batch of this one.
     fn commit_to(&mut self, end: Option<TxId>) {
-        if let Some(end) = end.filter(|end| end.seqno > self.committed.seqno) {
-            self.committed = end;
+        let (view, committed) = (View(self.engine.raft.term), self.log().committed());
+        if let Some(end) = end.filter(|end| end.view == view && end.seqno > committed.seqno) {
+            self.engine.mut_store().set_committed(end);
             self.effects.push_back(Effect::Committed(end));
         }
     }
@@ -259,10 +261,13 @@ impl Raft {
     }
 
     fn answer_reads(&mut self) {
-        let applied = self.log().applied().index;
+        let log = self.engine.store();
+        let (applied, committed) = (log.applied().index, log.committed().seqno);
         let effects = &mut self.effects;
         self.reads.retain(|(index, read)| {
-            let waits = *index > applied;
+            // What is not kept any more is committed.
+            let counts = log.end_at(*index).is_none_or(|end| end.seqno <= committed);
+            let waits = *index > applied || !counts;
             if !waits {
                 effects.push_back(Effect::ReadReady(*read));
             }

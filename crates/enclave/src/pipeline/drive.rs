@@ -30,6 +30,9 @@ const ABSORB_FROM: usize = 256;
 const MAX_CUT_BY_WAITER: usize = 64;
 /// A batch is cut at this size even if nobody waits.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Whoever is to cut for those who wait goes on when in so many turns of the executor nobody came
+/// along: they take a part of the time that a batch takes.
+const GATHER_PATIENCE: usize = 40;
 /// Tries of a protocol's seal against transactions of others that execute meanwhile.
 const MAX_SEAL_TRIES: usize = 100;
 
@@ -67,6 +70,8 @@ pub(super) struct Inner {
     pub standing: AtomicU8,
     /// Wakes the writer's task.
     pub wake: Notify,
+    /// Somebody waits for company before a batch is cut, and cuts it then.
+    pub gathers: AtomicBool,
     /// Wakes whoever waits for the pipeline to run empty.
     pub drained: Notify,
     pub counters: Counters,
@@ -112,6 +117,15 @@ enum SealError {
     Contended { name: &'static str },
 }
 
+/// Somebody gathers, until this is dropped.
+struct Gathers<'a>(&'a AtomicBool);
+
+impl Drop for Gathers<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 /// What the pipeline has done so far.
 #[derive(Default)]
 pub(super) struct Counters {
@@ -141,6 +155,9 @@ impl Inner {
             }
             told = self.tell_committed(told);
 
+            if self.is_wanted() {
+                self.gather().await;
+            }
             let now = self.host.uptime();
             self.write(due_at.is_some_and(|at| at <= now));
             let waiting = self.queue.len() > 0 || self.writer.lock().has_work();
@@ -162,14 +179,31 @@ impl Inner {
         let asked_for = writer.must_be_signed();
         if (is_due || full || asked_for) && self.has_room() {
             self.cut(writer);
-        } else if self.is_awaited() && self.is_idle() {
+        } else if self.is_wanted() {
             self.cut_on_lent_thread(writer);
         } else {
             drop(writer);
         }
-        if self.is_awaited() && self.is_idle() {
+        if self.is_wanted() {
             self.wake.notify_one();
         }
+    }
+
+    /// Lets those come along who can go on soon, if as many wait as when the last batch was
+    /// committed: one batch then serves all of them. One gathers for all; false for the others.
+    pub async fn gather(&self) -> bool {
+        if self.gathers.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        let _gathers = Gathers(&self.gathers);
+        let expected = self.progress.crowd();
+        let (mut here, mut turns) = (self.progress.waiting(), 0);
+        while here < expected && turns < GATHER_PATIENCE && self.is_idle() {
+            tokio::task::yield_now().await;
+            let before = std::mem::replace(&mut here, self.progress.waiting());
+            turns = if here > before { 0 } else { turns + 1 };
+        }
+        true
     }
 
     /// Cuts the batch for somebody who waits, on this thread if nobody else is writing, and lends
@@ -200,6 +234,11 @@ impl Inner {
                 self.cut(writer);
             }
         });
+    }
+
+    /// Whether a batch is to be cut for those who wait, and nobody else is about to.
+    fn is_wanted(&self) -> bool {
+        self.is_awaited() && self.is_idle() && !self.gathers.load(Ordering::SeqCst)
     }
 
     /// Whether somebody waits for a transaction that no signature covers yet.

@@ -168,14 +168,11 @@ struct CutForWaiter {
 }
 
 impl CutForWaiter {
-    /// Cuts; among many who wait, only after those who can go on at once: one batch then serves
-    /// all of them.
+    /// Cuts, once those have come along who can.
     async fn soon(mut self) {
         let Some(inner) = &self.inner else { return };
-        if inner.progress.is_crowded() && inner.is_idle() {
-            tokio::task::yield_now().await;
-        }
-        if let Some(inner) = self.inner.take() {
+        let gathered = inner.gather().await;
+        if let Some(inner) = self.inner.take().filter(|_| gathered) {
             inner.cut_for_waiter();
         }
     }
@@ -232,6 +229,7 @@ impl Pipeline {
             snapshot_signal: Notify::new(),
             standing: AtomicU8::new(Standing::Running as u8),
             wake: Notify::new(),
+            gathers: AtomicBool::new(false),
             drained: Notify::new(),
             counters: Counters::default(),
             cut_to: AtomicU64::new(last.0),

@@ -17,12 +17,9 @@ pub(crate) struct Progress {
     waiters: Arc<Mutex<Waiters>>,
     /// The highest seqno that anybody waits for.
     wanted: AtomicU64,
-    /// How many waited for what was committed last.
-    last_woken: AtomicUsize,
+    /// How many waited when something was committed last.
+    crowd: AtomicUsize,
 }
-
-/// One of so many who were alone looks for company.
-const LONELY: u64 = 8;
 
 /// Where a waiter stands: what it waits for, and its number of arrival.
 type Place = (Seqno, u64);
@@ -44,7 +41,7 @@ impl Progress {
             views: RwLock::new(views),
             waiters: Arc::default(),
             wanted: AtomicU64::new(0),
-            last_woken: AtomicUsize::new(0),
+            crowd: AtomicUsize::new(0),
         }
     }
 
@@ -69,12 +66,14 @@ impl Progress {
         Seqno(self.wanted.load(Ordering::Acquire))
     }
 
-    /// Whether several waited for what was committed last, so that it pays to wait for company. A
-    /// few of those who were alone find out whether they still are: theirs are two positions each,
-    /// with the signature.
-    pub fn is_crowded(&self) -> bool {
-        self.last_woken.load(Ordering::Relaxed) > 1
-            || (self.committed.load(Ordering::Relaxed) / 2).is_multiple_of(LONELY)
+    /// How many wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiters.lock().waiting.len()
+    }
+
+    /// How many waited when something was committed last: as many are expected again.
+    pub fn crowd(&self) -> usize {
+        self.crowd.load(Ordering::Relaxed)
     }
 
     /// CCF's rules for a transaction id, given what was executed and committed here. What stands in
@@ -96,17 +95,18 @@ impl Progress {
     /// no longer be.
     pub fn advance(&self, tx_id: TxId) {
         self.committed.fetch_max(tx_id.seqno.0, Ordering::AcqRel);
-        let woken = {
+        let (woken, crowd) = {
             let mut waiters = self.waiters.lock();
+            let crowd = waiters.waiting.len();
             let mut later = waiters.waiting.split_off(&(tx_id.seqno.next(), 0));
             if waiters.committed_view < tx_id.view {
                 waiters.committed_view = tx_id.view;
                 let void = later.extract_if(.., |_, (view, _)| *view < tx_id.view);
                 waiters.waiting.extend(void);
             }
-            std::mem::replace(&mut waiters.waiting, later)
+            (std::mem::replace(&mut waiters.waiting, later), crowd)
         };
-        self.last_woken.store(woken.len(), Ordering::Relaxed);
+        self.crowd.store(crowd, Ordering::Relaxed);
         for ((seqno, _), (view, waiter)) in woken {
             let same_view = seqno <= tx_id.seqno && self.view_of(seqno) == Some(view);
             let status = if same_view { TxStatus::Committed } else { TxStatus::Invalid };

@@ -86,6 +86,7 @@ impl Node {
 
     pub(super) fn change_role(&mut self, role: Role) {
         let (Role::Primary(view) | Role::Backup { view, .. }) = role;
+        self.must_sign = matches!(role, Role::Primary(_));
         if let Role::Primary(view) = role {
             self.outbox.leads.push(view);
             self.matched.clear();
@@ -108,7 +109,27 @@ impl Node {
             // The log is behind its mutant.
             return;
         }
-        self.committed = tx_id;
+        let before = std::mem::replace(&mut self.committed, tx_id);
+        // One report may cover several batches.
+        let ends = self.batches.iter().copied().filter(|end| end.seqno < tx_id.seqno);
+        let mut ends: Vec<_> = ends.filter(|end| end.seqno > before.seqno).collect();
+        ends.push(tx_id);
+        for end in ends {
+            self.note_commit(end);
+        }
+        self.replica.store.compact(tx_id.seqno);
+        self.answer_writes(tx_id);
+        while self.batches.front().is_some_and(|last| last.seqno < tx_id.seqno) {
+            self.batches.pop_front();
+        }
+        if self.compacts {
+            let seqno = Seqno(tx_id.seqno.0.saturating_sub(KEPT_TRANSACTIONS));
+            self.raft.compact(TxId { view: tx_id.view, seqno });
+        }
+    }
+
+    /// A batch's end is committed.
+    fn note_commit(&mut self, tx_id: TxId) {
         let Some(root) = self.replica.tree.root_of(tx_id.seqno.0 + 1) else {
             // While a ledger is brought here, its commit follows with it.
             return self.violate(format!("{tx_id} is committed beyond the ledger"));
@@ -119,17 +140,8 @@ impl Node {
             self.values.insert(key, value);
             writes.push((seqno, key, value));
         }
-        self.replica.store.compact(tx_id.seqno);
         let memberships = [self.former.clone(), self.membership.clone()];
         self.outbox.commits.push(Commit { tx_id, root, memberships, writes });
-        self.answer_writes(tx_id);
-        while self.batches.front().is_some_and(|last| last.seqno < tx_id.seqno) {
-            self.batches.pop_front();
-        }
-        if self.compacts {
-            let seqno = Seqno(tx_id.seqno.0.saturating_sub(KEPT_TRANSACTIONS));
-            self.raft.compact(TxId { view: tx_id.view, seqno });
-        }
     }
 
     /// Tells the fate of writes, now that `committed` is.

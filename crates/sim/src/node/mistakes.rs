@@ -51,7 +51,10 @@ impl Node {
     }
 
     pub(super) fn counts_itself(&self) -> bool {
-        matches!(self.mutant, Some(Mutant::CommitOldView | Mutant::LearnerCounts))
+        matches!(
+            self.mutant,
+            Some(Mutant::CommitOldView | Mutant::CommitByBlank | Mutant::LearnerCounts)
+        )
     }
 
     /// Commits what enough nodes have acknowledged, by a rule that is not Raft's.

@@ -92,6 +92,8 @@ pub struct Node {
     cache: Option<LedgerFile>,
     /// Executed, not in a batch yet.
     queue: Vec<(TxId, WriteSet)>,
+    /// A view begins with a batch, if only a signature.
+    must_sign: bool,
     /// Own batches that the log has not given back yet.
     own: VecDeque<TxId>,
     /// Batches in the log.
@@ -139,6 +141,7 @@ impl Node {
             compacts,
             cache,
             queue: Vec::new(),
+            must_sign: false,
             own: VecDeque::new(),
             batches: VecDeque::new(),
             waiting: BTreeMap::new(),
@@ -411,10 +414,9 @@ impl Node {
             {
                 self.use_seqno_twice(service);
             }
-            if self.queue.is_empty()
-                || self.in_flight() >= MAX_IN_FLIGHT
-                || !self.cut(None, service)
-            {
+            // What earlier views have left in flight waits for the signature itself.
+            let is_due = !self.queue.is_empty() && self.in_flight() < MAX_IN_FLIGHT;
+            if !(is_due || self.must_sign) || !self.cut(None, service) {
                 return;
             }
         }
@@ -427,9 +429,10 @@ impl Node {
 
     /// Signs what is executed and proposes it, if it would be taken.
     fn cut(&mut self, changes: Option<&[Change]>, service: &mut Service) -> bool {
-        if self.queue.is_empty() || self.raft.may_propose().is_err() {
+        if self.raft.may_propose().is_err() {
             return false;
         }
+        self.must_sign = false;
         let first = self.replica.end.seqno.next();
         let mut entries = Vec::new();
         let queue = std::mem::take(&mut self.queue);

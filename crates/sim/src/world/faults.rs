@@ -7,10 +7,10 @@ use coco_consensus::NodeId;
 use super::{Event, State, World};
 use crate::plan::{Fault, TICK_US};
 
-/// The next primary is cut off from all but the former one.
+/// The next primary is cut off, among many from all but the former one.
 pub(super) struct Ambush {
     former: NodeId,
-    /// Has what the former primary has, and may take its place after the next.
+    /// Has what the former primary has, and may take its place after the next: itself among few.
     heir: NodeId,
     until_us: u64,
 }
@@ -105,16 +105,17 @@ impl World {
         }
     }
 
-    /// Cuts the primary off with one backup: what it still writes is on these two.
+    /// Cuts the primary off, among many with one backup: what it still writes is there only.
     fn lay_ambush(&mut self, lasts_us: u64) -> bool {
         let primary = self.leading().and_then(|id| self.processes.get(&id));
         let Some(primary) = primary.map(|process| &process.node) else { return false };
         let (former, membership) = (primary.id, primary.raft.membership().clone());
         let voters: Vec<_> = membership.voters.iter().copied().collect();
         let others: Vec<_> = voters.iter().copied().filter(|node| *node != former).collect();
-        let Some(heir) = self.random.pick(&others).filter(|_| voters.len() >= 5) else {
+        let Some(heir) = self.random.pick(&others).filter(|_| voters.len() >= 3) else {
             return false;
         };
+        let heir = if voters.len() >= 5 { heir } else { former };
         let until_us = self.now_us + lasts_us.max(700_000);
         self.cut_off(&BTreeSet::from([former, heir]), &voters, until_us);
         self.ambush = Some(Ambush { former, heir, until_us });
@@ -133,8 +134,12 @@ impl World {
         for other in all.iter().filter(|node| ![former, leads].contains(node)) {
             self.network.mend(heir, *other);
         }
-        self.network.mend(former, leads);
-        self.cut_off(&BTreeSet::from([former, leads]), &all, until_us);
+        let mut apart = BTreeSet::from([leads]);
+        if heir != former {
+            self.network.mend(former, leads);
+            apart.insert(former);
+        }
+        self.cut_off(&apart, &all, until_us);
     }
 
     fn pause(&mut self, victim: NodeId, lasts_us: u64) -> bool {

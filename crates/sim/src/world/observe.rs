@@ -1,6 +1,6 @@
 //! What a node has left after a step: carried out, and held against what must be.
 
-use coco_consensus::NodeId;
+use coco_consensus::{Membership, NodeId};
 
 use super::{Event, World, first_bytes};
 use crate::node::Commit;
@@ -84,6 +84,28 @@ impl World {
             let mut known = commit.memberships.iter().filter(|known| !known.voters.is_empty());
             known.any(|membership| membership.is_quorum(holds))
         };
-        self.checker.commit(id, commit, || any(&on_disk), || any(&in_view))
+        // Whoever recovers the service from the disks of a quorum goes by the newest last batch.
+        let last = |node: NodeId| {
+            let process = processes
+                .get(&node)
+                .filter(|process| !process.is_harmed && !process.node.disk.has_gap())?;
+            let last = process.node.disk.synced().batches.last();
+            Some(last.map(|(last, _)| (last.view, last.seqno)).unwrap_or_default())
+        };
+        let misleads = |membership: &Membership, lacks: NodeId| {
+            last(lacks).is_some_and(|newest| {
+                membership.is_quorum(|other| last(other).is_some_and(|last| last <= newest))
+            })
+        };
+        let misleading = || {
+            let mut found = None;
+            for membership in commit.memberships.iter().filter(|known| !known.voters.is_empty()) {
+                let mut voters = membership.voters.union(&membership.outgoing).copied();
+                found =
+                    Some(voters.find(|voter| !on_disk(*voter) && misleads(membership, *voter))?);
+            }
+            found
+        };
+        self.checker.commit(id, commit, || any(&on_disk), || any(&in_view), misleading)
     }
 }
