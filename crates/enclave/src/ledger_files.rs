@@ -6,7 +6,7 @@ use coco_consensus::Batch;
 use coco_kv::Seqno;
 use coco_ledger::{
     ChunkState, ChunkWriter, ChunkWriterError, EntryError, FRAME_HEADER_BYTES, FileOperation,
-    FrameHeader,
+    FrameHeader, Resumed,
 };
 
 use crate::host::DiskOp;
@@ -66,6 +66,18 @@ impl LedgerFiles {
             }
         }
         Ok(self.hold_back(operations))
+    }
+
+    /// The last entry in the files.
+    pub fn last(&self) -> Seqno {
+        self.writer.last()
+    }
+
+    /// Forgets the files so far, and goes on from these.
+    pub fn go_on_from(&mut self, files: Resumed) {
+        self.writer.go_on_from(files);
+        self.completed_by.clear();
+        self.held.clear();
     }
 
     /// What takes back the batches after `to`, none of which is committed.

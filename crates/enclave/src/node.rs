@@ -45,7 +45,6 @@ struct Inner {
     state: Mutex<NodeState>,
     stop_notice: AtomicBool,
     refresh_metrics: RefreshMetrics,
-    startup_seqno: Seqno,
     recovered_seqno: Option<Seqno>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -232,7 +231,7 @@ impl Node {
 
     /// The position from which the node went on without replaying: that of its snapshot, or 0.
     pub fn startup_seqno(&self) -> Seqno {
-        self.0.startup_seqno
+        self.0.pipeline.startup_seqno()
     }
 
     /// The last signature found on the ledger, if the node recovered a service.

@@ -15,27 +15,24 @@ mod replay;
 use std::io;
 use std::sync::Arc;
 
-use coco_crypto::{Digest, PublicKey};
+use coco_crypto::Digest;
 use coco_governance::recovery::RECOVERY_VIEW_STEP;
 use coco_kv::{Seqno, Store, TxId, View};
 use coco_ledger::{
     ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, LedgerSecrets, MerkleTree,
-    RecoveredChunk, Resumed, SnapshotFile, SnapshotName, ViewHistory, ViewHistoryError,
-    recover_open_chunk,
+    RecoveredChunk, Resumed, ViewHistory, ViewHistoryError, recover_open_chunk,
 };
 
-use crate::historical::read_file;
+use crate::disk::{read_file, set_aside, submit};
 use crate::host::{Area, DiskOp, FileEntry, Host};
 use crate::identities::Identities;
 use crate::ledger_files::disk_operations;
-use crate::snapshots::submit;
+use crate::snapshots::{self, LoadError, LoadedSnapshot};
 pub use replay::ReplayFault;
 use replay::{Located, Replay};
 
 /// A chunk larger than this is not one of ours: positions in it have 32 bits.
 const MAX_CHUNK_BYTES: u64 = 8 << 30;
-/// The largest snapshot read.
-const MAX_SNAPSHOT_BYTES: u64 = 2 << 30;
 /// Batches that may have been on their way to the disk when the node stopped.
 const MAX_BATCHES_IN_FLIGHT: usize = 2;
 
@@ -168,19 +165,15 @@ async fn settle_earlier_recoveries(host: &dyn Host) -> Result<(), RecoveryError>
     let names: Vec<ChunkName> =
         files.iter().filter(|file| !file.read_only).filter_map(|it| it.name.parse().ok()).collect();
     let settled = names.iter().filter(|name| !name.recovery).map(|name| name.start).max();
-    let is_taken = |name: &str| files.iter().any(|file| file.name == name);
     let mut renames = Vec::new();
     for name in names.iter().filter(|name| name.recovery) {
         let from = name.to_string();
-        let to = if Some(name.start) < settled {
-            name.recovered().to_string()
+        renames.push(if Some(name.start) < settled {
+            DiskOp::Rename { from, to: name.recovered().to_string() }
         } else {
             tracing::warn!(file = %name, "set aside: the recovery that wrote it was not completed");
-            let numbers = std::iter::once(String::new()).chain((2..).map(|n: u64| format!(".{n}")));
-            let mut free = numbers.map(|number| format!("{from}{number}.ignored"));
-            free.find(|to| !is_taken(to)).unwrap_or_default()
-        };
-        renames.push(DiskOp::Rename { from, to });
+            set_aside(&from, &files)
+        });
     }
     if renames.is_empty() {
         return Ok(());
@@ -217,31 +210,19 @@ async fn read(
     bytes.ok_or_else(|| RecoveryError::TooLong { file: file.to_owned(), limit })
 }
 
-/// A verified snapshot, decoded.
-struct FoundSnapshot {
-    state: coco_kv::Snapshot,
-    tree: MerkleTree,
-    views: ViewHistory,
-}
-
 /// The newest snapshot that verifies and that the ledger goes on from; what is wrong with others
 /// is only logged, since the ledger itself has everything.
 async fn newest_snapshot(
     host: &dyn Host,
-    secrets: &LedgerSecrets,
+    secrets: &Arc<LedgerSecrets>,
     identities: &Identities,
     first: Seqno,
     reaches: Seqno,
-) -> Result<Option<FoundSnapshot>, RecoveryError> {
-    let files = list(host, Area::Snapshots).await?;
-    let name = |file: &FileEntry| {
-        let name: SnapshotName = file.name.parse().ok()?;
-        name.is_committed.then_some((name, file.len_bytes))
-    };
-    let mut names: Vec<_> = files.iter().filter_map(name).collect();
-    names.sort_by_key(|(name, _)| std::cmp::Reverse(*name));
-    for (name, len_bytes) in names {
-        if len_bytes == 0 {
+) -> Result<Option<LoadedSnapshot>, RecoveryError> {
+    let failed = |name: String| move |error| RecoveryError::Io { name, error };
+    for file in snapshots::committed(host).await.map_err(failed("Snapshots".to_owned()))? {
+        let name = file.name;
+        if file.len_bytes == 0 {
             tracing::warn!("Ignoring empty snapshot file {name}");
             continue;
         }
@@ -249,32 +230,17 @@ async fn newest_snapshot(
             tracing::warn!(%name, "the ledger does not go on from this snapshot");
             continue;
         }
-        let bytes = read(host, Area::Snapshots, &name.to_string(), MAX_SNAPSHOT_BYTES).await?;
-        match decode_snapshot(&bytes, name, secrets, &identities.at(name.evidence).key) {
+        let key = &identities.at(name.evidence).key;
+        match snapshots::load(host, &name.to_string(), name, secrets, key).await {
             Ok(found) => {
                 tracing::info!(%name, "starting from a snapshot");
                 return Ok(Some(found));
             }
+            Err(LoadError::Io(error)) => return Err(failed(name.to_string())(error)),
             Err(error) => tracing::warn!(%name, %error, "ignoring a snapshot"),
         }
     }
     Ok(None)
-}
-
-fn decode_snapshot(
-    bytes: &[u8],
-    name: SnapshotName,
-    secrets: &LedgerSecrets,
-    service_key: &PublicKey,
-) -> Result<FoundSnapshot, coco_ledger::SnapshotError> {
-    let file = SnapshotFile::parse(bytes)?;
-    file.verify(service_key)?;
-    if file.tx_id().seqno != name.seqno {
-        return Err(coco_ledger::SnapshotError::Iv(file.tx_id().seqno));
-    }
-    let state = file.state(secrets)?;
-    let tree = file.tree(&state)?;
-    Ok(FoundSnapshot { state, tree, views: file.views().clone() })
 }
 
 /// Replays the chunks after the replay's position and repairs the last ones.

@@ -16,10 +16,9 @@ use coco_ledger::LedgerSecret;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::historical::read_file;
+use crate::disk::{read_file, submit};
 use crate::host::{Area, DiskOp, Host};
 use crate::identities::{Identities, Identity};
-use crate::snapshots::submit;
 
 const PREFIX: &str = "service_";
 const SUFFIX: &str = ".sealed";

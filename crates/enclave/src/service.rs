@@ -12,11 +12,12 @@ use coco_crypto::{CertificateError, Digest, Entropy, KeyPair, PublicKey};
 use coco_governance::{LedgerPeriod, ServiceControl};
 use coco_kv::{Seqno, Tx, TxId, View};
 use coco_ledger::{LedgerSecrets, Receipt, Signer};
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::host::Host;
 use crate::identities::Identities;
+use crate::offload::offload;
 use crate::pipeline::Pipeline;
 use crate::sealed::ServiceSecrets;
 
@@ -208,15 +209,12 @@ impl coco_adapter::Node for NodeEnvironment {
         let places = Arc::clone(&self.offloaded);
         Box::pin(async move {
             let Ok(place) = places.acquire_owned().await else { return };
-            if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-                return work();
-            }
             // The place is taken until the work is done, even if nobody waits for it any more.
             let work = move || {
                 work();
                 drop(place);
             };
-            if let Err(error) = tokio::task::spawn_blocking(work).await {
+            if let Err(error) = offload(work).await {
                 tracing::error!(%error, "work of an adapter ended before its time");
             }
         })

@@ -25,6 +25,7 @@ use coco_consensus::{Membership, NodeId, Role};
 use coco_crypto::{KeyPair, PublicKey};
 use coco_governance::tables::{NODES, NodeInfo, NodeStatus};
 use coco_kv::Seqno;
+use coco_ledger::SnapshotName;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -32,6 +33,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::host::{BoxFuture, Host};
 use crate::pipeline::{Channels, Pipeline};
 use crate::session::TlsError;
+use crate::snapshots::SnapshotOffer;
 use tls::Handshakes;
 pub(crate) use tls::ServiceClient;
 use wire::Message;
@@ -44,9 +46,9 @@ const MAX_QUEUED_MESSAGES: usize = 1_024;
 const MAX_QUEUED_BYTES: usize = 192 << 20;
 /// Lines that others have opened, at most.
 const MAX_LINES: usize = 512;
-/// A handshake takes no longer than this, and an answer from the ledger no longer than that.
+/// A handshake takes no longer than this, and an answer from the disk no longer than that.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(2);
-const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// A line on which nothing goes gets a ping; one from which nothing comes is given up.
 const PING_INTERVAL: Duration = Duration::from_millis(300);
 const SILENCE: Duration = Duration::from_millis(1_500);
@@ -69,7 +71,7 @@ pub(crate) struct NodeChannels {
     changed: Notify,
     next_number: AtomicU64,
     /// Who waits for an answer, and from whom.
-    asked: Mutex<HashMap<u64, (NodeId, oneshot::Sender<Bytes>)>>,
+    asked: Mutex<HashMap<u64, (NodeId, oneshot::Sender<Message>)>>,
 }
 
 /// A stream to another node.
@@ -225,19 +227,21 @@ impl NodeChannels {
         NODES.get(&mut tx, &node.0).ok()?
     }
 
-    /// Whether a node that the service has endorsed may have a channel. Who has no ledger yet
-    /// cannot know better than the service.
+    /// Whether a node that the service has endorsed may have a channel. Who lacks the ledger, or
+    /// hears of no primary, cannot know better than the service who has come meanwhile.
     fn admits(&self, node: NodeId) -> bool {
         let Some(pipeline) = self.pipeline.get() else { return false };
-        if pipeline.store().head().seqno == Seqno(0) {
-            return true;
-        }
-        self.listed(node).is_some_and(|info| match info.status {
-            NodeStatus::Trusted => true,
+        let lags = || {
+            pipeline.store().head().seqno == Seqno(0)
+                || pipeline.is_installing()
+                || matches!(pipeline.role(), Role::Backup { primary: None, .. })
+        };
+        match self.listed(node).map(|info| (info.status, info.retired_committed)) {
+            Some((NodeStatus::Trusted, _)) => true,
             // It still has to learn that it is retired.
-            NodeStatus::Retired => !info.retired_committed,
-            NodeStatus::Pending => false,
-        })
+            Some((NodeStatus::Retired, is_over)) => !is_over,
+            Some((NodeStatus::Pending, _)) | None => lags(),
+        }
     }
 
     fn has_line(&self, node: NodeId) -> bool {
@@ -295,13 +299,30 @@ impl NodeChannels {
                     });
                     line.send(&Message::Ledger { number, entries });
                 }
-                Message::Ledger { number, entries } => {
+                Message::SnapshotPlease { number, to } => {
+                    let offer = pipeline.snapshot_offer(to).await.unwrap_or_else(|error| {
+                        tracing::warn!(%node, %error, "the snapshots cannot be listed");
+                        SnapshotOffer::Nothing
+                    });
+                    line.send(&Message::Snapshot { number, offer });
+                }
+                Message::PiecePlease { number, name, offset } => {
+                    let piece = pipeline.snapshot_piece(name, offset).await;
+                    let bytes = piece.unwrap_or_else(|error| {
+                        tracing::warn!(%node, %name, %error, "the snapshot cannot be given");
+                        Bytes::new()
+                    });
+                    line.send(&Message::Piece { number, bytes });
+                }
+                Message::Ledger { number, .. }
+                | Message::Snapshot { number, .. }
+                | Message::Piece { number, .. } => {
                     let mut asked = self.asked.lock();
                     if asked.get(&number).is_some_and(|(of, _)| *of == node)
-                        && let Some((_, answer)) = asked.remove(&number)
+                        && let Some((_, asker)) = asked.remove(&number)
                     {
                         // Whoever has asked may have given up just now.
-                        let _ = answer.send(entries);
+                        let _ = asker.send(message);
                     }
                 }
             }
@@ -314,29 +335,39 @@ impl NodeChannels {
         line.is_some_and(|line| line.send(message))
     }
 
-    /// Whom to ask for the ledger: the primary, then anybody.
-    fn sources(&self) -> Vec<NodeId> {
-        let primary = match self.pipeline.get().map(Pipeline::role) {
-            Some(Role::Backup { primary, .. }) => primary,
-            _ => None,
-        };
-        let mut sources: Vec<_> = self.lines.lock().keys().copied().collect();
-        sources.sort_by_key(|node| (Some(*node) != primary, *node));
-        sources
-    }
-
-    async fn ask(self: Arc<Self>, node: NodeId, after: Seqno, to: Seqno) -> io::Result<Bytes> {
+    /// Asks a node and waits for its answer, which carries the number of the question.
+    fn ask<T: 'static>(
+        self: &Arc<Self>,
+        node: NodeId,
+        question: impl FnOnce(u64) -> Message,
+        read: impl FnOnce(Message) -> Option<T> + Send + 'static,
+    ) -> BoxFuture<'static, io::Result<T>> {
+        let channels = Arc::clone(self);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = oneshot::channel();
-        self.asked.lock().insert(number, (node, answer));
-        if !self.send_message(node, &Message::LedgerPlease { number, after, to }) {
-            self.asked.lock().remove(&number);
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        let answered = async { answered.await.map_err(|_| io::ErrorKind::BrokenPipe.into()) };
-        let answer = self.in_time(LEDGER_PATIENCE, answered).await;
-        self.asked.lock().remove(&number);
-        answer
+        let question = question(number);
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            channels.asked.lock().insert(number, (node, answer));
+            let _forgotten = Forgotten { channels: &channels, number };
+            if !channels.send_message(node, &question) {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            let answered = async { answered.await.map_err(|_| io::ErrorKind::BrokenPipe.into()) };
+            let answer = channels.in_time(ANSWER_PATIENCE, answered).await?;
+            read(answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "another answer"))
+        })
+    }
+}
+
+/// A question that nobody waits for any more.
+struct Forgotten<'a> {
+    channels: &'a NodeChannels,
+    number: u64,
+}
+
+impl Drop for Forgotten<'_> {
+    fn drop(&mut self) {
+        self.channels.asked.lock().remove(&self.number);
     }
 }
 
@@ -352,18 +383,54 @@ impl Channels for Arc<NodeChannels> {
         self.changed.notify_one();
     }
 
-    fn ledger(&self, after: Seqno, to: Seqno) -> BoxFuture<'static, io::Result<Bytes>> {
-        let channels = Arc::clone(self);
-        Box::pin(async move {
-            let mut fault = io::Error::from(io::ErrorKind::NotConnected);
-            for node in channels.sources() {
-                match Arc::clone(&channels).ask(node, after, to).await {
-                    Ok(entries) if !entries.is_empty() => return Ok(entries),
-                    Ok(_) => {}
-                    Err(error) => fault = error,
-                }
-            }
-            Err(fault)
+    fn sources(&self) -> Vec<NodeId> {
+        let primary = match self.pipeline.get().map(Pipeline::role) {
+            Some(Role::Backup { primary, .. }) => primary,
+            _ => None,
+        };
+        let mut sources: Vec<_> = self.lines.lock().keys().copied().collect();
+        sources.sort_by_key(|node| (Some(*node) != primary, *node));
+        sources
+    }
+
+    fn ledger(
+        &self,
+        from: NodeId,
+        after: Seqno,
+        to: Seqno,
+    ) -> BoxFuture<'static, io::Result<Bytes>> {
+        let question = |number| Message::LedgerPlease { number, after, to };
+        self.ask(from, question, |answer| match answer {
+            Message::Ledger { entries, .. } => Some(entries),
+            _ => None,
+        })
+    }
+
+    fn newest_snapshot(
+        &self,
+        from: NodeId,
+        to: Seqno,
+    ) -> BoxFuture<'static, io::Result<SnapshotOffer>> {
+        self.ask(
+            from,
+            |number| Message::SnapshotPlease { number, to },
+            |answer| match answer {
+                Message::Snapshot { offer, .. } => Some(offer),
+                _ => None,
+            },
+        )
+    }
+
+    fn snapshot_piece(
+        &self,
+        from: NodeId,
+        name: SnapshotName,
+        offset: u64,
+    ) -> BoxFuture<'static, io::Result<Bytes>> {
+        let question = |number| Message::PiecePlease { number, name, offset };
+        self.ask(from, question, |answer| match answer {
+            Message::Piece { bytes, .. } => Some(bytes),
+            _ => None,
         })
     }
 }

@@ -12,10 +12,9 @@ use coco_ledger::{SignatureError, SignatureTransaction, TreeError};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
+use crate::disk::read_file;
 use crate::host::{Area, Host};
 
-/// Bytes asked of the host at once.
-const READ_BYTES: u64 = 4 << 20;
 /// A file larger than this is not one of ours: positions in a chunk have 32 bits.
 const MAX_CHUNK_BYTES: u64 = (4 << 30) + (4 << 30);
 /// Tries to read a file that is renamed while it is looked for.
@@ -73,7 +72,7 @@ pub(crate) struct VerifiedSignature {
 }
 
 impl LoadedChunk {
-    fn new(name: ChunkName, bytes: Bytes) -> Result<Self, FetchError> {
+    pub fn new(name: ChunkName, bytes: Bytes) -> Result<Self, FetchError> {
         let damaged = |fault| FetchError::Chunk { file: name, fault };
         let reader = ChunkReader::new(name, &bytes).map_err(damaged)?;
         let mut entries = Vec::new();
@@ -120,6 +119,11 @@ impl LoadedChunk {
             }
         }
         Err(FetchError::NoSignature { file: self.name, seqno })
+    }
+
+    /// The last entry; the one before the first if there is none.
+    pub fn last(&self) -> Seqno {
+        Seqno((self.name.start.0 + self.entries.len() as u64).saturating_sub(1))
     }
 
     fn covers(&self, seqno: Seqno) -> bool {
@@ -187,6 +191,11 @@ impl Chunks {
         }
     }
 
+    /// Forgets what was read: the files are others now.
+    pub fn clear(&self) {
+        self.cache.lock().chunks.clear();
+    }
+
     /// The chunk that holds `seqno` with the signature after it, both of which are committed.
     pub async fn load(
         &self,
@@ -207,6 +216,11 @@ impl Chunks {
                 other => return other,
             }
         }
+    }
+
+    /// Keeps a part of the ledger that was read elsewhere.
+    pub fn keep(&self, chunk: Arc<LoadedChunk>) {
+        self.cache.lock().insert(chunk);
     }
 
     /// The chunk that holds `seqno` and the signature after it, if it is in memory.
@@ -253,24 +267,4 @@ async fn locate(host: &dyn Host, seqno: Seqno) -> Result<ChunkName, FetchError> 
     let holds = |name: &ChunkName| name.start <= seqno && name.end().is_none_or(|end| seqno <= end);
     let found = names.filter(holds).max_by_key(|name| (name.start, name.is_committed()));
     found.ok_or(FetchError::NoChunk(seqno))
-}
-
-/// A whole file; `None` if it is longer than `max_bytes`.
-pub(crate) async fn read_file(
-    host: &dyn Host,
-    area: Area,
-    name: &str,
-    max_bytes: u64,
-) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    loop {
-        let part = host.disk().read(area, name, bytes.len() as u64, READ_BYTES).await?;
-        if part.is_empty() {
-            return Ok(Some(bytes));
-        }
-        bytes.extend_from_slice(&part);
-        if bytes.len() as u64 > max_bytes {
-            return Ok(None);
-        }
-    }
 }

@@ -1,8 +1,10 @@
 //! The past: transactions fetched back from the ledger's files and proven against a signature.
 //!
 //! Whatever the disk returns is verified before it is used: the entry's leaf must be in the Merkle
-//! tree of the signature transaction after it, and that signature must be the service's. Chunks
-//! and verified signatures are cached up to `historical_cache_soft_limit`.
+//! tree of the signature transaction after it, and that signature must be the service's. What the
+//! disk does not have, as on a node that began with a snapshot, or has no more as it was, other
+//! nodes are asked for; what they give is verified likewise. Chunks and verified signatures are
+//! cached up to `historical_cache_soft_limit`.
 
 mod chunks;
 mod queries;
@@ -11,30 +13,35 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use coco_adapter::HistoricalState;
+use coco_consensus::NodeId;
 use coco_crypto::PublicKey;
 use coco_kv::{Seqno, Snapshot, TxId};
 use coco_ledger::{
-    Entry, LeafComponents, MerkleTree, ReceiptError as LedgerReceiptError, SignatureTransaction,
-    SignedProof,
+    ChunkName, Entry, LeafComponents, MerkleTree, ReceiptError as LedgerReceiptError,
+    SignatureTransaction, SignedProof,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+pub(crate) use chunks::FetchError;
 use chunks::{Chunks, LoadedChunk, VerifiedSignature};
-pub(crate) use chunks::{FetchError, read_file};
 use queries::Queries;
 pub(crate) use queries::Query;
 
 use crate::host::Host;
+use crate::pipeline::Channels;
 use crate::service::ServiceKeys;
 
 /// Entries for another node are given out in parts of this size.
 const MAX_ENTRIES_BYTES: usize = 4 << 20;
+/// What another node gives of one batch is at most about this long.
+const MAX_FETCHED_BYTES: usize = coco_consensus::wire::MAX_BATCH_BYTES;
 
 /// Fetches and verifies past transactions.
 pub(crate) struct Historical {
     host: Arc<dyn Host>,
     keys: Arc<ServiceKeys>,
+    channels: Arc<dyn Channels>,
     chunks: Chunks,
     queries: Mutex<Queries>,
     /// Ranges that are put together at a time.
@@ -49,17 +56,28 @@ pub(crate) struct Proven {
 
 impl Historical {
     /// At most about `limit_bytes` of history are kept in memory.
-    pub fn new(host: Arc<dyn Host>, keys: Arc<ServiceKeys>, limit_bytes: u64) -> Self {
+    pub fn new(
+        host: Arc<dyn Host>,
+        keys: Arc<ServiceKeys>,
+        channels: Arc<dyn Channels>,
+        limit_bytes: u64,
+    ) -> Self {
         Self {
             host,
             keys,
+            channels,
             chunks: Chunks::new(limit_bytes / 2),
             queries: Mutex::new(Queries::new(limit_bytes / 2)),
             ranges: Semaphore::new(queries::MAX_RANGES_AT_ONCE),
         }
     }
 
-    /// Committed entries from `first` on, as they stand in the files: one at least, and no more
+    /// Forgets what was read of the files, which are others now.
+    pub fn clear(&self) {
+        self.chunks.clear();
+    }
+
+    /// Committed entries from `first` on, as they stand in this node's files: one at least, and no more
     /// than those up to `last`, of one chunk, or about so many bytes. Who reads them checks them.
     pub async fn entries(&self, first: Seqno, last: Seqno) -> Result<Bytes, FetchError> {
         let chunk = self.chunks.load(&*self.host, first).await?;
@@ -74,10 +92,45 @@ impl Historical {
         Ok(entries.freeze())
     }
 
-    /// A committed entry, from the disk.
+    /// A committed entry, from the disk or else from another node.
     pub async fn fetch(&self, tx_id: TxId) -> Result<Proven, FetchError> {
-        let chunk = self.chunks.load(&*self.host, tx_id.seqno).await?;
-        self.prove(&chunk, tx_id)
+        let here = match self.chunks.load(&*self.host, tx_id.seqno).await {
+            Ok(chunk) => self.prove(&chunk, tx_id),
+            Err(fault) => Err(fault),
+        };
+        let Err(fault) = here else { return here };
+        for node in self.channels.sources() {
+            match self.fetch_from(node, tx_id).await {
+                Ok(proven) => return Ok(proven),
+                Err(error) => tracing::debug!(%node, %tx_id, %error, "not to be had there"),
+            }
+        }
+        Err(fault)
+    }
+
+    /// A committed entry and those up to the next signature at least, from another node.
+    async fn fetch_from(&self, node: NodeId, tx_id: TxId) -> Result<Proven, FetchError> {
+        let seqno = tx_id.seqno;
+        let mut bytes = BytesMut::zeroed(coco_ledger::FIRST_ENTRY_OFFSET as usize);
+        let mut last = Seqno(seqno.0.saturating_sub(1));
+        loop {
+            let more = self.channels.ledger(node, last, Seqno(u64::MAX)).await?;
+            if more.is_empty() {
+                return Err(FetchError::NoChunk(last.next()));
+            }
+            bytes.extend_from_slice(&more);
+            let chunk = LoadedChunk::new(ChunkName::open(seqno), bytes.clone().freeze())?;
+            if chunk.signature_at_or_after(seqno).is_ok() {
+                let chunk = Arc::new(chunk);
+                let proven = self.prove(&chunk, tx_id)?;
+                self.chunks.keep(chunk);
+                return Ok(proven);
+            }
+            if chunk.last() == last || bytes.len() > MAX_FETCHED_BYTES {
+                return Err(FetchError::NoSignature { file: chunk.name, seqno });
+            }
+            last = chunk.last();
+        }
     }
 
     /// The state of a committed transaction if its chunk is in memory.

@@ -28,6 +28,7 @@ use super::material::{Material, curve, node_to_node, rpc_interfaces};
 use super::{Adapters, Identity, Inner, Node, NodeState, retirement};
 use crate::channels::NodeChannels;
 use crate::config::{self, CommandType, Config, Files};
+use crate::former::FormerLedger;
 use crate::host::{Area, Host};
 use crate::identities::Identities;
 use crate::issuers::{self, RefreshMetrics};
@@ -146,6 +147,8 @@ struct Origin {
     last: Seqno,
     view: View,
     files: Resumed,
+    /// What a former node has left in the directory.
+    former: Option<FormerLedger>,
     startup_seqno: Seqno,
     /// The last root that was signed, if this is a recovery.
     recovers: Option<Digest>,
@@ -173,7 +176,6 @@ impl Node {
                 if let Some(name) = adapters.protocols.first().map(|protocol| protocol.name()) {
                     return Err(StartError::ProtocolAlone { name });
                 }
-                require_empty_ledger(&*host, &config).await?;
             }
             CommandType::Restart => {}
             command @ CommandType::Recover => return Err(StartError::NotOffered { command }),
@@ -237,6 +239,7 @@ async fn new_service(
         last: Seqno(0),
         view: FIRST_VIEW,
         files: Resumed::default(),
+        former: None,
         startup_seqno: Seqno(0),
         recovers: None,
         joins: false,
@@ -267,7 +270,12 @@ async fn joined_service(
         node_data: files.node_data.clone().unwrap_or(Json::Null),
     };
     let (own, key) = (&material.self_signed, &material.node_key);
-    let network = join::join(host, &command, &service, own, key, &request).await?;
+    // What is here is looked at while members think about the new node.
+    let joined = async {
+        join::join(host, &command, &service, own, key, &request).await.map_err(StartError::from)
+    };
+    let found = async { Ok::<_, StartError>(FormerLedger::find(&**host).await?) };
+    let (network, former) = tokio::try_join!(joined, found)?;
     let wrong =
         |reason: String| JoinError::Answer { target: command.target_rpc_address.clone(), reason };
     let (service_key, secrets) = open_secrets(&material.encryption_key, &network.sealed_secrets)
@@ -296,6 +304,7 @@ async fn joined_service(
         last: Seqno(0),
         view: View(0),
         files: Resumed::default(),
+        former,
         startup_seqno: Seqno(0),
         recovers: None,
         joins: true,
@@ -346,6 +355,7 @@ async fn recovered_service(
         last: recovered.last.seqno,
         view: recovered.view,
         files: recovered.files,
+        former: None,
         startup_seqno: recovered.last_snapshot,
         recovers: Some(recovered.last_signed_root),
         joins: false,
@@ -428,6 +438,7 @@ fn assemble(
             None => Arc::new(Alone) as Arc<dyn Channels>,
         },
         files: LedgerFiles::new(writer),
+        former: origin.former,
         last_snapshot: origin.startup_seqno,
         historical_cache_bytes: config.historical_cache_soft_limit.0,
         is_recovery: origin.recovers.is_some(),
@@ -448,7 +459,6 @@ fn assemble(
         state: Mutex::new(NodeState::PartOfNetwork),
         stop_notice: AtomicBool::new(false),
         refresh_metrics: RefreshMetrics::default(),
-        startup_seqno: origin.startup_seqno,
         recovered_seqno: origin.recovers.map(|_| origin.last),
         tasks: Mutex::default(),
     };
@@ -533,7 +543,8 @@ impl Node {
             let version = tx.version_of_previous_write(NODES.name(), &inner.id.to_bytes());
             let is_trusted = listed.is_some_and(|info| info.status == NodeStatus::Trusted);
             drop(tx);
-            if is_trusted && version.is_some_and(|version| version <= committed) {
+            let is_here = !inner.pipeline.is_installing();
+            if is_here && is_trusted && version.is_some_and(|version| version <= committed) {
                 break;
             }
             inner.host.sleep(TICK).await;

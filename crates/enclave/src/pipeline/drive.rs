@@ -1,13 +1,15 @@
 //! When batches are cut, and what carries them to the log, the disk and their waiters.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coco_adapter::{Adapter, AdapterError, Batch, Held, Protocol};
-use coco_consensus::{ConsensusError, Effect, Membership, Role, WriteNo};
+use coco_consensus::{Change, ConsensusError, Effect, Membership, Role, WriteNo};
 use coco_governance::tables::TableError;
 use coco_kv::{Seqno, Store, TxId};
+use coco_ledger::MerkleTree;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -18,6 +20,8 @@ use super::replicate::{Channels, Log, Order};
 use super::writer::{CutRules, Offer, SnapshotDue, WriteError, Writer};
 use super::{Settings, Standing};
 use crate::config::Sync;
+use crate::former::FormerLedger;
+use crate::historical::Historical;
 use crate::host::{Area, DiskOp, Host};
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
@@ -62,9 +66,22 @@ pub(super) struct Inner {
     /// Brought here once the log asks for it.
     pub installing: Mutex<Option<TxId>>,
     pub install_signal: Notify,
+    /// From the log's order until it is carried out.
+    pub is_installing: AtomicBool,
+    /// The state that the node went on from without replaying; 0 if there was none.
+    pub startup_seqno: AtomicU64,
+    /// What a former node has left in the directory of the ledger, until the log asks for more.
+    pub former: Mutex<Option<Arc<FormerLedger>>>,
+    /// The tree up to the end of the files, while the state is not there yet.
+    pub files_tree: Mutex<Option<MerkleTree>>,
+    pub historical: Arc<Historical>,
+    /// How far the ledger was committed, tick by tick, the last few of them.
+    pub committed_before: Mutex<VecDeque<Seqno>>,
     pub files: Mutex<LedgerFiles>,
     pub hooks: RwLock<Vec<Hook>>,
     pub snapshots_due: Mutex<Vec<SnapshotDue>>,
+    /// The newest snapshot that is due or being written; 0 if none is.
+    pub snapshot_coming: AtomicU64,
     /// Wakes whoever writes snapshots.
     pub snapshot_signal: Notify,
     pub standing: AtomicU8,
@@ -316,6 +333,9 @@ impl Inner {
         };
         let follows_nodes = writer.take_changes_nodes() || self.has_learners();
         let changes = if follows_nodes { self.changes(before.clone())? } else { Vec::new() };
+        if changes.iter().any(|change| matches!(change, Change::Learner(_))) {
+            writer.prepare_for_learner();
+        }
         let issued_at_s = i64::try_from(self.clock.now_ms() / 1_000).unwrap_or(i64::MAX);
         let signer = self.keys.signer();
         let cut = writer.sign(tx_id, before, &signer, &secrets, issued_at_s, rules)?;
@@ -325,6 +345,7 @@ impl Inner {
         }
         self.recent.write().push(cut.signed);
         if let Some(due) = cut.snapshot {
+            self.snapshot_coming.store(tx_id.seqno.0, Ordering::SeqCst);
             self.snapshots_due.lock().push(due);
             self.snapshot_signal.notify_one();
         }
@@ -445,6 +466,7 @@ impl Inner {
             }
             Effect::Truncate(end) => self.take_back(end.seqno),
             Effect::Install(at) => {
+                self.is_installing.store(true, Ordering::SeqCst);
                 *self.installing.lock() = Some(at);
                 self.install_signal.notify_one();
             }

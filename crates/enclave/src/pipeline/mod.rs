@@ -21,6 +21,7 @@
 mod batch;
 mod drive;
 mod follow;
+mod install;
 mod progress;
 mod queue;
 mod receipts;
@@ -41,7 +42,7 @@ pub use coco_adapter::{CommitError, ReceiptError};
 use coco_consensus::{Consensus, FrameError, Membership, NodeId, Replica, Role};
 use coco_crypto::Digest;
 use coco_kv::{Committed, Conflict, Seqno, Store, Tx, TxId, View};
-use coco_ledger::{MerkleTree, ViewHistory};
+use coco_ledger::{MerkleTree, SnapshotName, ViewHistory};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -54,10 +55,13 @@ pub(crate) use writer::SnapshotDue;
 use writer::Writer;
 
 use crate::config::{Config, Sync};
+use crate::disk::READ_BYTES;
+use crate::former::FormerLedger;
 use crate::historical::{FetchError, Historical};
 use crate::host::{Area, BoxFuture, Host};
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
+use crate::snapshots::{self, FetchRules, SnapshotOffer};
 
 /// Executed transactions that are not yet on the ledger take at most about this much memory.
 const MAX_PENDING_BYTES: u64 = 256 << 20;
@@ -95,6 +99,8 @@ pub(crate) struct Settings {
     pub max_transaction_bytes: u64,
     pub chunk_bytes: u64,
     pub snapshot_tx_count: u64,
+    /// How snapshots of other nodes are fetched, if at all.
+    pub snapshot_fetch: Option<FetchRules>,
     pub sync: Sync,
     pub sync_interval: Duration,
 }
@@ -108,6 +114,7 @@ impl Settings {
             max_transaction_bytes: config.ledger.max_transaction_size.0,
             chunk_bytes: config.ledger.chunk_size.0,
             snapshot_tx_count: config.snapshots.tx_count.max(1),
+            snapshot_fetch: FetchRules::of(config),
             sync: config.ledger.sync,
             sync_interval: config.ledger.sync_interval.0,
         }
@@ -155,6 +162,8 @@ pub(crate) struct Continuation {
     /// The ways to the other nodes.
     pub channels: Arc<dyn Channels>,
     pub files: LedgerFiles,
+    /// What a former node has left there, if this one joins.
+    pub former: Option<FormerLedger>,
     pub last_snapshot: Seqno,
     /// Bytes of history kept in memory.
     pub historical_cache_bytes: u64,
@@ -190,7 +199,6 @@ impl Drop for CutForWaiter {
 #[derive(Clone)]
 pub struct Pipeline {
     inner: Arc<Inner>,
-    historical: Arc<Historical>,
 }
 
 impl Pipeline {
@@ -200,6 +208,7 @@ impl Pipeline {
         let historical = Historical::new(
             Arc::clone(&parts.host),
             Arc::clone(&parts.keys),
+            Arc::clone(&parts.channels),
             parts.historical_cache_bytes,
         );
         let role = parts.consensus.role();
@@ -223,9 +232,16 @@ impl Pipeline {
             membership: RwLock::new(parts.membership),
             installing: Mutex::default(),
             install_signal: Notify::new(),
+            is_installing: AtomicBool::new(false),
+            startup_seqno: AtomicU64::new(parts.last_snapshot.0),
+            former: Mutex::new(parts.former.map(Arc::new)),
+            files_tree: Mutex::default(),
+            historical: Arc::new(historical),
+            committed_before: Mutex::default(),
             files: Mutex::new(parts.files),
             hooks: RwLock::default(),
             snapshots_due: Mutex::default(),
+            snapshot_coming: AtomicU64::new(0),
             snapshot_signal: Notify::new(),
             standing: AtomicU8::new(Standing::Running as u8),
             wake: Notify::new(),
@@ -242,7 +258,7 @@ impl Pipeline {
             pump_requests: AtomicUsize::new(0),
             unsynced: AtomicBool::new(false),
         };
-        Self { inner: Arc::new(inner), historical: Arc::new(historical) }
+        Self { inner: Arc::new(inner) }
     }
 
     /// The writer's task.
@@ -292,7 +308,42 @@ impl Pipeline {
     /// and at least one.
     pub(crate) async fn ledger(&self, after: Seqno, to: Seqno) -> Result<Bytes, FetchError> {
         let to = to.min(self.last_committed().seqno);
-        self.historical.entries(after.next(), to).await
+        self.inner.historical.entries(after.next(), to).await
+    }
+
+    /// The newest snapshot of this node that is no later than `to`, or the one that is coming.
+    pub(crate) async fn snapshot_offer(&self, to: Seqno) -> std::io::Result<SnapshotOffer> {
+        let coming = Seqno(self.inner.snapshot_coming.load(Ordering::SeqCst));
+        let files = snapshots::committed(&*self.inner.host).await?;
+        let newest = files.into_iter().find(|file| file.name.seqno <= to);
+        Ok(match newest {
+            Some(file) if coming <= file.name.seqno || coming > to => {
+                SnapshotOffer::There(file.name, file.len_bytes)
+            }
+            None if coming == Seqno(0) || coming > to => SnapshotOffer::Nothing,
+            _ => SnapshotOffer::Coming(coming),
+        })
+    }
+
+    /// Bytes of a committed snapshot of this node, from `offset` on.
+    pub(crate) async fn snapshot_piece(
+        &self,
+        name: SnapshotName,
+        offset: u64,
+    ) -> std::io::Result<Bytes> {
+        let disk = self.inner.host.disk();
+        let read = disk.read(Area::Snapshots, &name.to_string(), offset, READ_BYTES);
+        Ok(read.await?.into())
+    }
+
+    /// Whether the ledger is being brought here from other nodes.
+    pub(crate) fn is_installing(&self) -> bool {
+        self.inner.is_installing.load(Ordering::SeqCst)
+    }
+
+    /// The position from which the node went on without replaying: that of a snapshot, or 0.
+    pub(crate) fn startup_seqno(&self) -> Seqno {
+        Seqno(self.inner.startup_seqno.load(Ordering::SeqCst))
     }
 
     /// The store: begin transactions here, commit them with [`commit`](Self::commit).
@@ -517,6 +568,12 @@ impl Pipeline {
     /// Resolves when a snapshot may have become due; at once if one was since the last call.
     pub(crate) fn snapshot_due(&self) -> impl Future<Output = ()> + '_ {
         self.inner.snapshot_signal.notified()
+    }
+
+    /// The snapshot of this position is written, or will not be.
+    pub(crate) fn snapshot_done(&self, seqno: Seqno) {
+        let coming = &self.inner.snapshot_coming;
+        let _ = coming.compare_exchange(seqno.0, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Begins the count to the next snapshot at `seqno`, after one of so many bytes.

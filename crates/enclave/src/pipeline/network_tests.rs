@@ -20,7 +20,9 @@ use coco_governance::tables::{
     NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem, SERVICE_INFO,
 };
 use coco_kv::{MapName, Seqno, Store, Tx, TxId, View};
-use coco_ledger::{ChunkWriter, ChunkWriterConfig, LedgerSecret, MerkleTree, Signer, ViewHistory};
+use coco_ledger::{
+    ChunkWriter, ChunkWriterConfig, LedgerSecret, MerkleTree, Signer, SnapshotName, ViewHistory,
+};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -31,6 +33,7 @@ use crate::host::{Area, BoxFuture, Host};
 use crate::identities::Identities;
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
+use crate::snapshots::SnapshotOffer;
 
 const TICK: Duration = Duration::from_millis(10);
 
@@ -67,21 +70,47 @@ impl Channels for Link {
 
     fn follow(&self, _: &Membership) {}
 
-    fn ledger(&self, after: Seqno, to: Seqno) -> BoxFuture<'static, std::io::Result<Bytes>> {
-        let (me, network) = (self.me, Arc::clone(&self.network));
-        Box::pin(async move {
-            let others: Vec<_> = {
-                let pipelines = network.pipelines.lock();
-                let others = pipelines.iter().filter(|(id, _)| !network.is_cut(me, **id));
-                others.filter(|(id, _)| **id != me).map(|(_, other)| other.clone()).collect()
-            };
-            for other in others {
-                if let Ok(bytes) = other.ledger(after, to).await {
-                    return Ok(bytes);
-                }
-            }
-            Err(std::io::ErrorKind::NotConnected.into())
-        })
+    fn sources(&self) -> Vec<NodeId> {
+        let pipelines = self.network.pipelines.lock();
+        let others = pipelines.keys().filter(|id| **id != self.me);
+        others.filter(|id| !self.network.is_cut(self.me, **id)).copied().collect()
+    }
+
+    fn ledger(
+        &self,
+        from: NodeId,
+        after: Seqno,
+        to: Seqno,
+    ) -> BoxFuture<'static, std::io::Result<Bytes>> {
+        let other = self.other(from);
+        Box::pin(async move { Ok(other?.ledger(after, to).await.unwrap_or_default()) })
+    }
+
+    fn newest_snapshot(
+        &self,
+        from: NodeId,
+        to: Seqno,
+    ) -> BoxFuture<'static, std::io::Result<SnapshotOffer>> {
+        let other = self.other(from);
+        Box::pin(async move { other?.snapshot_offer(to).await })
+    }
+
+    fn snapshot_piece(
+        &self,
+        from: NodeId,
+        name: SnapshotName,
+        offset: u64,
+    ) -> BoxFuture<'static, std::io::Result<Bytes>> {
+        let other = self.other(from);
+        Box::pin(async move { other?.snapshot_piece(name, offset).await })
+    }
+}
+
+impl Link {
+    fn other(&self, id: NodeId) -> std::io::Result<Pipeline> {
+        let other = self.network.pipelines.lock().get(&id).cloned();
+        let other = other.filter(|_| !self.network.is_cut(self.me, id));
+        other.ok_or_else(|| std::io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -174,6 +203,7 @@ impl Service {
             membership: if is_first { Membership::of(id) } else { Membership::default() },
             channels: Arc::new(Link { me: id, network: Arc::clone(&self.network) }),
             files: LedgerFiles::new(ChunkWriter::new(chunk_rules)),
+            former: None,
             last_snapshot: Seqno(0),
             historical_cache_bytes: 1 << 20,
             is_recovery: false,

@@ -115,6 +115,12 @@ impl Progress {
         }
     }
 
+    /// Everything up to `tx_id` is committed, in these views, whatever was known before.
+    pub fn go_on_from(&self, tx_id: TxId, views: ViewHistory) {
+        *self.views.write() = views;
+        self.advance(tx_id);
+    }
+
     /// A transaction is the next one here; it may be the first of its view.
     pub fn record(&self, tx_id: TxId) -> Result<(), ViewHistoryError> {
         if self.views.read().latest() >= tx_id.view {

@@ -42,7 +42,7 @@ impl Pipeline {
         if self.status(tx_id) != TxStatus::Committed {
             return None;
         }
-        self.historical.cached_state(tx_id)
+        self.inner.historical.cached_state(tx_id)
     }
 
     /// What receipts of both kinds are made of, for a committed transaction.
@@ -51,7 +51,7 @@ impl Pipeline {
         if let Some(proof) = self.recent_proof(tx_id) {
             return Ok(proof);
         }
-        let proven = self.historical.fetch(tx_id).await;
+        let proven = self.inner.historical.fetch(tx_id).await;
         proven.map(|proven| proven.proof).map_err(|error| {
             tracing::warn!(%tx_id, %error, "a receipt is not available");
             ReceiptError::NotAvailable { tx_id, reason: error.to_string() }
@@ -61,7 +61,7 @@ impl Pipeline {
     /// The state that holds just what a committed transaction wrote, with its receipt.
     pub async fn historical_state(&self, tx_id: TxId) -> Result<HistoricalState, ReceiptError> {
         self.require_committed(tx_id)?;
-        self.historical.state(tx_id).await.map_err(|error| {
+        self.inner.historical.state(tx_id).await.map_err(|error| {
             tracing::warn!(%tx_id, %error, "a past state is not available");
             ReceiptError::NotAvailable { tx_id, reason: error.to_string() }
         })
@@ -81,12 +81,15 @@ impl Pipeline {
             return None;
         }
         let views = self.views_to(to);
-        Historical::state_range(&self.historical, Query { handle, from, to, ttl_seconds, views })
+        Historical::state_range(
+            &self.inner.historical,
+            Query { handle, from, to, ttl_seconds, views },
+        )
     }
 
     /// Forgets what [`state_range`](Self::state_range) has fetched; whether there was anything.
     pub fn drop_cached_states(&self, handle: u64) -> bool {
-        self.historical.drop_cached_states(handle)
+        self.inner.historical.drop_cached_states(handle)
     }
 
     fn require_committed(&self, tx_id: TxId) -> Result<(), ReceiptError> {

@@ -19,24 +19,23 @@ use bytes::Bytes;
 use coco_consensus::{Batch, Change, Consensus, ConsensusError, Effect, Membership, NodeId, Role};
 use coco_governance::tables::{NODES, NodeStatus, TableError};
 use coco_kv::{NoSuchBoundary, OutOfOrder, Seqno, Snapshot, Tx, TxId, View};
-use coco_ledger::ViewHistoryError;
-use tokio::sync::oneshot;
+use coco_ledger::{SnapshotName, ViewHistoryError};
 
 use super::Standing;
 use super::batch::SignedBatch;
 use super::drive::Inner;
-use super::follow::{BatchFault, is_signature, split_entry};
+use super::follow::BatchFault;
 use super::writer::{Offer, WriteError, Writer};
-use crate::host::{Area, BoxFuture, DiskOp};
+use crate::host::{BoxFuture, DiskOp};
 use crate::ledger_files::AppendError;
+use crate::snapshots::SnapshotOffer;
 
-/// Pause before an installation is tried again.
-const INSTALL_PAUSE: Duration = Duration::from_millis(100);
 /// How long a primary that stops waits for its successor.
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(5);
 const HAND_OVER_WAITS: usize = 100;
-/// A batch that is brought here takes at most this many bytes.
-const MAX_INSTALLED_BATCH_BYTES: usize = coco_consensus::wire::MAX_BATCH_BYTES;
+/// A learner counts once it has what was committed so many ticks ago: while transactions keep
+/// coming it never has quite everything.
+const CAUGHT_UP_TICKS: usize = 10;
 
 /// The ways to the other nodes of the service. At the end of each is the enclave that it names.
 pub(crate) trait Channels: Send + Sync + 'static {
@@ -46,9 +45,32 @@ pub(crate) trait Channels: Send + Sync + 'static {
     /// These nodes take part from now on.
     fn follow(&self, membership: &Membership);
 
-    /// Entries of the ledger from right after `after` on, up to `to` at most and one at least, from
-    /// another node.
-    fn ledger(&self, after: Seqno, to: Seqno) -> BoxFuture<'static, std::io::Result<Bytes>>;
+    /// The nodes that can be asked for what is missing here: the primary first.
+    fn sources(&self) -> Vec<NodeId>;
+
+    /// Entries of another node's ledger from right after `after` on, up to `to` at most; nothing if
+    /// it does not have the first of them.
+    fn ledger(
+        &self,
+        from: NodeId,
+        after: Seqno,
+        to: Seqno,
+    ) -> BoxFuture<'static, std::io::Result<Bytes>>;
+
+    /// What another node has of snapshots no later than `to`.
+    fn newest_snapshot(
+        &self,
+        from: NodeId,
+        to: Seqno,
+    ) -> BoxFuture<'static, std::io::Result<SnapshotOffer>>;
+
+    /// Bytes of another node's snapshot from `offset` on; nothing if it does not have them.
+    fn snapshot_piece(
+        &self,
+        from: NodeId,
+        name: SnapshotName,
+        offset: u64,
+    ) -> BoxFuture<'static, std::io::Result<Bytes>>;
 }
 
 /// What leads out of a node that is alone: nothing.
@@ -59,7 +81,28 @@ impl Channels for Alone {
 
     fn follow(&self, _: &Membership) {}
 
-    fn ledger(&self, _: Seqno, _: Seqno) -> BoxFuture<'static, std::io::Result<Bytes>> {
+    fn sources(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+
+    fn ledger(&self, _: NodeId, _: Seqno, _: Seqno) -> BoxFuture<'static, std::io::Result<Bytes>> {
+        Box::pin(async { Err(std::io::ErrorKind::NotConnected.into()) })
+    }
+
+    fn newest_snapshot(
+        &self,
+        _: NodeId,
+        _: Seqno,
+    ) -> BoxFuture<'static, std::io::Result<SnapshotOffer>> {
+        Box::pin(async { Err(std::io::ErrorKind::NotConnected.into()) })
+    }
+
+    fn snapshot_piece(
+        &self,
+        _: NodeId,
+        _: SnapshotName,
+        _: u64,
+    ) -> BoxFuture<'static, std::io::Result<Bytes>> {
         Box::pin(async { Err(std::io::ErrorKind::NotConnected.into()) })
     }
 }
@@ -140,25 +183,6 @@ pub(super) enum FollowError {
     Writer(#[from] WriteError),
 }
 
-/// The ledger of others cannot be brought here now.
-#[derive(Debug, thiserror::Error)]
-enum InstallError {
-    #[error("no node gives it: {0}")]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Batch(#[from] BatchFault),
-    #[error(transparent)]
-    Follow(#[from] FollowError),
-    #[error("{found} ends a batch where {expected} was to")]
-    End { found: TxId, expected: TxId },
-    #[error("a batch is larger than {MAX_INSTALLED_BATCH_BYTES} bytes")]
-    TooLarge,
-    #[error("what was asked for was not given")]
-    Nothing,
-    #[error("the node stopped")]
-    Stopped,
-}
-
 impl Inner {
     /// Proposes the signed batch that the writer holds. If the log does not take it now, it is
     /// offered again later.
@@ -226,9 +250,10 @@ impl Inner {
         Ok(changes)
     }
 
-    /// Whether a node has all that is committed.
+    /// Whether a node has all that was committed a moment ago.
     fn has_learnt(&self, node: NodeId) -> bool {
-        let committed = self.progress.committed_seqno();
+        let before = self.committed_before.lock().front().copied();
+        let committed = before.unwrap_or_else(|| self.progress.committed_seqno());
         let replicas = self.log.lock().consensus.replicas();
         replicas.iter().any(|replica| {
             replica.node == node && !replica.is_installing && replica.persisted.seqno >= committed
@@ -248,7 +273,7 @@ impl Inner {
     }
 
     /// A batch of another primary: checks it, applies it, and returns what writes it.
-    fn apply(&self, batch: &Batch) -> Result<Vec<DiskOp>, FollowError> {
+    pub(super) fn apply(&self, batch: &Batch) -> Result<Vec<DiskOp>, FollowError> {
         let mut writer = self.writer.lock();
         let committed = self.progress.committed_seqno();
         let checked = writer
@@ -263,7 +288,11 @@ impl Inner {
         self.recent.write().push(Arc::new(signed));
         self.cut_to.store(batch.last.seqno.0, Ordering::SeqCst);
         let mut files = self.files.lock();
-        let operations = files.append(batch)?;
+        let operations = match files.last() {
+            // What a former node has left here is not written again.
+            last if batch.last.seqno <= last => Vec::new(),
+            _ => files.append(batch)?,
+        };
         writer.set_chunk_bytes(files.open_bytes());
         Ok(operations)
     }
@@ -282,7 +311,11 @@ impl Inner {
         self.try_take_back(&mut writer, end).unwrap_or_else(|error| self.fail(&error));
     }
 
-    fn try_take_back(self: &Arc<Self>, writer: &mut Writer, end: Seqno) -> Result<(), FollowError> {
+    pub(super) fn try_take_back(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        end: Seqno,
+    ) -> Result<(), FollowError> {
         let view = self.store.view().max(view_of(*self.role.lock()));
         self.store.rollback(end, view)?;
         self.queue.take_back(end);
@@ -290,6 +323,8 @@ impl Inner {
         self.progress.take_back(end);
         self.recent.write().take_back(end);
         self.snapshots_due.lock().retain(|due| due.state.tx_id().seqno <= end);
+        let taken_back = |coming| (coming > end.0).then_some(0);
+        let _ = self.snapshot_coming.fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken_back);
         self.cut_to.store(end.0, Ordering::SeqCst);
         let mut files = self.files.lock();
         let operations = files.rollback(end)?;
@@ -365,6 +400,13 @@ impl Inner {
     pub async fn keep_time(self: Arc<Self>, tick: Duration) {
         while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
             self.host.sleep(tick).await;
+            {
+                let mut before = self.committed_before.lock();
+                before.push_back(self.progress.committed_seqno());
+                if before.len() > CAUGHT_UP_TICKS {
+                    before.pop_front();
+                }
+            }
             self.log.lock().consensus.tick();
             self.pump();
             if self.leads.load(Ordering::SeqCst) {
@@ -374,96 +416,6 @@ impl Inner {
                 self.wake.notify_one();
             }
         }
-    }
-
-    /// Brings the ledger here whenever the log asks for it. Runs until the pipeline has stopped.
-    pub async fn keep_installed(self: Arc<Self>) {
-        while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
-            self.install_signal.notified().await;
-            let asked = self.installing.lock().take();
-            let Some(at) = asked else { continue };
-            tracing::info!(%at, "the ledger is brought here from other nodes");
-            while let Err(error) = self.install(at).await {
-                if self.standing() == Standing::Stopped || self.standing() == Standing::Failed {
-                    return;
-                }
-                tracing::warn!(%at, %error, "the ledger is not brought here yet");
-                self.host.sleep(INSTALL_PAUSE).await;
-            }
-            if let Err(error) = self.log.lock().consensus.installed(at) {
-                return self.fail(&error);
-            }
-            self.pump();
-        }
-    }
-
-    /// Makes the ledger end with `at`. What is here and committed stays; each batch after it is
-    /// checked as one that the log brings.
-    async fn install(self: &Arc<Self>, at: TxId) -> Result<(), InstallError> {
-        let committed = self.progress.committed_seqno();
-        {
-            let mut writer = self.writer.lock();
-            self.try_take_back(&mut writer, committed)?;
-        }
-        let mut end = committed;
-        // Entries of a batch whose end has not come yet.
-        let mut begun: Vec<u8> = Vec::new();
-        let mut received = end;
-        while end < at.seqno {
-            if self.standing() != Standing::Running {
-                return Err(InstallError::Stopped);
-            }
-            let bytes = self.channels.ledger(received, at.seqno).await?;
-            let mut rest: &[u8] = &bytes;
-            if rest.is_empty() {
-                return Err(InstallError::Nothing);
-            }
-            while !rest.is_empty() {
-                let (entry, after) = split_entry(rest)?;
-                rest = after;
-                received = received.next();
-                begun.extend_from_slice(entry);
-                if begun.len() > MAX_INSTALLED_BATCH_BYTES {
-                    return Err(InstallError::TooLarge);
-                }
-                if is_signature(entry)? {
-                    let entries = Bytes::from(std::mem::take(&mut begun));
-                    end = self.install_batch(end, received, entries)?;
-                }
-            }
-        }
-        let found = TxId { view: self.progress.view_of(end).unwrap_or_default(), seqno: end };
-        if found != at {
-            return Err(InstallError::End { found, expected: at });
-        }
-        self.written().await
-    }
-
-    /// The next committed batch; returns its end.
-    fn install_batch(
-        self: &Arc<Self>,
-        end: Seqno,
-        last: Seqno,
-        entries: Bytes,
-    ) -> Result<Seqno, InstallError> {
-        let (first, _) = split_entry(&entries)?;
-        let view = coco_ledger::Entry::parse(first).map_err(BatchFault::from)?.tx_id().view;
-        let last = TxId { view, seqno: last };
-        let operations = self.apply(&Batch { first: end.next(), last, entries })?;
-        self.submit_unsynced(operations);
-        self.commit(last);
-        Ok(last.seqno)
-    }
-
-    /// Resolves when everything that was submitted is on the disk.
-    async fn written(&self) -> Result<(), InstallError> {
-        let (done, written) = oneshot::channel();
-        let report = Box::new(move |result| {
-            let _ = done.send(result);
-        });
-        let sync = self.settings.sync != crate::config::Sync::Never;
-        self.host.disk().submit(Area::Ledger, Vec::new(), sync, report);
-        Ok(written.await.map_err(|_| InstallError::Stopped)??)
     }
 }
 

@@ -20,6 +20,12 @@ use crate::service::ServiceKeys;
 /// Leaves kept before the last signature, so that roots of recent positions can be told.
 const KEPT_LEAVES: u64 = 4_096;
 
+/// So many bytes of a snapshot are loaded in the time that one of the ledger takes to be replayed,
+/// at least.
+const LOADED_PER_REPLAYED: u64 = 8;
+/// Less than this is replayed at once.
+const MIN_LEARNT_BYTES: u64 = 2 << 20;
+
 /// The ledger cannot be continued: a bug, or keys that do not fit the ledger.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
@@ -285,6 +291,26 @@ impl Writer {
     /// Bytes of the chunk in use, as the files have it.
     pub fn set_chunk_bytes(&mut self, bytes: u64) {
         self.chunk_bytes = bytes;
+    }
+
+    /// Goes on from a snapshot of so many bytes, whose tree this is.
+    pub fn go_on_from(&mut self, tree: MerkleTree, snapshot_bytes: u64) {
+        let last = Seqno(tree.len() - 1);
+        *self = Self { snapshot_bytes, force_chunk_before: false, ..Self::new(tree, last) };
+    }
+
+    /// The tree over everything up to `seqno`, if that is recent.
+    pub fn tree_to(&self, seqno: Seqno) -> Option<MerkleTree> {
+        let mut tree = self.tree.clone();
+        tree.retract_to(seqno.0.checked_add(1)?).then_some(tree)
+    }
+
+    /// Has a snapshot written with the next signature if loading one would cost a node that begins
+    /// to learn much less than what was written since the last.
+    pub fn prepare_for_learner(&mut self) {
+        let since_snapshot = self.since_snapshot_bytes + self.entries.len() as u64;
+        let worth_it = (self.snapshot_bytes / LOADED_PER_REPLAYED).max(MIN_LEARNT_BYTES);
+        self.force_snapshot |= since_snapshot >= worth_it;
     }
 
     /// Takes back everything after `end`, which is a signature transaction.

@@ -11,7 +11,7 @@ use coco_ledger::{
 
 use crate::identities::Identities;
 
-use super::{FoundSnapshot, Recovered, RecoveryError};
+use super::{LoadedSnapshot, Recovered, RecoveryError};
 
 /// Leaves kept before the last signature, for roots of recent positions.
 const KEPT_LEAVES: u64 = 4_096;
@@ -90,7 +90,7 @@ impl Replay {
     }
 
     /// Begins after a snapshot, which was verified.
-    pub fn after_snapshot(self, snapshot: FoundSnapshot) -> Self {
+    pub fn after_snapshot(self, snapshot: LoadedSnapshot) -> Self {
         let last = snapshot.state.tx_id();
         let store = Store::restore(snapshot.state, last.view);
         Self { store, tree: snapshot.tree, views: snapshot.views, last, ..self }

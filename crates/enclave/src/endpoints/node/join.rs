@@ -60,9 +60,9 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     if let Some(info) = NODES.get(call.tx, &id).map_err(unreadable)? {
         return answer(node, call, id, &info, service.status);
     }
-    let mut info = accept(call, &key, request)?;
     let is_open =
         matches!(service.status, ServiceStatus::Open | ServiceStatus::WaitingForRecoveryShares);
+    let mut info = accept(call, &key, request, is_open)?;
     if !is_open {
         info.status = NodeStatus::Trusted;
         info.ledger_secret_seqno = Some(node.service_keys().ledger_secret().valid_from.0);
@@ -90,6 +90,7 @@ fn accept(
     call: &mut Call<'_>,
     key: &PublicKey,
     request: JoinRequest,
+    is_open: bool,
 ) -> Result<NodeInfo, ErrorResponse> {
     let JoinRequest {
         node_info_network,
@@ -104,14 +105,8 @@ fn accept(
         let message = "A part of the request is too long.";
         return Err(ErrorResponse::bad_request(ErrorCode::InvalidInput, message));
     }
-    let rows = NODES.rows(call.tx).map_err(unreadable)?;
     let address = node_info_network.node_to_node_interface.address();
-    for (id, other) in rows.iter().filter(|(_, other)| other.status != NodeStatus::Retired) {
-        if other.node_to_node_interface.as_ref().is_some_and(|its| its.address() == address) {
-            let message = format!("A node with the same address {address} exists: {id}.");
-            return Err(ErrorResponse::bad_request(ErrorCode::NodeAlreadyExists, message));
-        }
-    }
+    let former = others_at(call.tx, address, is_open)?;
     let invalid = |reason: String| {
         let message = format!("Quote could not be verified: {reason}.");
         ErrorResponse::new(StatusCode::UNAUTHORIZED, ErrorCode::InvalidQuote, message)
@@ -128,6 +123,8 @@ fn accept(
         let message = "The public encryption key is not an RSA key.";
         return Err(ErrorResponse::bad_request(ErrorCode::InvalidInput, message));
     }
+    // Whoever waited at this address, and was not trusted, is gone.
+    former.iter().for_each(|id| NODES.remove(call.tx, id));
     Ok(NodeInfo {
         status: NodeStatus::Pending,
         node_to_node_interface: Some(node_info_network.node_to_node_interface),
@@ -144,6 +141,31 @@ fn accept(
         legacy: Default::default(),
     }
     .with_legacy_addresses())
+}
+
+/// Pending nodes at an address, whose place another one takes. One that is trusted may have been
+/// there before, and have stopped: once the service is open it is for its members to see that,
+/// since nothing is given to the new one before they trust it.
+fn others_at(tx: &mut Tx, address: &str, is_open: bool) -> Result<Vec<Digest>, ErrorResponse> {
+    let rows = NODES.rows(tx).map_err(unreadable)?;
+    let at = |info: &NodeInfo| {
+        info.node_to_node_interface.as_ref().is_some_and(|its| its.address() == address)
+    };
+    let mut pending = Vec::new();
+    for (id, other) in rows.into_iter().filter(|(_, other)| at(other)) {
+        match other.status {
+            NodeStatus::Pending => pending.push(id),
+            NodeStatus::Trusted if is_open => {
+                tracing::warn!(node = %id, address, "a node joins at the address of another one");
+            }
+            NodeStatus::Trusted => {
+                let message = format!("A node with the same address {address} exists: {id}.");
+                return Err(ErrorResponse::bad_request(ErrorCode::NodeAlreadyExists, message));
+            }
+            NodeStatus::Retired => {}
+        }
+    }
+    Ok(pending)
 }
 
 /// Evidence as the ledger has it. The software TEE's is the only one that is verified.

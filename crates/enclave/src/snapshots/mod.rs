@@ -1,4 +1,5 @@
-//! Snapshots: written in the background, while transactions go on.
+//! Snapshots: written in the background, while transactions go on; and read back (`load`), also
+//! those of other nodes (`fetch`).
 //!
 //! ```text
 //! signature at s ─▶ state of s ─▶ bytes ─▶ evidence transaction at e (digest) ─▶ committed
@@ -8,10 +9,14 @@
 //! A signature makes one due when enough transactions were executed since the last, or when it was
 //! asked for: by members, by an operator, or because time has passed.
 
+mod fetch;
+mod load;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use coco_adapter::{Outcome, TxStatus};
 use coco_crypto::sha256;
 use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
@@ -20,15 +25,20 @@ use coco_ledger::tables::{SINGLE_KEY, SNAPSHOT_CREATE};
 use coco_ledger::{
     SnapshotError, SnapshotName, attach_receipt, encode_snapshot, snapshot_evidence,
 };
-use tokio::sync::oneshot;
 
 use crate::config;
+use crate::disk::submit;
 use crate::host::{Area, DiskOp, Host};
+use crate::offload::offload;
 use crate::pipeline::{CommitError, Pipeline, ReceiptError, SnapshotDue};
 use crate::service::ServiceKeys;
+pub(crate) use fetch::{FetchRules, Search, SnapshotOffer};
+pub(crate) use load::{LoadError, LoadedSnapshot, committed, load};
 
 /// After a request for a snapshot that could not be recorded.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Bytes written and synced at a time, so that a large file does not keep the ledger from the disk.
+const PIECE_BYTES: usize = 8 << 20;
 
 /// A snapshot was not written. The ledger is complete without it.
 #[derive(Debug, thiserror::Error)]
@@ -74,15 +84,15 @@ pub(crate) async fn run(
         };
         let Some(due) = due else { continue };
         last = host.uptime();
-        // What a recovery has written is not a part of the ledger yet, and may never be.
-        if is_recovering(&due.state) {
-            continue;
-        }
         let seqno = due.state.tx_id().seqno;
-        match write(&*host, &pipeline, &keys, due).await {
-            Ok(name) => tracing::info!(%name, "snapshot written"),
-            Err(error) => tracing::warn!(%seqno, %error, "snapshot not written"),
+        // What a recovery has written is not a part of the ledger yet, and may never be.
+        if !is_recovering(&due.state) {
+            match write(&*host, &pipeline, &keys, due).await {
+                Ok(name) => tracing::info!(%name, "snapshot written"),
+                Err(error) => tracing::warn!(%seqno, %error, "snapshot not written"),
+            }
         }
+        pipeline.snapshot_done(seqno);
     }
 }
 
@@ -128,11 +138,14 @@ async fn write(
         return Err(WriteError::Stopped);
     }
     pipeline.recovered().await;
-    let secrets = keys.secrets();
-    let secret = secrets.secret_for(seqno).ok_or(WriteError::NoSecret(seqno))?;
-    let mut bytes = encode_snapshot(&due.state, due.leaf, &pipeline.views_to(seqno), secret)?;
-    drop(due);
-    let digest = sha256(&bytes);
+    let (secrets, views) = (keys.secrets(), pipeline.views_to(seqno));
+    let encoded = offload(move || {
+        let secret = secrets.secret_for(seqno).ok_or(WriteError::NoSecret(seqno))?;
+        let bytes = encode_snapshot(&due.state, due.leaf, &views, secret)?;
+        let digest = sha256(&bytes);
+        Ok::<_, WriteError>((bytes, digest))
+    });
+    let (mut bytes, digest) = encoded.await??;
 
     let mut tx = pipeline.store().begin();
     put_all(&mut tx, &snapshot_evidence(digest, seqno));
@@ -148,12 +161,17 @@ async fn write(
 
     let name = SnapshotName { seqno, evidence: evidence.tx_id.seqno, is_committed: false };
     let committed = SnapshotName { is_committed: true, ..name };
-    let operations = vec![
-        DiskOp::Create { name: name.to_string(), len_bytes: 0 },
-        DiskOp::Write { name: name.to_string(), offset: 0, bytes: bytes.into() },
-    ];
+    let create = DiskOp::Create { name: name.to_string(), len_bytes: 0 };
+    submit(host, Area::Snapshots, vec![create]).await?;
+    let (mut rest, mut offset) = (Bytes::from(bytes), 0);
+    while !rest.is_empty() {
+        let bytes = rest.split_to(rest.len().min(PIECE_BYTES));
+        let end = offset + bytes.len() as u64;
+        let write = DiskOp::Write { name: name.to_string(), offset, bytes };
+        submit(host, Area::Snapshots, vec![write]).await?;
+        offset = end;
+    }
     // The name says that the content is whole: it comes only after the content is safe.
-    submit(host, Area::Snapshots, operations).await?;
     let rename = DiskOp::Rename { from: name.to_string(), to: committed.to_string() };
     submit(host, Area::Snapshots, vec![rename]).await?;
     Ok(committed)
@@ -163,14 +181,4 @@ fn put_all(tx: &mut Tx, writes: &coco_kv::WriteSet) {
     for map in writes.maps() {
         map.puts().for_each(|(key, value)| tx.put(map.name(), key, value));
     }
-}
-
-/// Carries out operations and waits until they survive a power cut.
-pub(crate) async fn submit(host: &dyn Host, area: Area, operations: Vec<DiskOp>) -> io::Result<()> {
-    let (done, written) = oneshot::channel();
-    let report = Box::new(move |result| {
-        let _ = done.send(result);
-    });
-    host.disk().submit(area, operations, true, report);
-    written.await.unwrap_or_else(|_| Err(io::Error::other("the disk gave no answer")))
 }
