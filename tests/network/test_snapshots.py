@@ -1,0 +1,355 @@
+"""Nodes that come by a snapshot, and nodes that come back: real processes, judged by PyPI ccf.
+
+    COCO_KEYS=1000000 python -m pytest -s tests/network/test_snapshots.py -k large
+
+prints how long a node takes that joins a service with so many keys, and what that costs others.
+"""
+
+import datetime
+import copy
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import threading
+import time
+
+import ccf.ledger
+import ccf.merkletree
+import httpx
+import pytest
+from service import BINARIES, Service
+from test_three_nodes import APP, Node, configs, open_service, until
+
+KEYS = int(os.environ.get("COCO_KEYS", "20000"))
+KEYS_AT_ONCE = 5_000
+
+SINGLE = ccf.ledger.signatures.WELL_KNOWN_SINGLETON_TABLE_KEY
+
+
+class Process(Node):
+    """A node that may be started again, and that members may have to trust first."""
+
+    def launch(self):
+        self.archive.mkdir(parents=True, exist_ok=True)
+        (self.home / "rpc_addresses.json").unlink(missing_ok=True)
+        file = self.home / "node.json"
+        file.write_text(json.dumps(self.config))
+        self.log = open(self.home / "node.log", "ab")
+        command = [str(BINARIES / "coco"), "node", "start", "--config", str(file)]
+        self.process = subprocess.Popen(
+            command, stdout=self.log, stderr=self.log, stdin=subprocess.PIPE
+        )
+
+    def ready(self):
+        addresses = self.home / "rpc_addresses.json"
+
+        def is_written():
+            assert self.process.poll() is None, (self.home / "node.log").read_text()
+            return addresses.exists() and addresses.read_text()
+
+        until(is_written, 60)
+        self.url = "https://" + json.loads(addresses.read_text())["primary_rpc_interface"]
+
+    def start(self):
+        self.launch()
+        self.ready()
+
+    def keep_addresses(self):
+        """The next process is found where this one was."""
+        network = self.config["network"]
+        node = (self.home / "node_address").read_text()
+        network["node_to_node_interface"]["bind_address"] = node
+        for name, address in json.loads((self.home / "rpc_addresses.json").read_text()).items():
+            network["rpc_interfaces"][name]["bind_address"] = address
+
+    @property
+    def archive(self) -> pathlib.Path:
+        return self.home / "archive"
+
+    @property
+    def snapshots(self) -> pathlib.Path:
+        return self.home / "snapshots"
+
+    def committed_snapshots(self) -> list[tuple[int, pathlib.Path]]:
+        found = [
+            (int(file.name.split("_")[1]), file) for file in self.snapshots.glob("*.committed")
+        ]
+        return sorted(found)
+
+    def chunks(self) -> dict[int, pathlib.Path]:
+        files = [file for file in self.ledger.iterdir() if not file.name.endswith(".ignored")]
+        return {int(file.name.removeprefix("ledger_").split("-")[0].split(".")[0]): file for file in files}
+
+    def ignored(self) -> list[pathlib.Path]:
+        return list(self.ledger.glob("*.ignored"))
+
+
+def remove_chunks_to(node: Process, seqno: int) -> int:
+    removed = 0
+    for file in node.chunks().values():
+        name = file.name.removesuffix(".committed")
+        if "-" in name and int(name.split("-")[1]) <= seqno:
+            file.unlink()
+            removed += 1
+    return removed
+
+
+def trust(primary: Process, retire: str | None = None) -> str:
+    """What members do about the node that waits."""
+    waiting = lambda: primary.get("/node/network/nodes?status=Pending").json()["nodes"]
+    until(waiting)
+    (node,) = waiting()
+    valid_from = datetime.datetime.now(datetime.timezone.utc).isoformat()
+    actions = [
+        {
+            "name": "transition_node_to_trusted",
+            "args": {"node_id": node["node_id"], "valid_from": valid_from},
+        }
+    ]
+    if retire:
+        actions.append({"name": "remove_node", "args": {"node_id": retire}})
+    primary.propose(*actions)
+    return node["node_id"]
+
+
+def voters(node: Process) -> list[set]:
+    details = node.get("/node/consensus").json()["details"]
+    return [set(config["nodes"]) for config in details["configs"]]
+
+
+def until_counts(primary: Process, node_id: str, count: int):
+    until(lambda: any(node_id in nodes and len(nodes) == count for nodes in voters(primary)), 60)
+
+
+def write(node: Process, prefix: str, count: int):
+    with httpx.Client(verify=node.context(), timeout=30, follow_redirects=True) as client:
+        for number in range(count):
+            written = client.put(f"{node.url}/app/records/{prefix}{number}", content=f"{number}" * 50)
+            assert written.status_code == 204, written.text
+    node.wait_committed(written.headers["x-ms-ccf-transaction-id"], 30)
+    return written.headers["x-ms-ccf-transaction-id"]
+
+
+def validate_after_snapshot(node: Process, snapshot: pathlib.Path) -> int:
+    """PyPI ccf at its full level, from a snapshot on; gives the last transaction it accepted."""
+    level = ccf.ledger.VerificationLevel.FULL
+    validator = ccf.ledger.LedgerValidator(
+        accept_deprecated_entry_types=False, verification_level=level
+    )
+    with ccf.ledger.Snapshot(str(snapshot)) as opened:
+        domain = opened.get_public_domain()
+        tables, seqno = domain.get_tables(), domain.get_seqno()
+        leaf = domain._hash_at_snapshot
+    for node_id, info in tables["public:ccf.gov.nodes.info"].items():
+        info = json.loads(info)
+        status = (info["status"], seqno, info.get("retired_committed", False))
+        validator.node_activity_status[node_id.decode()] = status
+    for node_id, cert in tables["public:ccf.gov.nodes.endorsed_certificates"].items():
+        validator.node_certificates[node_id.decode()] = cert
+    service = json.loads(tables["public:ccf.gov.service.info"][SINGLE])
+    validator.service_status, validator.service_cert = service["status"], service["cert"]
+    validator.merkle = ccf.merkletree.MerkleTree()
+    validator.merkle.deserialise(tables["public:ccf.internal.tree"][SINGLE])
+    validator.merkle.add_leaf(bytes.fromhex(leaf), False)
+    ledger = ccf.ledger.Ledger(
+        [str(node.ledger)], committed_only=False, verification_level=level, contiguous_suffix=True
+    )
+    for chunk in ledger:
+        for transaction in chunk:
+            if transaction.gcm_header.seqno > seqno:
+                validator.add_transaction(transaction)
+    assert validator.transaction_count > 0
+    return validator.last_verified_seqno
+
+
+@pytest.fixture
+def network(tmp_path):
+    """An open service of three nodes that writes snapshots often, and the configuration of a
+    fourth."""
+    keys = tmp_path / "keys"
+    with Service(keys):
+        pass
+    nodes = []
+    try:
+        for number, (home, config) in enumerate(configs(keys, tmp_path, 4)):
+            config["snapshots"]["tx_count"] = 200
+            config["ledger"]["read_only_directories"] = [str(home / "archive")]
+            if number:
+                target = nodes[0].url.removeprefix("https://")
+                config["command"]["join"] = {"target_rpc_address": target, "retry_timeout": "100ms"}
+            node = Process(keys, home, config)
+            nodes.append(node)
+            if number < 3:
+                node.start()
+        until(lambda: [len(nodes) for nodes in voters(nodes[0])] == [3])
+        open_service(nodes[0])
+        yield nodes
+    finally:
+        for node in nodes:
+            if node.process:
+                node.process.kill()
+                node.process.wait()
+                node.release()
+
+
+def test_a_node_joins_from_a_snapshot_without_the_chunks_before_it(network):
+    first, *others, joiner = network
+    write(first, "key", 300)
+    until(lambda: len(first.committed_snapshots()) > 1)
+    seqno, _ = first.committed_snapshots()[-1]
+    write(first, "later", 20)
+    for node in [first, *others]:
+        assert remove_chunks_to(node, seqno) > 0
+    joiner.launch()
+    node_id = trust(first)
+    joiner.ready()
+    until_counts(first, node_id, 4)
+    last = write(joiner, "after", 5)
+    state = joiner.get("/node/state").json()
+    assert state["startup_seqno"] >= seqno, state
+    until(lambda: joiner.get("/app/records/after4").text == "4" * 50)
+    assert joiner.get("/app/records/key7").text == "7" * 50
+
+    startup, (snapshot_seqno, snapshot) = state["startup_seqno"], joiner.committed_snapshots()[-1]
+    assert snapshot_seqno == startup and min(joiner.chunks()) == startup + 1
+    for node in network:
+        node.stop()
+    assert validate_after_snapshot(joiner, snapshot) >= int(last.split(".")[1])
+    command = [BINARIES / "coco", "ledger", "verify", joiner.ledger, "--snapshot", snapshot]
+    command += ["--service-cert", joiner.service_cert_file]
+    verified = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def receipt(node: Process, transaction: str) -> httpx.Response:
+    for _ in range(50):
+        reply = node.get(f"/node/receipt?transaction_id={transaction}")
+        if reply.status_code != 202:
+            return reply
+        time.sleep(0.1)
+    raise AssertionError("still 202")
+
+
+def test_the_past_comes_from_an_archive_also_to_nodes_without_it(network):
+    first, *others, joiner = network
+    early = write(first, "early", 5)
+    write(first, "key", 300)
+    until(lambda: first.committed_snapshots())
+    # The operator keeps the past in one place, and nowhere else.
+    for file in list(first.ledger.glob("*.committed")):
+        shutil.move(file, first.archive / file.name)
+    for node in others:
+        assert remove_chunks_to(node, first.committed_snapshots()[-1][0]) > 0
+    joiner.launch()
+    node_id = trust(first)
+    joiner.ready()
+    until_counts(first, node_id, 4)
+    assert min(joiner.chunks()) > 1
+    for node in network:
+        reply = receipt(node, early)
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["leaf_components"]["commit_evidence"].startswith(f"ce:{early}:")
+
+
+@pytest.mark.parametrize("damage", ["none", "flip", "tail", "missing"])
+def test_a_node_that_was_killed_comes_back_by_itself(network, damage):
+    first, _, back, _ = network
+    write(first, "key", 250)
+    former = back.get("/node/network/nodes/self").json()["node_id"]
+    back.keep_addresses()
+    back.kill()
+    write(first, "meanwhile", 150)
+    before = {file.name: file.read_bytes() for file in back.ledger.iterdir()}
+    chunks = back.chunks()
+    victim, newest = chunks[sorted(chunks)[len(chunks) // 2]], chunks[max(chunks)]
+    if damage == "flip":
+        content = bytearray(victim.read_bytes())
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    elif damage == "tail":
+        newest.write_bytes(newest.read_bytes().rstrip(b"\0")[:-100])
+    elif damage == "missing":
+        victim.unlink()
+
+    back.launch()
+    node_id = trust(first, retire=former)
+    assert node_id != former
+    back.ready()
+    until_counts(first, node_id, 3)
+    write(back, "after", 5)
+    until(lambda: back.get("/app/records/after4").text == "4" * 50)
+    assert back.get("/app/records/key7").text == "7" * 50
+    assert back.get("/app/records/meanwhile7").text == "7" * 50
+    # What a crash has torn is cut off, if it was still being written.
+    is_torn = damage == "tail" and not newest.name.endswith(".committed")
+    assert bool(back.ignored()) == (damage != "none" and not is_torn), back.ignored()
+    if damage == "none":
+        kept = [name for name in before if name.endswith(".committed")]
+        assert kept and all((back.ledger / name).read_bytes() == before[name] for name in kept)
+    for node in network[:3]:
+        node.stop()
+    back.verify_ledger()
+
+
+def app_that_fills() -> dict:
+    app = copy.deepcopy(APP)
+    put = app["metadata"]["endpoints"]["/records/{key}"]["put"]
+    app["metadata"]["endpoints"]["/fill/{from}"] = {"post": put | {"js_function": "fill"}}
+    app["modules"][0]["module"] += f"""
+export function fill(request) {{
+  const from = Number(request.params.from);
+  const value = ccf.strToBuf("x".repeat(64));
+  for (let number = from; number < from + {KEYS_AT_ONCE}; number++) {{
+    records.set(ccf.strToBuf("account-" + number), value);
+  }}
+  return {{ statusCode: 204 }};
+}}
+"""
+    return app
+
+
+def test_a_node_joins_a_large_state_under_load(network):
+    first, *_, joiner = network
+    first.propose({"name": "set_js_app", "args": {"bundle": app_that_fills()}})
+    with httpx.Client(verify=first.context(), timeout=60) as client:
+        for start in range(0, KEYS, KEYS_AT_ONCE):
+            filled = client.post(f"{first.url}/app/fill/{start}")
+            assert filled.status_code == 204, filled.text
+    first.wait_committed(filled.headers["x-ms-ccf-transaction-id"], 60)
+
+    stop, written = threading.Event(), []
+
+    def load(number: int):
+        with httpx.Client(verify=first.context(), timeout=60) as client:
+            while not stop.is_set():
+                reply = client.put(f"{first.url}/app/records/load{number}", content="x" * 64)
+                assert reply.status_code == 204, reply.text
+                written.append(time.monotonic())
+
+    def rate(since: float, until: float) -> float:
+        return sum(since <= at < until for at in written) / (until - since)
+
+    writers = [threading.Thread(target=load, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    try:
+        time.sleep(3)
+        joiner.launch()
+        node_id = trust(first)
+        trusted_at = time.monotonic()
+        joiner.ready()
+        until_counts(first, node_id, 4)
+        counts_at = time.monotonic()
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert joiner.get("/node/state").json()["startup_seqno"] > 0
+    before = rate(trusted_at - 3, trusted_at)
+    print(
+        f"{KEYS} keys: counts {counts_at - trusted_at:.1f} s after it was trusted; "
+        f"{before:.0f} writes/s before, {rate(trusted_at, counts_at):.0f} meanwhile"
+    )
+    until(lambda: joiner.get("/app/records/load0").text == "x" * 64)
