@@ -15,16 +15,17 @@ pub enum Mode {
     Historical,
 }
 
-/// When a backup passes a request on to the primary.
+/// When a backup passes a request on to the primary, on an interface that does not redirect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ForwardingRequired {
     /// Always.
     #[default]
     Always,
-    /// When the session was forwarded before.
+    /// When the endpoint may write, the session was forwarded before, or the backup does not have
+    /// what the session has seen.
     Sometimes,
-    /// Never: every node answers by itself.
+    /// Never: every node answers by itself, and a backup refuses to write.
     Never,
 }
 

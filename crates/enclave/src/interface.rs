@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regex::RegexSet;
 
-use crate::config;
+use crate::config::{self, Redirection, Role};
 
 const WINDOW: RangeInclusive<u32> = 1..=(1 << 31) - 1;
 const FRAME: RangeInclusive<u32> = 1 << 14..=(1 << 24) - 1;
@@ -27,6 +27,29 @@ pub struct Interface {
     pub operator_features: Vec<OperatorFeature>,
     /// The protocol that it speaks instead of CCF's.
     pub protocol: Option<ProtocolInterface>,
+    /// Where it sends clients whose requests are for another node; `None` forwards them.
+    pub redirections: Option<Redirections>,
+}
+
+/// Where an interface sends clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirections {
+    /// With what is for the primary.
+    pub to_primary: Redirection,
+    /// With what is for a backup.
+    pub to_backup: Redirection,
+}
+
+impl From<&config::Redirections> for Redirections {
+    fn from(configured: &config::Redirections) -> Self {
+        let to = |configured: &Option<Redirection>, role| {
+            configured.clone().unwrap_or(Redirection::NodeByRole { role, interface: None })
+        };
+        Self {
+            to_primary: to(&configured.to_primary, Role::Primary),
+            to_backup: to(&configured.to_backup, Role::Backup),
+        }
+    }
 }
 
 /// What an interface with a protocol of its own lets in.
@@ -144,6 +167,8 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// For sessions to end by themselves when the node stops.
     pub shutdown: Duration,
+    /// For the primary to answer a request that is forwarded to it.
+    pub forwarding: Duration,
 }
 
 impl Default for Timeouts {
@@ -154,6 +179,7 @@ impl Default for Timeouts {
             stall: Duration::from_secs(20),
             idle: Some(Duration::from_secs(60)),
             shutdown: Duration::from_secs(5),
+            forwarding: Duration::from_secs(3),
         }
     }
 }
@@ -186,6 +212,7 @@ impl Interface {
             accepted_endpoints: None,
             operator_features: Vec::new(),
             protocol: None,
+            redirections: None,
         }
     }
 
@@ -219,7 +246,12 @@ impl Interface {
                 )?,
                 max_frame_bytes: bounded("max_frame_size", http.max_frame_size.0, FRAME)?,
             },
-            timeouts: Timeouts { request_head: http.header_timeout.0, idle, ..Timeouts::default() },
+            timeouts: Timeouts {
+                request_head: http.header_timeout.0,
+                idle,
+                forwarding: Duration::from_millis(config.forwarding_timeout_ms),
+                ..Timeouts::default()
+            },
             accepted_endpoints: accepted.map(AcceptedEndpoints::parse).transpose()?,
             operator_features: features
                 .map(|feature| OperatorFeature::parse(feature))
@@ -231,6 +263,7 @@ impl Interface {
                 max_reply_bytes: saturate(protocol.max_reply_size.0),
                 ping_interval: protocol.ping_interval.0,
             }),
+            redirections: config.redirections.as_ref().map(Redirections::from),
             ..Self::new(name, endorsement)
         })
     }

@@ -11,6 +11,7 @@
 //!   node       start and stop; recovery, sealed secrets         server   the interfaces served
 //!   join       how a node comes to a service                    channels to its other nodes
 //!   endpoints  CCF's /node frontend and the common endpoints    historical, snapshots
+//!   forward    what only the primary can do, for others
 //! ```
 //!
 //! What applications and governance do is not here: they are adapters (`coco_adapter`). Neither are
@@ -45,6 +46,7 @@ mod disk;
 pub mod dispatch;
 pub mod endpoints;
 mod former;
+pub mod forward;
 mod historical;
 pub mod host;
 mod identities;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::forward::Forwarder;
 use crate::host::Host;
 use crate::issuers::RefreshMetrics;
 use crate::pipeline::Pipeline;
@@ -35,6 +36,8 @@ struct Inner {
     config: Config,
     pipeline: Pipeline,
     environment: Arc<NodeEnvironment>,
+    /// The way to the primary, if the node can be one of several.
+    forwarder: Option<Arc<Forwarder>>,
     keys: Arc<ServiceKeys>,
     governance: Arc<dyn Endpoints>,
     adapters: Adapters,
@@ -157,6 +160,11 @@ impl Node {
             Role::Primary(_) => Some(self.id()),
             Role::Backup { primary, .. } => primary.map(|primary| primary.0),
         }
+    }
+
+    /// The way to whoever is primary, if the node can be one of several.
+    pub(crate) fn forwarder(&self) -> Option<&Arc<Forwarder>> {
+        self.0.forwarder.as_ref()
     }
 
     /// Whether it has an interface for other nodes, so that they can take part.

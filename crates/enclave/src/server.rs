@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::dispatch::Dispatcher;
 use crate::endpoints::{Sessions, node_frontend};
+use crate::forward::Answering;
 use crate::interface::{Endorsement, Interface, InterfaceError};
 use crate::node::{Identity, Node};
 use crate::session::{Dispatch, Listener, ServerTls, TlsError};
@@ -14,6 +15,8 @@ pub struct Server {
     listeners: Vec<Arc<Listener>>,
     /// The TLS of each interface that has it, with who endorses it.
     tls: Vec<(Endorsement, Arc<ServerTls>)>,
+    /// Serves the clients of other nodes, for as long as it is here.
+    _answering: Arc<Answering>,
 }
 
 /// The interfaces cannot be served.
@@ -70,7 +73,11 @@ impl Server {
             let (interface, metrics) = (interface.clone(), metrics.clone());
             listeners.push(Listener::new(host, interface, own, dispatch, metrics));
         }
-        let server = Self { node, listeners, tls };
+        let answering = Arc::new(Answering::new(node.clone(), dispatch));
+        if let Some(forwarder) = node.forwarder() {
+            forwarder.answer_with(&answering);
+        }
+        let server = Self { node, listeners, tls, _answering: answering };
         server.refresh_certificates()?;
         for listener in &server.listeners {
             tokio::spawn(listener.clone().serve());

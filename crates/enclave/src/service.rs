@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use coco_adapter::{
-    BoxFuture, CommitError, Environment, HistoricalState, Outcome, ReceiptError, TxStatus,
+    BoxFuture, CommitError, Environment, ForwardError, HistoricalState, Outcome, ReceiptError,
+    TxStatus,
 };
 use coco_crypto::{CertificateError, Digest, Entropy, KeyPair, PublicKey};
 use coco_governance::{LedgerPeriod, ServiceControl};
@@ -15,6 +17,7 @@ use coco_ledger::{LedgerSecrets, Receipt, Signer};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::forward::Forwarder;
 use crate::host::Host;
 use crate::identities::Identities;
 use crate::offload::offload;
@@ -122,16 +125,23 @@ pub struct NodeEnvironment {
     host: Arc<dyn Host>,
     clock: Arc<Clock>,
     pipeline: Pipeline,
+    forwarder: Option<Arc<Forwarder>>,
     /// Places for work that takes long.
     offloaded: Arc<Semaphore>,
 }
 
 impl NodeEnvironment {
     /// Must be called on the node's runtime.
-    pub(crate) fn new(host: Arc<dyn Host>, clock: Arc<Clock>, pipeline: Pipeline) -> Self {
+    pub(crate) fn new(
+        host: Arc<dyn Host>,
+        clock: Arc<Clock>,
+        pipeline: Pipeline,
+        forwarder: Option<Arc<Forwarder>>,
+    ) -> Self {
         // Twice the threads: enough that none idles, few enough that memory is bounded.
         let places = Handle::current().metrics().num_workers().saturating_mul(2);
-        Self { host, clock, pipeline, offloaded: Arc::new(Semaphore::new(places)) }
+        let offloaded = Arc::new(Semaphore::new(places));
+        Self { host, clock, pipeline, forwarder, offloaded }
     }
 }
 
@@ -218,5 +228,21 @@ impl coco_adapter::Node for NodeEnvironment {
                 tracing::error!(%error, "work of an adapter ended before its time");
             }
         })
+    }
+    fn is_primary(&self) -> bool {
+        self.pipeline.leads()
+    }
+
+    fn forward(
+        &self,
+        protocol: &str,
+        message: Bytes,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, ForwardError>> {
+        let Some(forwarder) = self.forwarder.clone() else {
+            return Box::pin(std::future::ready(Err(ForwardError::NoPrimary)));
+        };
+        let protocol = protocol.to_owned();
+        Box::pin(async move { forwarder.message(protocol, message, patience).await })
     }
 }

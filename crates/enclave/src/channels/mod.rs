@@ -9,15 +9,18 @@
 //! on the ledger; a line that the other has opened serves as well. So a node that joins, and has
 //! no ledger yet, is called. Who may have a line is decided by the governed list: of those whose
 //! key the service has endorsed, all that are not retired for good. Queues are bounded; what does
-//! not fit is lost, as the log expects of a network.
+//! not fit is lost, as the log expects of a network. The log goes before the questions that nodes
+//! ask each other, so that no flood of these costs a node its primary.
 
+mod exchange;
+mod queue;
 mod tls;
-mod wire;
+pub mod wire;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,22 +31,27 @@ use coco_kv::Seqno;
 use coco_ledger::SnapshotName;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use crate::host::{BoxFuture, Host};
 use crate::pipeline::{Channels, Pipeline};
 use crate::session::TlsError;
-use crate::snapshots::SnapshotOffer;
+pub(crate) use exchange::{Answers, AskError};
+use exchange::{Open, TakenUp};
+use queue::{Queue, Queued};
 use tls::Handshakes;
 pub(crate) use tls::ServiceClient;
-use wire::Message;
+use wire::{Message, SnapshotOffer};
 
 /// The name by which the host knows the interface for other nodes.
 pub const NODE_TO_NODE_INTERFACE: &str = "node_to_node_interface";
 
-/// Messages that wait in a line, at most, and their bytes.
+/// Messages of the log that wait in a line, at most, and their bytes.
 const MAX_QUEUED_MESSAGES: usize = 1_024;
 const MAX_QUEUED_BYTES: usize = 192 << 20;
+/// The same of questions and answers.
+const MAX_EXCHANGES: usize = 4_096;
+const MAX_QUEUED_EXCHANGE_BYTES: usize = 128 << 20;
 /// Lines that others have opened, at most.
 const MAX_LINES: usize = 512;
 /// A handshake takes no longer than this, and an answer from the disk no longer than that.
@@ -72,28 +80,33 @@ pub(crate) struct NodeChannels {
     next_number: AtomicU64,
     /// Who waits for an answer, and from whom.
     asked: Mutex<HashMap<u64, (NodeId, oneshot::Sender<Message>)>>,
+    questions: Open,
+    /// What answers the questions of others; the server's, so that it ends with that.
+    answers: Mutex<Option<Weak<dyn Answers>>>,
 }
 
 /// A stream to another node.
 #[derive(Clone)]
 struct Line {
     number: u64,
-    queue: mpsc::Sender<Bytes>,
-    queued_bytes: Arc<AtomicUsize>,
+    log: Queue,
+    exchanges: Queue,
 }
 
 impl Line {
     /// Whether there was room.
     fn send(&self, message: &Message) -> bool {
-        let bytes = message.encode();
-        let length = bytes.len();
-        if self.queued_bytes.fetch_add(length, Ordering::AcqRel) + length > MAX_QUEUED_BYTES
-            || self.queue.try_send(bytes).is_err()
-        {
-            self.queued_bytes.fetch_sub(length, Ordering::AcqRel);
-            return false;
-        }
-        true
+        self.log.push(message.encode())
+    }
+
+    /// The same for a question, or what belongs to one.
+    fn exchange(&self, message: &Message) -> bool {
+        self.exchanges.push(message.encode())
+    }
+
+    /// Waits until there is room.
+    async fn answer(&self, message: &Message) {
+        self.exchanges.push_in_turn(message.encode()).await;
     }
 }
 
@@ -117,6 +130,8 @@ impl NodeChannels {
             changed: Notify::new(),
             next_number: AtomicU64::new(0),
             asked: Mutex::default(),
+            questions: Open::default(),
+            answers: Mutex::default(),
         }))
     }
 
@@ -254,10 +269,10 @@ impl NodeChannels {
         node: NodeId,
         stream: impl AsyncRead + AsyncWrite + Send + 'static,
     ) {
-        let (queue, queued) = mpsc::channel(MAX_QUEUED_MESSAGES);
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let line = Line { number, queue, queued_bytes: Arc::clone(&queued_bytes) };
+        let number = self.next_number();
+        let (log, queued_log) = Queue::new(MAX_QUEUED_MESSAGES, MAX_QUEUED_BYTES);
+        let (exchanges, queued_exchanges) = Queue::new(MAX_EXCHANGES, MAX_QUEUED_EXCHANGE_BYTES);
+        let line = Line { number, log, exchanges };
         self.lines.lock().entry(node).or_default().push(line.clone());
         self.line_count.fetch_add(1, Ordering::AcqRel);
         tracing::info!(%node, "a channel is open");
@@ -265,7 +280,7 @@ impl NodeChannels {
         let (reader, writer) = tokio::io::split(stream);
         let ended = tokio::select! {
             ended = self.read(node, line, reader) => ended,
-            ended = write(&*self.host, writer, queued, &queued_bytes) => ended,
+            ended = write(&*self.host, writer, queued_log, queued_exchanges) => ended,
         };
         if let Err(error) = ended {
             tracing::info!(%node, %error, "a channel has ended");
@@ -279,6 +294,7 @@ impl NodeChannels {
         stream: impl AsyncRead,
     ) -> io::Result<()> {
         let mut stream = std::pin::pin!(tokio::io::BufReader::with_capacity(64 << 10, stream));
+        let mut taken_up = TakenUp::default();
         loop {
             let message = self.in_time(SILENCE, Message::read(&mut stream)).await?;
             let Some(pipeline) = self.pipeline.get() else { return Ok(()) };
@@ -325,14 +341,29 @@ impl NodeChannels {
                         let _ = asker.send(message);
                     }
                 }
+                Message::Question { number, question } => {
+                    let answers = self.answers.lock().clone();
+                    taken_up.add(answers, &line, number, question)?;
+                }
+                Message::Cancel { number } => taken_up.cancel(number),
+                Message::Answer { number, answer } => self.answered(&line, number, Ok(answer)),
+                Message::Busy { number } => self.answered(&line, number, Err(AskError::Busy)),
             }
         }
     }
 
+    /// The newest line to a node.
+    fn line(&self, to: NodeId) -> Option<Line> {
+        self.lines.lock().get(&to).and_then(|lines| lines.last()).cloned()
+    }
+
     /// The newest line to a node takes the message, if it has room.
     fn send_message(&self, to: NodeId, message: &Message) -> bool {
-        let line = self.lines.lock().get(&to).and_then(|lines| lines.last()).cloned();
-        line.is_some_and(|line| line.send(message))
+        self.line(to).is_some_and(|line| line.send(message))
+    }
+
+    fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Asks a node and waits for its answer, which carries the number of the question.
@@ -343,7 +374,7 @@ impl NodeChannels {
         read: impl FnOnce(Message) -> Option<T> + Send + 'static,
     ) -> BoxFuture<'static, io::Result<T>> {
         let channels = Arc::clone(self);
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_number();
         let question = question(number);
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
@@ -452,32 +483,36 @@ impl Drop for Registered<'_> {
                 lines.remove(&self.node);
             }
         }
+        drop(lines);
+        self.channels.lose_answers(self.number);
     }
 }
 
+/// Writes what is queued, the log before everything else.
 async fn write(
     host: &dyn Host,
     stream: impl AsyncWrite,
-    mut queued: mpsc::Receiver<Bytes>,
-    queued_bytes: &AtomicUsize,
+    mut log: Queued,
+    mut exchanges: Queued,
 ) -> io::Result<()> {
     let mut stream = std::pin::pin!(tokio::io::BufWriter::with_capacity(64 << 10, stream));
     loop {
         let mut next = tokio::select! {
-            queued = queued.recv() => match queued {
-                Some(bytes) => Some(bytes),
+            biased;
+            message = log.next() => match message {
+                Some(message) => Some(message),
                 None => return Ok(()),
             },
-            () = host.sleep(PING_INTERVAL) => {
-                stream.write_all(&Message::Ping.encode()).await?;
-                None
-            }
+            message = exchanges.next() => match message {
+                Some(message) => Some(message),
+                None => return Ok(()),
+            },
+            () = host.sleep(PING_INTERVAL) => Some(Message::Ping.encode()),
         };
         // What waits by now goes out with one flush.
-        while let Some(bytes) = next {
-            stream.write_all(&bytes).await?;
-            queued_bytes.fetch_sub(bytes.len(), Ordering::AcqRel);
-            next = queued.try_recv().ok();
+        while let Some(message) = next {
+            stream.write_all(&message).await?;
+            next = log.next_now().or_else(|| exchanges.next_now());
         }
         stream.flush().await?;
     }

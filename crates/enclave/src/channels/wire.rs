@@ -8,6 +8,10 @@
 //!  2 ledger please   number (8) │ after (8) │ to (8)
 //!  3 ledger          number (8) │ entries; none if there are none to give
 //!  4 ping            nothing
+//!  5 question        number (8) │ question (crate::forward::message)
+//!  6 answer          number (8) │ answer (crate::forward::message)
+//!  7 busy            number (8): the question is not taken up
+//!  8 cancel          number (8): nobody waits for the answer
 //!  9 snapshot please number (8) │ no later than (8)
 //! 10 snapshot        number (8) │ 0: there is none
 //!                               │ 1: one is being written │ seqno (8)
@@ -24,8 +28,6 @@ use coco_kv::Seqno;
 use coco_ledger::SnapshotName;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::snapshots::SnapshotOffer;
-
 /// The largest message: a frame of the log and its kind.
 const MAX_MESSAGE_BYTES: usize = MAX_FRAME_BYTES + 1;
 /// Memory is taken as bytes come, in steps of this.
@@ -35,6 +37,10 @@ const LOG: u8 = 1;
 const LEDGER_PLEASE: u8 = 2;
 const LEDGER: u8 = 3;
 const PING: u8 = 4;
+const QUESTION: u8 = 5;
+const ANSWER: u8 = 6;
+const BUSY: u8 = 7;
+const CANCEL: u8 = 8;
 const SNAPSHOT_PLEASE: u8 = 9;
 const SNAPSHOT: u8 = 10;
 const PIECE_PLEASE: u8 = 11;
@@ -44,28 +50,101 @@ const NO_SNAPSHOT: u8 = 0;
 const SNAPSHOT_IS_COMING: u8 = 1;
 const SNAPSHOT_IS_THERE: u8 = 2;
 
+/// The largest question or answer. What is larger would hold up the log behind it.
+pub const MAX_EXCHANGED_BYTES: usize = 16 << 20;
+
+/// What a node has to offer of its snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotOffer {
+    /// No snapshot.
+    Nothing,
+    /// One of this position is being written.
+    Coming(Seqno),
+    /// This one, and how many bytes it takes.
+    There(SnapshotName, u64),
+}
+
 /// A message through a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub enum Message {
     /// A frame of the log.
     Log(Bytes),
-    /// Entries of the ledger from right after one position on, up to another at most.
-    LedgerPlease { number: u64, after: Seqno, to: Seqno },
+    /// Entries of the ledger are asked for.
+    LedgerPlease {
+        /// Of the request, among the asker's.
+        number: u64,
+        /// From right after here on.
+        after: Seqno,
+        /// Up to here at most.
+        to: Seqno,
+    },
     /// The answer to the request of this number.
-    Ledger { number: u64, entries: Bytes },
+    Ledger {
+        /// Of the request.
+        number: u64,
+        /// Some entries, or none if there are none to give.
+        entries: Bytes,
+    },
     /// The line is alive.
     Ping,
-    /// What the other node has of snapshots, no later than this position.
-    SnapshotPlease { number: u64, to: Seqno },
+    /// Something that only the other node can answer.
+    Question {
+        /// Of the question, among those of the line.
+        number: u64,
+        /// What is asked.
+        question: Bytes,
+    },
+    /// The answer to the question of this number.
+    Answer {
+        /// Of the question.
+        number: u64,
+        /// What is answered.
+        answer: Bytes,
+    },
+    /// The question of this number is not taken up: there are too many.
+    Busy {
+        /// Of the question.
+        number: u64,
+    },
+    /// Nobody waits for the answer to the question of this number any more.
+    Cancel {
+        /// Of the question.
+        number: u64,
+    },
+    /// What the other node has of snapshots is asked for.
+    SnapshotPlease {
+        /// Of the request, among the asker's.
+        number: u64,
+        /// No later than this.
+        to: Seqno,
+    },
     /// The answer to the request of this number.
-    Snapshot { number: u64, offer: SnapshotOffer },
-    /// The bytes of a committed snapshot from here on, as many as the other likes to send at once.
-    PiecePlease { number: u64, name: SnapshotName, offset: u64 },
+    Snapshot {
+        /// Of the request.
+        number: u64,
+        /// What there is.
+        offer: SnapshotOffer,
+    },
+    /// Bytes of a committed snapshot are asked for, as many as the other likes to send at once.
+    PiecePlease {
+        /// Of the request, among the asker's.
+        number: u64,
+        /// Which snapshot.
+        name: SnapshotName,
+        /// From which byte on.
+        offset: u64,
+    },
     /// The answer to the request of this number.
-    Piece { number: u64, bytes: Bytes },
+    Piece {
+        /// Of the request.
+        number: u64,
+        /// Some bytes, or none if there are none to give.
+        bytes: Bytes,
+    },
 }
 
 impl Message {
+    /// The message as it goes through a channel, with its length.
     pub fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::new();
         bytes.put_u32_le(0);
@@ -81,13 +160,12 @@ impl Message {
                 bytes.put_u64_le(after.0);
                 bytes.put_u64_le(to.0);
             }
-            Self::Ledger { number, entries } => {
-                bytes.reserve(9 + entries.len());
-                bytes.put_u8(LEDGER);
-                bytes.put_u64_le(*number);
-                bytes.put_slice(entries);
-            }
+            Self::Ledger { number, entries } => put(&mut bytes, LEDGER, *number, entries),
             Self::Ping => bytes.put_u8(PING),
+            Self::Question { number, question } => put(&mut bytes, QUESTION, *number, question),
+            Self::Answer { number, answer } => put(&mut bytes, ANSWER, *number, answer),
+            Self::Busy { number } => put(&mut bytes, BUSY, *number, &[]),
+            Self::Cancel { number } => put(&mut bytes, CANCEL, *number, &[]),
             Self::SnapshotPlease { number, to } => {
                 bytes.put_u8(SNAPSHOT_PLEASE);
                 bytes.put_u64_le(*number);
@@ -105,10 +183,7 @@ impl Message {
                 }
             }
             Self::Piece { number, bytes: piece } => {
-                bytes.reserve(9 + piece.len());
-                bytes.put_u8(PIECE);
-                bytes.put_u64_le(*number);
-                bytes.put_slice(piece);
+                put(&mut bytes, PIECE, *number, piece);
             }
         }
         let length = u32::try_from(bytes.len() - 4).unwrap_or(u32::MAX);
@@ -121,10 +196,16 @@ impl Message {
     fn decode(mut bytes: Bytes) -> Option<Self> {
         let kind = *bytes.first()?;
         let mut body = bytes.split_off(1);
+        let is_too_large = body.len() > 8 + MAX_EXCHANGED_BYTES;
         let message = match kind {
             LOG => return Some(Self::Log(body)),
             LEDGER => return Some(Self::Ledger { number: number(&mut body)?, entries: body }),
             PIECE => return Some(Self::Piece { number: number(&mut body)?, bytes: body }),
+            QUESTION | ANSWER if is_too_large => return None,
+            QUESTION => return Some(Self::Question { number: number(&mut body)?, question: body }),
+            ANSWER => return Some(Self::Answer { number: number(&mut body)?, answer: body }),
+            BUSY => Self::Busy { number: number(&mut body)? },
+            CANCEL => Self::Cancel { number: number(&mut body)? },
             PING => Self::Ping,
             LEDGER_PLEASE => Self::LedgerPlease {
                 number: number(&mut body)?,
@@ -145,7 +226,10 @@ impl Message {
         body.is_empty().then_some(message)
     }
 
-    /// The next message; an error of kind `InvalidData` if the other node sends what none does.
+    /// The next message.
+    ///
+    /// # Errors
+    /// If the stream ends or fails; of kind `InvalidData` if the other node sends what none does.
     pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let length = usize::try_from(stream.read_u32_le().await?).unwrap_or(usize::MAX);
         if length > MAX_MESSAGE_BYTES {
@@ -164,6 +248,13 @@ impl Message {
         let malformed = || io::Error::new(io::ErrorKind::InvalidData, "a malformed message");
         Self::decode(bytes.freeze()).ok_or_else(malformed)
     }
+}
+
+fn put(bytes: &mut BytesMut, kind: u8, number: u64, body: &[u8]) {
+    bytes.reserve(9 + body.len());
+    bytes.put_u8(kind);
+    bytes.put_u64_le(number);
+    bytes.put_slice(body);
 }
 
 fn number(body: &mut Bytes) -> Option<u64> {
@@ -243,6 +334,11 @@ mod tests {
             }),
             (any::<u64>(), bytes())
                 .prop_map(|(number, entries)| Message::Ledger { number, entries }),
+            (any::<u64>(), bytes())
+                .prop_map(|(number, question)| Message::Question { number, question }),
+            (any::<u64>(), bytes()).prop_map(|(number, answer)| Message::Answer { number, answer }),
+            any::<u64>().prop_map(|number| Message::Busy { number }),
+            any::<u64>().prop_map(|number| Message::Cancel { number }),
             any::<[u64; 2]>()
                 .prop_map(|[number, to]| Message::SnapshotPlease { number, to: Seqno(to) }),
             (any::<u64>(), offer()).prop_map(|(number, offer)| Message::Snapshot { number, offer }),
@@ -268,7 +364,11 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let mut stream = bytes.as_slice();
-            while Message::read(&mut stream).now_or_never().unwrap().is_ok() {}
+            while let Ok(message) = Message::read(&mut stream).now_or_never().unwrap() {
+                let again = message.encode();
+                let read = Message::read(&mut again.as_ref()).now_or_never().unwrap().unwrap();
+                prop_assert_eq!(read, message);
+            }
         }
     }
 
@@ -277,5 +377,15 @@ mod tests {
         let mut stream = &u32::MAX.to_le_bytes()[..];
         let refused = Message::read(&mut stream).now_or_never().unwrap();
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_question_that_would_hold_up_the_log_is_refused() {
+        for (bytes, is_read) in [(MAX_EXCHANGED_BYTES, true), (MAX_EXCHANGED_BYTES + 1, false)] {
+            let question = Bytes::from(vec![7; bytes]);
+            let message = Message::Question { number: 1, question }.encode();
+            let read = Message::read(&mut message.as_ref()).now_or_never().unwrap();
+            assert_eq!(read.is_ok(), is_read, "{bytes}");
+        }
     }
 }

@@ -13,11 +13,16 @@
 //! * `x-coco-wait: committed`: the reply is given when the transaction is committed; if it became
 //!   invalid, the reply is 503 `TransactionInvalid` instead;
 //! * `x-coco-receipt: true`: the same, and the reply carries the transaction's receipt, as base64
-//!   of its JSON, in the header `x-coco-receipt`.
+//!   of its JSON, in the header `x-coco-receipt`;
+//! * `x-coco-read: linearizable`: what is read holds everything that was committed when the request
+//!   came, at whatever node, which a quorum confirms first; and is committed itself when the reply
+//!   is given.
 
+mod elsewhere;
 mod frontend;
 mod history;
 mod protocol;
+mod recent;
 mod wait;
 
 use std::sync::Arc;
@@ -25,8 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coco_adapter::{
-    Call, Caller, Endpoints, ErrorCode, ErrorResponse, Find, Matched, Mode, Outcome, Request,
-    Response,
+    Call, Caller, EndpointProperties, Endpoints, ErrorCode, ErrorResponse, Find, Matched, Mode,
+    Outcome, Request, Response,
 };
 use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
 use coco_kv::{Tx, TxId};
@@ -35,7 +40,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use self::frontend::Frontend;
 use self::wait::{Placed, Wishes};
 use crate::authn::{Authenticator, Credentials, Remembered};
-use crate::endpoints::{Files, FrontendEndpoint, is_closed, to_primary};
+use crate::endpoints::{Files, FrontendEndpoint, is_closed};
 use crate::node::Node;
 use crate::pipeline::CommitError;
 use crate::session::{Dispatch, Reply, Session};
@@ -72,7 +77,16 @@ struct Shared {
 pub struct Memory {
     /// The newest transaction the session has been told of.
     last: Option<TxId>,
+    /// A request of the session was forwarded to the primary: those after it may be, too.
+    was_forwarded: bool,
     remembered: Remembered,
+}
+
+impl Memory {
+    /// The session is told of a transaction.
+    fn note(&mut self, tx_id: TxId) {
+        self.last = self.last.max(Some(tx_id));
+    }
 }
 
 impl Dispatcher {
@@ -81,6 +95,11 @@ impl Dispatcher {
         let authenticator = Authenticator::default();
         let app_is_open = AtomicBool::new(false);
         Self { shared: Arc::new(Shared { node, node_frontend, authenticator, app_is_open }) }
+    }
+
+    /// Whether participants are served.
+    pub(crate) fn is_app_open(&self) -> bool {
+        self.shared.is_app_open()
     }
 }
 
@@ -140,6 +159,10 @@ enum Ran {
     Conflict,
     /// To be executed again when more is committed.
     Full,
+    /// To be executed by the primary.
+    Forward,
+    /// To be executed again on a state that is known to be recent.
+    Behind,
 }
 
 /// How the executions of one request ended.
@@ -147,6 +170,8 @@ enum Attempt {
     Answered(Reply),
     /// There was no room for it.
     Full(Request),
+    /// The state here has to be known to be recent first.
+    Behind(Request),
 }
 
 impl From<ErrorResponse> for Ran {
@@ -171,6 +196,9 @@ impl Shared {
             Attempt::Full(request) => {
                 self.when_there_is_room(session.clone(), request, target, wishes)
             }
+            Attempt::Behind(request) => {
+                self.when_caught_up(session.clone(), request, target, wishes)
+            }
         }
     }
 
@@ -187,6 +215,8 @@ impl Shared {
             match self.run(session, &request, target, &mut credentials, wishes) {
                 Ran::Conflict => {}
                 Ran::Full => return Attempt::Full(request),
+                Ran::Behind => return Attempt::Behind(request),
+                Ran::Forward => return Attempt::Answered(self.forward(session, request)),
                 Ran::Refused(response) => return Attempt::Answered(Reply::Now(response)),
                 Ran::Historical => {
                     return Attempt::Answered(self.historical(session, request, target));
@@ -213,16 +243,11 @@ impl Shared {
             loop {
                 tokio::select! {
                     () = this.node.pipeline().more_committed() => {}
-                    () = &mut patience => {
-                        return not_committed(CommitError::TooManyPending).to_response();
-                    }
+                    () = &mut patience => return try_again(&not_committed(CommitError::TooManyPending)),
                 }
                 match this.attempt(&session, request, target, wishes) {
-                    Attempt::Answered(Reply::Later(response)) => return response.await,
-                    Attempt::Answered(Reply::Now(response) | Reply::Upgrade(response, _)) => {
-                        return response;
-                    }
-                    Attempt::Full(again) => request = again,
+                    Attempt::Answered(reply) => return reply.given().await,
+                    Attempt::Full(again) | Attempt::Behind(again) => request = again,
                 }
             }
         }))
@@ -238,17 +263,30 @@ impl Shared {
         wishes: Wishes,
     ) -> Ran {
         let mut tx = self.node.pipeline().store().begin();
-        if let Err(refusal) = self.check_consistency(session, &tx) {
-            return refusal.into();
-        }
+        let lags = match self.lags(session, &tx) {
+            Ok(lags) => lags,
+            Err(refusal) => return refusal.into(),
+        };
         let adapter = self.adapter(target.frontend);
         let matched = match find(adapter, &mut tx, request, target) {
             Ok(matched) => matched,
+            // The session may know of an endpoint that is not here yet.
+            Err(response) if lags => {
+                let unknown = EndpointProperties::default();
+                let elsewhere = self.sent_elsewhere(session, request, &unknown, lags);
+                return elsewhere.unwrap_or(Ran::Refused(*response));
+            }
             Err(response) => return Ran::Refused(*response),
         };
         let properties = matched.properties.clone();
+        if let Some(elsewhere) = self.sent_elsewhere(session, request, &properties, lags) {
+            return elsewhere;
+        }
         if properties.mode == Mode::Historical {
             return Ran::Historical;
+        }
+        if wishes.lag() {
+            return Ran::Behind;
         }
         let caller = match self.authenticate(session, &matched, credentials, &mut tx) {
             Ok(caller) => caller,
@@ -280,22 +318,13 @@ impl Shared {
             Err(CommitError::Conflict) => return Ran::Conflict,
             Err(CommitError::TooManyPending) => return Ran::Full,
             Err(CommitError::NotPrimary) => {
-                return Ran::Refused(self.at_primary(session, request));
+                return self.not_written(session, request, &properties);
             }
             Err(error) => return not_committed(error).into(),
         };
-        session.memory.lock().last = Some(placed.tx_id);
+        session.memory.lock().note(placed.tx_id);
         name_transaction(&mut response, placed.tx_id);
         Ran::Done(response, placed)
-    }
-
-    /// 307 to the primary, which a write needs; it has had no effect here.
-    fn at_primary(&self, session: &Session, request: &Request) -> Response {
-        let mut tx = self.node.pipeline().store().begin();
-        let interface = Some(session.interface.name.as_str());
-        let status = StatusCode::TEMPORARY_REDIRECT;
-        to_primary(&self.node, &mut tx, interface, request, status)
-            .unwrap_or_else(|error| error.to_response())
     }
 
     fn credentials<'a>(&self, session: &'a Session, request: &'a Request) -> Credentials<'a> {
@@ -332,28 +361,13 @@ impl Shared {
     }
 
     /// The app frontend opens when the members' decision to open the service is committed.
-    pub(crate) fn is_app_open(&self) -> bool {
+    fn is_app_open(&self) -> bool {
         if self.app_is_open.load(Ordering::Acquire) {
             return true;
         }
         let open = is_app_open(&self.node);
         self.app_is_open.fetch_or(open, Ordering::AcqRel);
         open
-    }
-
-    /// A session must not see a state without a transaction that it was told of.
-    fn check_consistency(&self, session: &Session, tx: &Tx) -> Result<(), ErrorResponse> {
-        let (seen, now) = (session.memory.lock().last, tx.read_tx_id());
-        let Some(seen) = seen.filter(|seen| seen.view != now.view || seen.seqno > now.seqno) else {
-            return Ok(());
-        };
-        if self.node.pipeline().status(seen) != coco_adapter::TxStatus::Invalid {
-            return Ok(());
-        }
-        session.close();
-        let message = format!("Transaction {seen} of this session was lost in an election.");
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        Err(ErrorResponse::new(status, ErrorCode::SessionConsistencyLost, message))
     }
 }
 
@@ -468,13 +482,17 @@ fn name_transaction(response: &mut Response, tx_id: TxId) {
     }
 }
 
+/// A refusal that says when to come back.
+fn try_again(refusal: &ErrorResponse) -> Response {
+    let mut response = refusal.to_response();
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    response
+}
+
 fn too_many_conflicts() -> Response {
     let message = format!("Transaction continued to conflict after {MAX_ATTEMPTS} attempts.");
     let code = ErrorCode::TransactionCommitAttemptsExceedLimit;
-    let mut response =
-        ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, code, message).to_response();
-    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-    response
+    try_again(&ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, code, message))
 }
 
 fn not_committed(error: CommitError) -> ErrorResponse {

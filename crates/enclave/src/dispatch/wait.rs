@@ -13,16 +13,20 @@ use crate::session::Reply;
 
 const WAIT: &str = "x-coco-wait";
 const RECEIPT: &str = "x-coco-receipt";
+const READ: &str = "x-coco-read";
 
 /// What a caller wants to know before the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wishes {
     pub(super) committed: bool,
     receipt: bool,
+    /// The state that is read holds everything that was committed before the request; and by now it
+    /// does, if it is `Some(true)`.
+    recent: Option<bool>,
 }
 
 impl Wishes {
-    /// Reads `x-coco-wait` and `x-coco-receipt`.
+    /// Reads `x-coco-wait`, `x-coco-receipt` and `x-coco-read`.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ErrorResponse> {
         let wish = |name: &'static str, yes: &str, no: &str| match headers.get(name) {
             None => Ok(false),
@@ -34,7 +38,21 @@ impl Wishes {
             }
         };
         let receipt = wish(RECEIPT, "true", "false")?;
-        Ok(Self { committed: wish(WAIT, "committed", "executed")? || receipt, receipt })
+        let waits = wish(WAIT, "committed", "executed")?;
+        // What is read must not be taken back either.
+        let linearizable = wish(READ, "linearizable", "local")?;
+        let recent = linearizable.then_some(false);
+        Ok(Self { committed: waits || receipt || linearizable, receipt, recent })
+    }
+
+    /// Whether the state here must catch up before anything is executed on it.
+    pub(super) fn lag(self) -> bool {
+        self.recent == Some(false)
+    }
+
+    /// The wishes when it has.
+    pub(super) fn caught_up(self) -> Self {
+        Self { recent: self.recent.map(|_| true), ..self }
     }
 }
 
@@ -114,6 +132,10 @@ fn not_committed(tx_id: TxId, status: TxStatus) -> Response {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "test")]
+
+    use http::HeaderName;
+
     use super::*;
 
     fn wishes(pairs: &[(&'static str, &'static str)]) -> Result<(bool, bool), ErrorCode> {
@@ -133,5 +155,22 @@ mod tests {
         assert_eq!(wishes(&[(WAIT, "executed"), (RECEIPT, "false")]), Ok((false, false)));
         assert_eq!(wishes(&[(WAIT, "yes")]), Err(ErrorCode::InvalidHeaderValue));
         assert_eq!(wishes(&[(RECEIPT, "1")]), Err(ErrorCode::InvalidHeaderValue));
+    }
+
+    #[test]
+    fn a_linearizable_read_waits_for_the_past_and_for_commitment() {
+        let wishes = |value| {
+            Wishes::of(&HeaderMap::from_iter([(
+                HeaderName::from_static(READ),
+                HeaderValue::from_static(value),
+            )]))
+        };
+        let linearizable = wishes("linearizable").unwrap();
+        assert!(linearizable.committed && linearizable.lag());
+        let caught_up = linearizable.caught_up();
+        assert!(caught_up.committed && !caught_up.lag());
+        let local = wishes("local").unwrap();
+        assert!(!local.committed && !local.lag() && !local.caught_up().lag());
+        assert_eq!(wishes("fresh").unwrap_err().code, ErrorCode::InvalidHeaderValue);
     }
 }

@@ -4,5 +4,5 @@ mod frontend;
 mod node;
 
 pub(crate) use frontend::FrontendEndpoint;
-pub(crate) use node::{Files, is_closed, to_primary};
+pub(crate) use node::{Files, is_closed, redirect_to};
 pub use node::{Sessions, frontend as node_frontend};

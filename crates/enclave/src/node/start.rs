@@ -29,6 +29,7 @@ use super::{Adapters, Identity, Inner, Node, NodeState, retirement};
 use crate::channels::NodeChannels;
 use crate::config::{self, CommandType, Config, Files};
 use crate::former::FormerLedger;
+use crate::forward::Forwarder;
 use crate::host::{Area, Host};
 use crate::identities::Identities;
 use crate::issuers::{self, RefreshMetrics};
@@ -443,7 +444,11 @@ fn assemble(
         historical_cache_bytes: config.historical_cache_soft_limit.0,
         is_recovery: origin.recovers.is_some(),
     });
-    let environment = Arc::new(NodeEnvironment::new(Arc::clone(&host), clock, pipeline.clone()));
+    let forwarder = channels.as_ref().map(|channels| {
+        Arc::new(Forwarder::new(Arc::clone(&host), Arc::clone(channels), pipeline.clone()))
+    });
+    let environment =
+        NodeEnvironment::new(Arc::clone(&host), clock, pipeline.clone(), forwarder.clone());
     let inner = Inner {
         id: material.id(),
         identity: ArcSwap::from_pointee(identity),
@@ -452,7 +457,8 @@ fn assemble(
         host,
         config,
         pipeline,
-        environment,
+        environment: Arc::new(environment),
+        forwarder,
         keys,
         governance,
         adapters,

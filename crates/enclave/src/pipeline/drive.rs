@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::batch::RecentBatches;
 use super::progress::Progress;
 use super::queue::{Pending, Queue, estimated_bytes};
+use super::reads::Reads;
 use super::replicate::{Channels, Log, Order};
 use super::writer::{CutRules, Offer, SnapshotDue, WriteError, Writer};
 use super::{Settings, Standing};
@@ -62,6 +63,8 @@ pub(super) struct Inner {
     pub role: Mutex<Role>,
     /// Whether it takes transactions, as primary.
     pub leads: AtomicBool,
+    /// Who waits until the state here is recent.
+    pub reads: Mutex<Reads>,
     pub membership: RwLock<Membership>,
     /// Brought here once the log asks for it.
     pub installing: Mutex<Option<TxId>>,
@@ -473,8 +476,7 @@ impl Inner {
             Effect::Send(to, frame) => self.channels.send(to, frame),
             Effect::Role(role) => self.change_role(role),
             Effect::Membership(membership) => self.change_membership(membership),
-            // Nobody here asks for one.
-            Effect::ReadReady(_) => {}
+            Effect::ReadReady(number) => self.confirm_reads(number),
         }
     }
 

@@ -24,6 +24,7 @@ mod follow;
 mod install;
 mod progress;
 mod queue;
+mod reads;
 mod receipts;
 mod replicate;
 mod writer;
@@ -54,6 +55,7 @@ pub(crate) use replicate::{Alone, Channels};
 pub(crate) use writer::SnapshotDue;
 use writer::Writer;
 
+use crate::channels::wire::SnapshotOffer;
 use crate::config::{Config, Sync};
 use crate::disk::READ_BYTES;
 use crate::former::FormerLedger;
@@ -61,7 +63,7 @@ use crate::historical::{FetchError, Historical};
 use crate::host::{Area, BoxFuture, Host};
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
-use crate::snapshots::{self, FetchRules, SnapshotOffer};
+use crate::snapshots::{self, FetchRules};
 
 /// Executed transactions that are not yet on the ledger take at most about this much memory.
 const MAX_PENDING_BYTES: u64 = 256 << 20;
@@ -229,6 +231,7 @@ impl Pipeline {
             channels: parts.channels,
             role: Mutex::new(role),
             leads: AtomicBool::new(matches!(role, Role::Primary(_))),
+            reads: Mutex::default(),
             membership: RwLock::new(parts.membership),
             installing: Mutex::default(),
             install_signal: Notify::new(),
@@ -292,6 +295,11 @@ impl Pipeline {
     /// What this node is now.
     pub fn role(&self) -> Role {
         *self.inner.role.lock()
+    }
+
+    /// Whether this node takes transactions that write, as primary.
+    pub fn leads(&self) -> bool {
+        self.inner.leads.load(Ordering::SeqCst)
     }
 
     /// How far the other nodes are; known to the primary only.
@@ -404,7 +412,7 @@ impl Pipeline {
         if self.inner.standing() != Standing::Running {
             return Err(CommitError::Stopped);
         }
-        if !self.inner.leads.load(Ordering::SeqCst) {
+        if !self.leads() {
             return Err(CommitError::NotPrimary);
         }
         if bytes > limit {
@@ -453,6 +461,16 @@ impl Pipeline {
         async move {
             waiting.await;
         }
+    }
+
+    /// Resolves when the state here holds everything that was committed, by any primary, when the
+    /// call was made, as a quorum has confirmed; false if that takes longer than `patience`.
+    pub fn catch_up(
+        &self,
+        patience: Duration,
+    ) -> impl Future<Output = bool> + Send + 'static + use<> {
+        let inner = Arc::clone(&self.inner);
+        async move { inner.catch_up(patience).await }
     }
 
     /// What is known of a transaction.

@@ -29,11 +29,11 @@ use serde_json::json;
 use self::simulated::node::{audited, config};
 use self::simulated::{SeededEntropy, SimulatedDisk, SimulatedHost, in_virtual_time};
 use super::{Channels, Continuation, Pipeline, Settings};
+use crate::channels::wire::SnapshotOffer;
 use crate::host::{Area, BoxFuture, Host};
 use crate::identities::Identities;
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
-use crate::snapshots::SnapshotOffer;
 
 const TICK: Duration = Duration::from_millis(10);
 

@@ -26,9 +26,9 @@ use super::batch::SignedBatch;
 use super::drive::Inner;
 use super::follow::BatchFault;
 use super::writer::{Offer, WriteError, Writer};
+use crate::channels::wire::SnapshotOffer;
 use crate::host::{BoxFuture, DiskOp};
 use crate::ledger_files::AppendError;
-use crate::snapshots::SnapshotOffer;
 
 /// How long a primary that stops waits for its successor.
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(5);
@@ -409,6 +409,7 @@ impl Inner {
             }
             self.log.lock().consensus.tick();
             self.pump();
+            self.tick_reads();
             if self.leads.load(Ordering::SeqCst) {
                 self.promote();
             }

@@ -52,6 +52,16 @@ pub enum Reply {
     Upgrade(Response, Upgrade),
 }
 
+impl Reply {
+    /// The response, once it is there.
+    pub(crate) async fn given(self) -> Response {
+        match self {
+            Self::Now(response) | Self::Upgrade(response, _) => response,
+            Self::Later(response) => response.await,
+        }
+    }
+}
+
 /// A session that becomes a WebSocket.
 pub struct Upgrade {
     /// What is left of the HTTP connection.
@@ -77,6 +87,8 @@ pub struct Session {
     pub peer: Option<PeerCertificate>,
     /// What requests leave for those after them; opaque to the session layer.
     pub memory: Mutex<crate::dispatch::Memory>,
+    /// Its one request has come from another node, which has the client.
+    pub(crate) is_forwarded: bool,
     over_soft_cap: bool,
     requests_in_flight: AtomicUsize,
     closing: AtomicBool,
@@ -89,11 +101,22 @@ impl Session {
             interface,
             peer,
             memory: Mutex::default(),
+            is_forwarded: false,
             over_soft_cap,
             requests_in_flight: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
+    }
+
+    /// A session that another node has with a client, for one request.
+    pub(crate) fn forwarded(
+        interface: Arc<Interface>,
+        peer: Option<PeerCertificate>,
+        memory: crate::dispatch::Memory,
+    ) -> Self {
+        let memory = Mutex::new(memory);
+        Self { memory, is_forwarded: true, ..Self::new(interface, peer, false) }
     }
 
     /// Ends the session after the requests in flight are answered.
@@ -102,7 +125,7 @@ impl Session {
         self.waker.wake();
     }
 
-    fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 }

@@ -31,6 +31,11 @@ impl PeerCertificate {
         })
     }
 
+    /// The certificate as DER.
+    pub fn der(&self) -> &[u8] {
+        self.certificate.der()
+    }
+
     /// Whether a moment (seconds since 1970) lies within the certificate's validity.
     pub fn is_valid_at(&self, unix_s: u64) -> bool {
         i64::try_from(unix_s).is_ok_and(|unix_s| self.certificate.is_valid_at(unix_s))

@@ -17,6 +17,7 @@ use coco_kv::Seqno;
 use coco_ledger::SnapshotName;
 
 use super::load::{LoadError, LoadedSnapshot, MAX_SNAPSHOT_BYTES, committed, load};
+use crate::channels::wire::SnapshotOffer;
 use crate::config::{Config, Join};
 use crate::disk::{set_aside, submit};
 use crate::host::{Area, DiskOp, Host};
@@ -28,17 +29,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Snapshots that are tried, one after the other.
 const MAX_TRIES: usize = 8;
-
-/// What a node has to offer to another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SnapshotOffer {
-    /// No snapshot.
-    Nothing,
-    /// One of this position is being written.
-    Coming(Seqno),
-    /// This one, and how many bytes it takes.
-    There(SnapshotName, u64),
-}
 
 /// How snapshots are fetched.
 #[derive(Clone, Copy, Debug)]

@@ -32,7 +32,7 @@ use crate::host::{Area, DiskOp, Host};
 use crate::offload::offload;
 use crate::pipeline::{CommitError, Pipeline, ReceiptError, SnapshotDue};
 use crate::service::ServiceKeys;
-pub(crate) use fetch::{FetchRules, Search, SnapshotOffer};
+pub(crate) use fetch::{FetchRules, Search};
 pub(crate) use load::{LoadError, LoadedSnapshot, committed, load};
 
 /// After a request for a snapshot that could not be recorded.

@@ -13,8 +13,8 @@ mod transactions;
 use std::sync::Arc;
 
 use coco_adapter::{
-    AuthnPolicy, Call, EndpointProperties, ErrorResponse, ForwardingRequired, Mode, Registry,
-    Response,
+    AuthnPolicy, Call, EndpointProperties, ErrorResponse, ForwardingRequired, Mode,
+    RedirectionStrategy, Registry, Response,
 };
 use coco_script::ScriptEngine;
 use http::Method;
@@ -63,6 +63,7 @@ impl Endpoints {
         let properties = EndpointProperties {
             mode: Mode::ReadOnly,
             forwarding_required: ForwardingRequired::Sometimes,
+            redirection_strategy: RedirectionStrategy::None,
             ..EndpointProperties::default()
         };
         self.add(Method::GET, path, since, properties, summary, handler);

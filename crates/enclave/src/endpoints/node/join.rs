@@ -6,7 +6,8 @@
 //! of the accepted node stands for.
 
 use coco_adapter::{
-    AuthnPolicy, Call, Caller, ErrorCode, ErrorResponse, Mode, Response, RouteSyntax,
+    AuthnPolicy, Call, Caller, ErrorCode, ErrorResponse, ForwardingRequired, Mode, Response,
+    RouteSyntax,
 };
 use coco_attestation::insecure::SoftwareVerifier;
 use coco_attestation::{Evidence, EvidenceFormat, Manifests, appraise, verify};
@@ -20,7 +21,7 @@ use coco_governance::tables::{
 use coco_kv::Tx;
 use http::{Method, StatusCode};
 
-use super::{Endpoints, operation, properties, to_primary, unreadable};
+use super::{Endpoints, operation, primary_location, properties, redirect, unreadable};
 use crate::join::message::{JoinRequest, JoinResponse, NetworkInfo, seal_secrets};
 use crate::node::Node;
 use coco_governance::ServiceControl as _;
@@ -32,6 +33,8 @@ pub(super) fn add(to: &mut Endpoints) -> Result<(), RouteSyntax> {
     let mut properties = properties(Mode::ReadWrite);
     properties.authn_policies = vec![AuthnPolicy::AnyCert];
     properties.waits_for_commit = true;
+    // The node that asks is to know whom it has asked.
+    properties.forwarding_required = ForwardingRequired::Never;
     let node = to.node.clone();
     let handler = move |call: &mut Call<'_>| join(&node, call);
     let openapi = operation("Ask to take part in the network");
@@ -45,7 +48,11 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
         return Err(ErrorResponse::new(status, ErrorCode::NotImplemented, message));
     }
     if let Role::Backup { .. } = node.pipeline().role() {
-        return to_primary(node, call.tx, None, call.request, StatusCode::PERMANENT_REDIRECT);
+        let location = primary_location(node, call.tx, call.request)?.ok_or_else(|| {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            ErrorResponse::new(status, ErrorCode::PrimaryNotFound, "Primary unknown.")
+        })?;
+        return Ok(redirect(StatusCode::PERMANENT_REDIRECT, location));
     }
     if node.pipeline().is_recovering() {
         // What is written now is no part of the ledger before members have agreed to it.

@@ -16,11 +16,14 @@ use coco_adapter::{
     Call, EndpointProperties, ErrorCode, ErrorResponse, ForwardingRequired, Mode,
     RedirectionStrategy, Registry, Request, Response, RouteSyntax,
 };
-use coco_governance::tables::{NODES, TableError};
+use coco_consensus::NodeId;
+use coco_crypto::Digest;
+use coco_governance::tables::{NODES, NodeStatus, TableError};
 use coco_kv::Tx;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value as Json, json};
 
+use crate::config::{Redirection, Role};
 use crate::node::Node;
 use crate::openapi;
 use crate::session::InterfaceMetrics;
@@ -95,19 +98,49 @@ fn operation(summary: &str) -> Json {
     json!({ "summary": summary, "responses": openapi::json_responses(&json!({})) })
 }
 
-/// Sends a client to the primary for what only that can do.
-pub(crate) fn to_primary(
+/// 307 to where an interface of this name sends clients.
+pub(crate) fn redirect_to(
     node: &Node,
     tx: &mut Tx,
-    interface: Option<&str>,
+    target: &Redirection,
+    interface: &str,
     request: &Request,
-    status: StatusCode,
 ) -> Result<Response, ErrorResponse> {
-    let location = primary_location(node, tx, interface, request)?.ok_or_else(|| {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        ErrorResponse::new(status, ErrorCode::PrimaryNotFound, "Primary unknown.")
-    })?;
-    Ok(redirect(status, location))
+    let (role, interface) = match target {
+        Redirection::StaticAddress { address } => {
+            let location = format!("https://{address}{}", path_of(request));
+            let location = HeaderValue::try_from(location)
+                .map_err(|_| ErrorResponse::internal("The configured address is none."))?;
+            return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, location));
+        }
+        Redirection::NodeByRole { role, interface: None } => (role, interface),
+        Redirection::NodeByRole { role, interface: Some(named) } => (role, named.as_str()),
+    };
+    let unknown = |code, message: &str| {
+        Err(ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, code, message))
+    };
+    let found = match role {
+        Role::Primary => node.primary(),
+        Role::Backup => backup(node, tx)?,
+    };
+    let location = location(tx, found, Some(interface), request)?;
+    match (location, role) {
+        (Some(location), _) => Ok(redirect(StatusCode::TEMPORARY_REDIRECT, location)),
+        (None, Role::Primary) => unknown(ErrorCode::PrimaryNotFound, "Primary unknown."),
+        (None, Role::Backup) => unknown(ErrorCode::BackupNotFound, "No backup is known."),
+    }
+}
+
+/// A node that takes part and is not the primary.
+fn backup(node: &Node, tx: &mut Tx) -> Result<Option<Digest>, ErrorResponse> {
+    let primary = node.primary();
+    for NodeId(id) in node.pipeline().membership().voters {
+        let info = NODES.get(tx, &id).map_err(unreadable)?;
+        if Some(id) != primary && info.is_some_and(|info| info.status == NodeStatus::Trusted) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 fn redirect(status: StatusCode, location: HeaderValue) -> Response {
@@ -116,16 +149,24 @@ fn redirect(status: StatusCode, location: HeaderValue) -> Response {
     response
 }
 
-/// Where the primary serves what is asked for here: on its interface of this name, or on its first.
-/// `None` if no primary is known.
+/// Where the primary serves what is asked for here. `None` if no primary is known.
 fn primary_location(
     node: &Node,
     tx: &mut Tx,
+    request: &Request,
+) -> Result<Option<HeaderValue>, ErrorResponse> {
+    location(tx, node.primary(), None, request)
+}
+
+/// Where a node serves what is asked for here: on its interface of this name, or on its first.
+fn location(
+    tx: &mut Tx,
+    node: Option<Digest>,
     interface: Option<&str>,
     request: &Request,
 ) -> Result<Option<HeaderValue>, ErrorResponse> {
-    let Some(primary) = node.primary() else { return Ok(None) };
-    let Some(info) = NODES.get(tx, &primary).map_err(unreadable)? else { return Ok(None) };
+    let Some(node) = node else { return Ok(None) };
+    let Some(info) = NODES.get(tx, &node).map_err(unreadable)? else { return Ok(None) };
     let named = interface.and_then(|name| info.rpc_interfaces.get(name));
     let Some(interface) = named.or_else(|| info.rpc_interfaces.values().next()) else {
         return Ok(None);
@@ -133,8 +174,11 @@ fn primary_location(
     let address = interface.address();
     let endorsement = interface.endorsement.as_ref().map(|it| it.authority.as_str());
     let scheme = if endorsement == Some("Unsecured") { "http" } else { "https" };
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    Ok(HeaderValue::try_from(format!("{scheme}://{address}{path}")).ok())
+    Ok(HeaderValue::try_from(format!("{scheme}://{address}{}", path_of(request))).ok())
+}
+
+fn path_of(request: &Request) -> &str {
+    request.uri().path_and_query().map_or("/", |path| path.as_str())
 }
 
 /// A reply without a body.

@@ -133,7 +133,7 @@ fn primary(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> 
         return Ok(status(StatusCode::OK));
     }
     if call.request.method() == Method::HEAD
-        && let Some(location) = primary_location(node, call.tx, None, call.request)?
+        && let Some(location) = primary_location(node, call.tx, call.request)?
     {
         return Ok(redirect(StatusCode::PERMANENT_REDIRECT, location));
     }
