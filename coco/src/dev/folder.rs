@@ -36,7 +36,8 @@ pub(crate) struct Listening {
     /// Ports; 0 takes a free one.
     pub(crate) clients: u16,
     pub(crate) ethereum: u16,
-    pub(crate) nodes: u16,
+    /// For other nodes; without it the node stays alone.
+    pub(crate) nodes: Option<u16>,
     /// Whether Ethereum is served with the service's certificate, not as plain HTTP.
     pub(crate) ethereum_tls: bool,
 }
@@ -226,9 +227,11 @@ impl DevFolder {
                 })
             })
             .collect();
+        let node_to_node =
+            listening.nodes.map(|port| json!({ "bind_address": format!("127.0.0.1:{port}") }));
         json!({
             "network": {
-                "node_to_node_interface": { "bind_address": format!("127.0.0.1:{}", listening.nodes) },
+                "node_to_node_interface": node_to_node,
                 "rpc_interfaces": {
                     INTERFACE: {
                         "bind_address": format!("127.0.0.1:{}", listening.clients),

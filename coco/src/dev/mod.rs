@@ -70,9 +70,9 @@ pub(crate) struct DevArgs {
     /// Let gas on a new chain cost so many wei; otherwise it is free
     #[arg(long, value_name = "WEI", conflicts_with = "keep")]
     ethereum_base_fee: Option<u64>,
-    /// Port for other nodes, which go into the configuration
-    #[arg(long, value_name = "PORT", default_value_t = 8081)]
-    node_port: u16,
+    /// Port for other nodes, which can then join; 0 takes a free one [default: the node stays alone]
+    #[arg(long, value_name = "PORT")]
+    node_port: Option<u16>,
     /// What is logged
     #[arg(long, value_enum, default_value_t = LogLevel::Info)]
     log_level: LogLevel,
