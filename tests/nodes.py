@@ -111,7 +111,7 @@ class Node(Service):
         return ssl.create_default_context(cafile=self.service_cert_file)
 
 
-def configs(keys: pathlib.Path, folder: pathlib.Path, count: int, ethereum: bool):
+def configs(keys: pathlib.Path, folder: pathlib.Path, count: int, ethereum: bool = False):
     """From what `coco dev` writes: a node that starts a service, and some that join it."""
     template = json.loads((keys / "node.json").read_text())
     if not ethereum:

@@ -1,4 +1,4 @@
-//! JSON-RPC: the body of an HTTP request and a message of a WebSocket.
+//! JSON-RPC: the body of an HTTP request, a message of a WebSocket, and what another node forwards.
 #![no_main]
 
 #[path = "../../crates/adapters/ethereum/tests/fixtures/mod.rs"]
@@ -59,6 +59,8 @@ fn seeds() -> Vec<String> {
             r#"{{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":[{kind}]}}"#
         ));
     }
+    let forwarded = r#"{"method":"eth_getTransactionCount","params":["0x07","pending"]}"#;
+    seeds.push(format!(r#"{{"participant":null,"calls":[{forwarded},{forwarded}]}}"#));
     seeds.push(format!("[{}]", seeds.iter().take(3).cloned().collect::<Vec<_>>().join(",")));
     seeds
 }
@@ -74,6 +76,10 @@ async fn play(played: &mut Played, message: &[u8]) {
             let told = [reply.get("result"), reply.get("error")];
             assert_eq!(told.iter().flatten().count(), 1, "{reply}");
         }
+    }
+    if let Ok(answers) = rpc.answer_forwarded(message).await {
+        let answers: Json = serde_json::from_slice(&answers).unwrap();
+        assert!(answers["answers"].is_array(), "{answers}");
     }
     trial.seal(rpc).unwrap();
 }

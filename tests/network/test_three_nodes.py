@@ -4,7 +4,7 @@ import time
 
 import httpx
 import pytest
-from nodes import Node, open_nodes, until
+from nodes import APP, Node, configs, open_nodes, open_service, until  # noqa: F401
 
 
 @pytest.fixture

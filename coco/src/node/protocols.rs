@@ -48,7 +48,9 @@ struct EthereumStart {
 impl Protocols {
     /// Those that the configuration begins or that its interfaces speak.
     pub(crate) fn of(config: &Config) -> Result<Self> {
-        let start = config.command.start.as_ref().filter(|_| begins(config));
+        let command = config.command.kind;
+        let says = matches!(command, CommandType::Start | CommandType::Join);
+        let start = config.command.start.as_ref().filter(|_| says);
         let sections = start.map(|start| start.protocols.clone()).unwrap_or_default();
         let interfaces = config.interfaces().values();
         let spoken: Vec<&str> = interfaces
@@ -61,13 +63,20 @@ impl Protocols {
                 bail!("there is no protocol {name:?}; there is {:?}", Ethereum::NAME);
             }
         }
-        if named.count() == 0 {
-            return Ok(Self::default());
-        }
+        let is_named = named.count() > 0;
         let section = sections.get(Ethereum::NAME);
-        let setup = begins(config).then(|| setup(section)).transpose();
-        let setup = setup.context("command.start.protocols.ethereum")?;
-        Ok(Self { ethereum: Some(Arc::new(Ethereum::new(setup))) })
+        let told = |section| setup(section).context("command.start.protocols.ethereum");
+        let ethereum = match command {
+            CommandType::Start if is_named => Some(Ethereum::new(Some(told(section)?))),
+            // Whoever joins a service with a chain may come to be its primary.
+            CommandType::Join => {
+                let setup = section.map(|section| told(Some(section))).transpose()?;
+                Some(Ethereum::joining(setup, is_named))
+            }
+            _ if is_named => Some(Ethereum::new(None)),
+            _ => None,
+        };
+        Ok(Self { ethereum: ethereum.map(Arc::new) })
     }
 
     /// The adapters of a node that also runs this application.
@@ -75,10 +84,6 @@ impl Protocols {
         let ethereum = self.ethereum.map(|ethereum| ethereum as Arc<dyn Protocol>);
         Adapters { app, protocols: ethereum.into_iter().collect() }
     }
-}
-
-fn begins(config: &Config) -> bool {
-    config.command.kind == CommandType::Start
 }
 
 fn setup(section: Option<&Value>) -> Result<Setup> {
@@ -135,6 +140,16 @@ mod tests {
         assert!(protocols(json!({"type": "Restart"}), own("ethereum")).unwrap().ethereum.is_some());
         let fixed = json!({"ethereum": {"chain_id": 7, "fees": {"fixed": 1000}}});
         assert!(protocols(start(fixed), plain).unwrap().ethereum.is_some());
+    }
+
+    #[test]
+    fn whoever_joins_takes_up_the_chain_of_the_service() {
+        let plain = json!({"bind_address": "127.0.0.1:0"});
+        let join = |section: Value| json!({"type": "Join", "start": {"protocols": section}});
+        assert!(protocols(join(json!({})), plain.clone()).unwrap().ethereum.is_some());
+        assert!(protocols(join(json!({})), own("ethereum")).unwrap().ethereum.is_some());
+        let wrong = protocols(join(json!({"ethereum": {"chainid": 7}})), plain).err().unwrap();
+        assert!(format!("{wrong:#}").contains("command.start.protocols.ethereum"));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl RunningNode {
         adapters: Adapters,
     ) -> Result<Self> {
         let signals = Signals::install()?;
-        let host = InProcessHost::start(host_settings(&config, &adapters)).map_err(|error| {
+        let host = InProcessHost::start(host_settings(&config)).map_err(|error| {
             let advice = what_to_change(&error);
             advised(error, advice)
         })?;
@@ -125,7 +125,7 @@ fn what_to_change(error: &HostError) -> &'static str {
     }
 }
 
-fn host_settings(config: &Config, adapters: &Adapters) -> HostSettings {
+fn host_settings(config: &Config) -> HostSettings {
     let interface = |(name, interface): (&String, &coco_enclave::config::Interface)| Interface {
         name: name.clone(),
         bind_address: interface.bind_address.clone(),
@@ -134,11 +134,10 @@ fn host_settings(config: &Config, adapters: &Adapters) -> HostSettings {
     let read_only_snapshots = config.snapshots.read_only_directory.iter();
     let read_only_snapshots = read_only_snapshots.filter(|directory| !directory.is_empty());
     let node_to_node = config.network.node_to_node_interface.as_ref();
-    let node_to_node =
-        node_to_node.filter(|_| adapters.are_networked(config)).map(|interface| Interface {
-            name: NODE_TO_NODE_INTERFACE.to_owned(),
-            bind_address: interface.bind_address.clone(),
-        });
+    let node_to_node = node_to_node.map(|interface| Interface {
+        name: NODE_TO_NODE_INTERFACE.to_owned(),
+        bind_address: interface.bind_address.clone(),
+    });
     HostSettings {
         interfaces: config.interfaces().iter().map(interface).chain(node_to_node).collect(),
         disk: DiskLayout {

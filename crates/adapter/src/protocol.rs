@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coco_kv::{Tx, TxId};
+use coco_kv::{Seqno, Tx, TxId};
+use serde_json::Value as Json;
 
 use crate::{Adapter, Caller, Node, Request, Response};
 
@@ -14,10 +15,28 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// An adapter that is not made of endpoints: it reads whole requests of its interface, begins and
 /// commits transactions by itself through its [`Node`], and may write a record of each batch.
+///
+/// On one of several nodes it executes only while its node [is the primary](Node::is_primary).
+/// Elsewhere whole batches come into the store with the records that the primary's protocol has
+/// made of them, and may be taken back until they are committed. So the state of a protocol is in
+/// the store; what it keeps in memory is a cache of it, or is told by
+/// [`taken_back`](Self::taken_back) what goes.
 pub trait Protocol: Adapter {
-    /// Called once, in one of the node's first transactions, before everything else: begins the
-    /// protocol's state on a ledger that has none, or takes up what is there.
+    /// Called once, before any request: begins the protocol's state on a ledger that has none, or
+    /// takes up what is there. On a node that begins or recovers a service it is one of the first
+    /// transactions; on a node that joins, which has the ledger by then, nothing may be written.
     fn start(&self, tx: &mut Tx, node: Arc<dyn Node>) -> Result<(), AdapterError>;
+
+    /// What this node demands of a service that it is to join, for [`admit`](Self::admit) there;
+    /// none if nothing.
+    fn demands(&self) -> Option<Json> {
+        None
+    }
+
+    /// Whether a node that asks to join, and is not trusted yet, finds here what it demands.
+    fn admit(&self, _tx: &mut Tx, _demands: &Json) -> Result<(), AdapterError> {
+        Ok(())
+    }
 
     /// Keeps the adapter's own transactions from the commit point until the value is dropped. Held
     /// around [`seal`](Self::seal) until the batch has its signature's position, so that every
@@ -35,6 +54,12 @@ pub trait Protocol: Adapter {
     fn seal(&self, _tx: &mut Tx, _batch: Batch) -> Result<(), AdapterError> {
         Ok(())
     }
+
+    /// What was executed after `to` is about to be taken back: this node is not the primary any
+    /// more, or the batches of an earlier primary do not stand. `tx` sees all of it for the last
+    /// time. A later primary may yet bring the same batches. Nothing that is committed is ever
+    /// taken back. Must be short, and must not wait for transactions.
+    fn taken_back(&self, _tx: &mut Tx, _to: Seqno) {}
 
     /// Answers a request. The call itself must be short: what takes long belongs into
     /// [`Node::offload`].

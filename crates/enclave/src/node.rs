@@ -1,5 +1,6 @@
 //! A node: one enclave from its start to its stop.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,7 @@ use coco_consensus::Role;
 use coco_crypto::{Certificate, Digest, KeyPair, RsaKeyPair};
 use coco_kv::{Seqno, View};
 use parking_lot::Mutex;
+use serde_json::Value as Json;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
@@ -74,10 +76,10 @@ impl<A: Endpoints> From<Arc<A>> for Adapters {
 }
 
 impl Adapters {
-    /// Whether a node with these and this configuration can be one of several: it has an interface
-    /// for others, and no protocol, whose own state next to the store nothing brings to others yet.
-    pub fn are_networked(&self, config: &Config) -> bool {
-        config.network.node_to_node_interface.is_some() && self.protocols.is_empty()
+    /// What the protocols of a node that joins demand of the service.
+    fn demands(&self) -> BTreeMap<String, Json> {
+        let demands = self.protocols.iter().map(|protocol| (protocol.name(), protocol.demands()));
+        demands.filter_map(|(name, demands)| Some((name.to_owned(), demands?))).collect()
     }
 
     fn all(&self) -> impl Iterator<Item = Arc<dyn Adapter>> {
@@ -169,7 +171,7 @@ impl Node {
 
     /// Whether it has an interface for other nodes, so that they can take part.
     pub fn is_networked(&self) -> bool {
-        self.0.adapters.are_networked(&self.0.config)
+        self.0.config.is_networked()
     }
 
     /// The names of the protocols.

@@ -10,17 +10,22 @@ use alloy_genesis::Genesis;
 use alloy_primitives::B256;
 use bytes::Bytes;
 use coco_adapter::{
-    Adapter, AdapterError, Batch, BoxFuture, Caller, Client, CommitError, Conversation, Held,
-    Outcome, Protocol, Request, Response,
+    Adapter, AdapterError, Batch, BoxFuture, Caller, Client, CommitError, Conversation,
+    ForwardError, Held, Outcome, Protocol, Request, Response,
 };
 use coco_crypto::{Digest, sha256};
 use coco_kv::{Seqno, Tx, TxId};
 use http::{HeaderValue, Method, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use crate::rpc::{Rpc, Session};
-use crate::{Chain, ChainOptions, CommitRefusal, ImportError, ImportedBlock, Node, StateError};
+use crate::{
+    Chain, ChainOptions, ChainTerms, CommitRefusal, ForwardRefusal, ImportError, ImportedBlock,
+    Node, StateError,
+};
 
 /// A batch with an Ethereum transaction is cut this long after it at the latest, for those who wait
 /// for blocks; at once for whoever asks for a receipt.
@@ -35,13 +40,25 @@ pub struct Setup {
     pub options: ChainOptions,
 }
 
+/// How long the primary has for an answer.
+const FORWARD_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The adapter: one chain of one node.
-#[derive(Default)]
 pub struct Ethereum {
-    /// For a ledger that has no chain yet.
-    setup: Option<Setup>,
+    origin: Origin,
     /// Since the node has started.
     running: OnceLock<Running>,
+}
+
+/// Where the chain comes from.
+enum Origin {
+    /// It begins with the service.
+    Begun(Setup),
+    /// It is on the ledger.
+    Ledger,
+    /// The service that the node joins may have it, and must if the node is to serve it. It is to be
+    /// what the configuration says, if that says anything.
+    Joined { setup: Option<Setup>, is_served: bool },
 }
 
 struct Running {
@@ -55,7 +72,18 @@ impl Ethereum {
 
     /// An adapter that begins a chain as `setup` says, or without it goes on with the ledger's.
     pub fn new(setup: Option<Setup>) -> Self {
-        Self { setup, ..Self::default() }
+        Self::of(setup.map_or(Origin::Ledger, Origin::Begun))
+    }
+
+    /// An adapter of a node that joins a service: it takes up the service's chain, if there is one,
+    /// as there must be if an interface of the node serves it. `setup` is what the node's
+    /// configuration says of the chain: any other is refused.
+    pub fn joining(setup: Option<Setup>, is_served: bool) -> Self {
+        Self::of(Origin::Joined { setup, is_served })
+    }
+
+    fn of(origin: Origin) -> Self {
+        Self { origin, running: OnceLock::new() }
     }
 
     /// The methods, once the node has started.
@@ -88,21 +116,25 @@ impl Ethereum {
         }
     }
 
-    /// The chain of the ledger: begun by now, or found there.
-    fn chain(&self, tx: &mut Tx) -> Result<Chain, AdapterError> {
+    /// The chain of the ledger: begun by now, or found there. None if it has none and need not.
+    fn chain(&self, tx: &mut Tx) -> Result<Option<Chain>, AdapterError> {
         let broken = |error: crate::GenesisError| AdapterError(error.to_string());
-        match (&self.setup, Chain::load(tx).map_err(broken)?) {
-            (None, Some(chain)) => Ok(chain),
-            (Some(setup), None) => {
-                let options = setup.options.clone();
-                let begun = Chain::begin(tx, &setup.genesis, options).map_err(broken);
-                begun.map(|(chain, _)| chain)
+        match (&self.origin, Chain::load(tx).map_err(broken)?) {
+            (Origin::Begun(Setup { genesis, options }), None) => {
+                let begun = Chain::begin(tx, genesis, options.clone()).map_err(broken);
+                begun.map(|(chain, _)| Some(chain))
             }
-            (None, None) => {
-                let text = "this service has no chain: one begins with command.type Start only";
-                Err(AdapterError(text.to_owned()))
+            (Origin::Begun(_), Some(_)) => {
+                Err(AdapterError("this service has a chain already".to_owned()))
             }
-            (Some(_), Some(_)) => Err(AdapterError("this service has a chain already".to_owned())),
+            (Origin::Joined { setup: Some(Setup { genesis, options }), .. }, Some(chain)) => {
+                let terms = ChainTerms::new(genesis, options).map_err(broken)?;
+                chain.check(tx, &terms).map_err(broken)?;
+                Ok(Some(chain))
+            }
+            (Origin::Ledger | Origin::Joined { .. }, Some(chain)) => Ok(Some(chain)),
+            (Origin::Joined { setup: None, is_served: false }, None) => Ok(None),
+            (Origin::Ledger | Origin::Joined { .. }, None) => Err(no_chain()),
         }
     }
 }
@@ -113,18 +145,48 @@ impl Adapter for Ethereum {
     }
 
     fn committed(&self, _last: TxId) {
+        let Some(rpc) = self.rpc() else { return };
         // What cannot be read is not announced; whoever asks for it gets the error.
-        let _ = self.rpc().map(|rpc| rpc.committed());
+        let _ = rpc.committed();
+        let again = rpc.overtaken();
+        if !again.is_empty() {
+            let rpc = Arc::clone(rpc);
+            tokio::spawn(async move { rpc.send_again(again).await });
+        }
     }
 }
 
 impl Protocol for Ethereum {
     fn start(&self, tx: &mut Tx, node: Arc<dyn coco_adapter::Node>) -> Result<(), AdapterError> {
-        let chain = Arc::new(self.chain(tx)?);
+        let Some(chain) = self.chain(tx)? else { return Ok(()) };
+        let chain = Arc::new(chain);
         let local = Local(Arc::clone(&node));
         let rpc = Arc::new(Rpc::new(chain, Arc::new(local)));
         let twice = || AdapterError("started twice".to_owned());
         self.running.set(Running { rpc, node }).map_err(|_| twice())
+    }
+
+    fn demands(&self) -> Option<Json> {
+        let Origin::Joined { setup, is_served } = &self.origin else { return None };
+        let terms = setup.as_ref().and_then(|Setup { genesis, options }| {
+            // A genesis that cannot be written is found out when it is compared.
+            ChainTerms::new(genesis, options).ok()
+        });
+        let demands = (*is_served || terms.is_some()).then_some(Demands { terms })?;
+        serde_json::to_value(demands).ok()
+    }
+
+    fn admit(&self, tx: &mut Tx, demands: &Json) -> Result<(), AdapterError> {
+        let Demands { terms } = Demands::deserialize(demands)
+            .map_err(|error| AdapterError(format!("what is demanded is not readable: {error}")))?;
+        let rpc = self.rpc().ok_or_else(no_chain)?;
+        match terms {
+            Some(terms) => {
+                let checked = rpc.chain().check(tx, &terms);
+                checked.map_err(|error| AdapterError(error.to_string()))
+            }
+            None => Ok(()),
+        }
     }
 
     fn hold(&self) -> Box<dyn Held + '_> {
@@ -140,6 +202,29 @@ impl Protocol for Ethereum {
         sealed.map(drop).map_err(|error| AdapterError(error.to_string()))
     }
 
+    fn taken_back(&self, tx: &mut Tx, to: Seqno) {
+        // What cannot be read cannot be sent again: as if the node had died.
+        let _ = self.rpc().map(|rpc| rpc.taken_back(tx, to));
+    }
+
+    fn answer_forwarded(&self, message: Bytes) -> BoxFuture<'static, Result<Bytes, AdapterError>> {
+        let Some(Running { rpc, node }) = self.running.get() else {
+            let refusal = AdapterError("the chain is not here yet".to_owned());
+            return Box::pin(std::future::ready(Err(refusal)));
+        };
+        let (rpc, node) = (Arc::clone(rpc), Arc::clone(node));
+        Box::pin(async move {
+            let is_long = is_long(&message);
+            let answer = async move { rpc.answer_forwarded(&message).await };
+            let answer = if is_long { offloaded(&*node, answer).await } else { Some(answer.await) };
+            match answer {
+                Some(Ok(answer)) => Ok(answer.into()),
+                Some(Err(refusal)) => Err(AdapterError(refusal)),
+                None => Err(AdapterError("internal error".to_owned())),
+            }
+        })
+    }
+
     fn handle(&self, client: &Client, request: Request) -> BoxFuture<'static, Response> {
         let (rpc, node) = match (self.running.get(), not_json_rpc(&request)) {
             (Some(Running { rpc, node }), None) => (Arc::clone(rpc), Arc::clone(node)),
@@ -153,7 +238,8 @@ impl Protocol for Ethereum {
             let body = request.into_body();
             let is_long = is_long(&body);
             let answer = async move { rpc.handle_for(participant, limits, &body).await };
-            let reply = if is_long { offloaded(&*node, answer).await } else { answer.await };
+            let reply = if is_long { offloaded(&*node, answer).await } else { Some(answer.await) };
+            let reply = reply.unwrap_or_else(failed);
             let mut response = Response::new(reply.unwrap_or_default().into());
             let json = HeaderValue::from_static("application/json");
             response.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -171,6 +257,19 @@ impl Protocol for Ethereum {
         });
         Some(Arc::new(Subscriber { rpc, session, node }))
     }
+}
+
+/// What a node that joins wants of the service's chain.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Demands {
+    /// It is this one; any, if the node's configuration does not say.
+    terms: Option<ChainTerms>,
+}
+
+fn no_chain() -> AdapterError {
+    let text = "this service has no chain: one begins with command.type Start only";
+    AdapterError(text.to_owned())
 }
 
 /// The participant that calls, for whom the node keeps an account.
@@ -234,14 +333,14 @@ fn is_long(message: &[u8]) -> bool {
     names.any(|name| LONG.contains(&name) || name.starts_with("debug_trace"))
 }
 
-/// Answers where no other session is held up.
-async fn offloaded(
+/// Answers where no other session is held up; None if that failed.
+async fn offloaded<T: Send + 'static>(
     node: &dyn coco_adapter::Node,
-    answer: impl Future<Output = Option<Vec<u8>>> + Send + 'static,
-) -> Option<Vec<u8>> {
+    answer: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
     let runtime = Handle::current();
     if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
-        return answer.await;
+        return Some(answer.await);
     }
     let (done, reply) = oneshot::channel();
     let work = move || {
@@ -249,9 +348,12 @@ async fn offloaded(
         let _ = done.send(runtime.block_on(answer));
     };
     node.offload(Box::new(work)).await;
-    let failed =
-        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"internal error"}}"#;
-    reply.await.unwrap_or_else(|_| Some(failed.into()))
+    reply.await.ok()
+}
+
+fn failed() -> Option<Vec<u8>> {
+    let reply = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"internal error"}}"#;
+    Some(reply.into())
 }
 
 /// A WebSocket with its subscriptions.
@@ -268,8 +370,8 @@ impl Conversation for Subscriber {
         Box::pin(async move {
             let is_long = is_long(&message);
             let answer = async move { session.handle_within(&rpc, limits, &message).await };
-            let reply = if is_long { offloaded(&*node, answer).await } else { answer.await };
-            reply.map(Bytes::from)
+            let reply = if is_long { offloaded(&*node, answer).await } else { Some(answer.await) };
+            reply.unwrap_or_else(failed).map(Bytes::from)
         })
     }
 
@@ -304,15 +406,35 @@ impl Node for Local {
         Ok(committed)
     }
 
-    fn committed(&self) -> Seqno {
-        self.0.last_committed().seqno
+    fn is_primary(&self) -> bool {
+        self.0.is_primary()
+    }
+
+    fn forward(&self, message: Bytes) -> BoxFuture<'static, Result<Bytes, ForwardRefusal>> {
+        let answer = self.0.forward(Ethereum::NAME, message, FORWARD_PATIENCE);
+        Box::pin(async move {
+            answer.await.map_err(|error| match error {
+                ForwardError::NoPrimary | ForwardError::TooMany => ForwardRefusal::NotNow,
+                ForwardError::TooLarge { bytes, .. } => ForwardRefusal::TooLarge { bytes },
+                ForwardError::Refused(reason) => ForwardRefusal::Refused(reason),
+                ForwardError::Unknown => ForwardRefusal::Unknown,
+            })
+        })
+    }
+
+    fn last_committed(&self) -> TxId {
+        self.0.last_committed()
     }
 
     fn wait_committed(&self, position: Seqno) -> BoxFuture<'static, ()> {
         let Some(view) = self.0.view_for_seqno(position) else {
             return Box::pin(std::future::ready(()));
         };
-        let committed = self.0.wait_committed(TxId { view, seqno: position });
+        self.wait_for(TxId { view, seqno: position })
+    }
+
+    fn wait_for(&self, tx_id: TxId) -> BoxFuture<'static, ()> {
+        let committed = self.0.wait_committed(tx_id);
         Box::pin(async move {
             committed.await;
         })

@@ -4,13 +4,15 @@ use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, EMPTY_ROOT_HASH, Header};
 use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
 use alloy_genesis::{ChainConfig, Genesis, GenesisAccount};
 use alloy_primitives::{Address, B256, Bytes, U256, b256};
+use coco_crypto::sha256;
 use coco_kv::Tx;
 use revm::primitives::hardfork::SpecId;
+use serde::{Deserialize, Serialize};
 
 use crate::block::{Head, Included, Opening, begin_block, end_block, record_block};
 use crate::maps::CHAIN;
 use crate::record::{BlockRecord, OpenBlock};
-use crate::{Chain, ChainOptions, ChainRules, Refusal, StateError, StateTrie, World};
+use crate::{Chain, ChainOptions, ChainRules, Refusal, StateError, StateTrie, World, block_hash};
 
 /// SHA-256 of nothing: the hash of a block's requests if there are none (EIP-7685).
 pub(crate) const NO_REQUESTS: B256 =
@@ -28,12 +30,45 @@ pub enum GenesisError {
     /// There is a chain already.
     #[error("the chain has been begun before, with block {0}")]
     Exists(B256),
+    /// The chain of the service is another one than this node is configured for.
+    #[error(
+        "{what} differs from that of the service's chain, which has chain id {chain_id} and \
+         begins with block {genesis}"
+    )]
+    Differs {
+        /// What differs.
+        what: &'static str,
+        /// Of the service's chain.
+        chain_id: u64,
+        /// The hash of its first block.
+        genesis: B256,
+    },
     /// What a block does by itself fails on the accounts of the genesis.
     #[error("the system contracts of the genesis fail: {0}")]
     SystemContract(Refusal),
     /// What is stored cannot be read.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// What a chain began with, in brief.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainTerms {
+    /// SHA-256 of the genesis, as this crate writes it.
+    genesis: B256,
+    /// What the consortium chose.
+    options: ChainOptions,
+}
+
+impl ChainTerms {
+    /// The terms of a chain that begins so.
+    pub fn new(genesis: &Genesis, options: &ChainOptions) -> Result<Self, GenesisError> {
+        // As it reads back: what is left out is the same as what is said to be absent.
+        let read_back: Genesis = serde_json::from_slice(&serde_json::to_vec(genesis)?)?;
+        let genesis = B256::from(sha256(&serde_json::to_vec(&read_back)?).0);
+        Ok(Self { genesis, options: options.clone() })
+    }
 }
 
 /// A consortium chain with every fork up to Osaka from the start, the system contracts of those
@@ -129,6 +164,21 @@ impl Chain {
         chain.tries().remember(block.header.number, hash, trie, 0);
         chain.try_empty_block(tx)?;
         Ok((chain, hash))
+    }
+
+    /// Refuses other terms than those of the chain in the store.
+    pub fn check(&self, tx: &mut Tx, terms: &ChainTerms) -> Result<(), GenesisError> {
+        let begun = tx.get(&CHAIN, b"genesis").ok_or(StateError::NoGenesis)?;
+        let begun: Genesis = serde_json::from_slice(&begun)?;
+        let own = ChainTerms::new(&begun, &self.rules().options)?;
+        let what = match (own.genesis == terms.genesis, own.options == terms.options) {
+            (true, true) => return Ok(()),
+            (false, _) => "the genesis",
+            (true, false) => "what is said of fees and limits",
+        };
+        let genesis =
+            block_hash(tx, begun.number.unwrap_or_default()).ok_or(StateError::NoGenesis)?;
+        Err(GenesisError::Differs { what, chain_id: self.rules().chain_id(), genesis })
     }
 
     /// No block could ever be sealed over system contracts that fail, so they are tried out first.

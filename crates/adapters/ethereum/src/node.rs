@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use alloy_primitives::B256;
+use bytes::Bytes;
 use coco_crypto::Digest;
 use coco_kv::{Seqno, Tx, TxId};
 
@@ -15,13 +16,31 @@ pub trait Node: Send + Sync + 'static {
     /// The commit point. `claims` is bound to the transaction's leaf of the Merkle tree.
     fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, CommitRefusal>;
 
+    /// Whether this node executes transactions.
+    fn is_primary(&self) -> bool;
+
+    /// Has the node that does answer a message by
+    /// [`Rpc::answer_forwarded`](crate::rpc::Rpc::answer_forwarded).
+    fn forward(
+        &self,
+        message: Bytes,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, ForwardRefusal>> + Send + 'static>>;
+
     /// The last position that will never be taken back: clients are shown the blocks up to here.
-    fn committed(&self) -> Seqno;
+    fn committed(&self) -> Seqno {
+        self.last_committed().seqno
+    }
+
+    /// The transaction at that position.
+    fn last_committed(&self) -> TxId;
 
     /// Ends when what was executed at a position is committed, or never will be. Its batch is cut
     /// for whoever waits.
     fn wait_committed(&self, position: Seqno)
     -> Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
+
+    /// The same for a transaction that may not have come to this node yet.
+    fn wait_for(&self, tx_id: TxId) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 
     /// The ledger's receipt for a position, as JSON, recent or past; `None` while it is not signed
     /// and committed.
@@ -58,4 +77,25 @@ pub enum CommitRefusal {
     /// This node executes nothing: it stops, or is not the primary.
     #[error("this node takes no transactions")]
     Unavailable,
+}
+
+/// Why the primary has not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardRefusal {
+    /// Nobody is known to be primary, or it has no room: nothing was done, and it may be tried
+    /// again.
+    #[error("no primary takes transactions now")]
+    NotNow,
+    /// The same, for this reason.
+    #[error("the primary does not answer: {0}")]
+    Refused(String),
+    /// More than nodes send each other.
+    #[error("{bytes} bytes are more than nodes send each other")]
+    TooLarge {
+        /// Of the message.
+        bytes: usize,
+    },
+    /// It may or may not have been done.
+    #[error("the primary was lost before it answered")]
+    Unknown,
 }

@@ -132,6 +132,18 @@ impl Pool {
         self.waiting.lock().sweep(now_ms);
     }
 
+    /// Takes all out, by sender and nonce.
+    pub fn drain(&self) -> Vec<SignedTransaction> {
+        let mut waiting = self.waiting.lock();
+        waiting.ready.clear();
+        waiting.by_hash.clear();
+        waiting.bytes = 0;
+        let by_sender = std::mem::take(&mut waiting.by_sender);
+        drop(waiting);
+        let entries = by_sender.into_values().flat_map(BTreeMap::into_values);
+        entries.map(|entry| entry.transaction).collect()
+    }
+
     /// Whether a sender has transactions that wait.
     pub fn has_sender(&self, sender: Address) -> bool {
         self.waiting.lock().by_sender.contains_key(&sender)
@@ -307,6 +319,7 @@ mod tests {
         Add { sender: usize, nonce: usize, price: usize, priced: bool },
         Take { sender: usize, nonce: usize, put_back: bool },
         Pass { seconds: u64 },
+        Drain,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -317,6 +330,7 @@ mod tests {
             3 => (0..SENDERS, 0..NONCES, any::<bool>())
                 .prop_map(|(sender, nonce, put_back)| Step::Take { sender, nonce, put_back }),
             1 => (0u64..400).prop_map(|seconds| Step::Pass { seconds }),
+            1 => Just(Step::Drain),
         ]
     }
 
@@ -377,6 +391,11 @@ mod tests {
                             prop_assert_eq!(pool.ready(), Some(address));
                             model.push(expected);
                         }
+                    }
+                    Step::Drain => {
+                        let drained = pool.drain().into_iter().map(|it| it.hash());
+                        let expected = model.drain(..).map(|(s, n, p, _)| transaction(s, n, p).hash());
+                        prop_assert!(drained.eq(expected));
                     }
                     Step::Pass { seconds } => {
                         now_ms += seconds * 1000;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alloy_primitives::{B256, keccak256};
+use bytes::Bytes;
 use coco_crypto::Digest;
 use coco_kv::{Seqno, Store, Tx, TxId, View};
 use parking_lot::Mutex;
@@ -14,7 +15,9 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::rpc::Rpc;
-use crate::{Chain, ChainOptions, CommitRefusal, GenesisError, Node, Refusal, Sealed};
+use crate::{
+    Chain, ChainOptions, CommitRefusal, ForwardRefusal, GenesisError, Node, Refusal, Sealed,
+};
 
 /// One chain on one store. Time stands still until it is moved; nothing is sealed until asked.
 pub struct Trial {
@@ -82,6 +85,14 @@ impl Trial {
         self.patient.store(true, Ordering::Relaxed);
     }
 
+    /// Takes back everything after `to`, as a node does whose primary is of a later view.
+    pub fn take_back(&self, rpc: &Rpc, to: Seqno, view: View) -> Result<(), Refusal> {
+        rpc.taken_back(&mut self.store.begin(), to)?;
+        let taken_back = self.store.rollback(to, view);
+        assert!(taken_back.is_ok(), "nothing is ever final here");
+        Ok(())
+    }
+
     /// What a cut of a batch does: seals the open block, if there is one, and announces it.
     pub fn seal(&self, rpc: &Rpc) -> Result<Option<Sealed>, Refusal> {
         let held = rpc.chain().hold();
@@ -111,8 +122,20 @@ impl Node for Trial {
         committed.map(|committed| committed.tx_id()).map_err(|_| CommitRefusal::Conflict)
     }
 
-    fn committed(&self) -> Seqno {
-        Seqno(self.committed.load(Ordering::Relaxed))
+    fn is_primary(&self) -> bool {
+        true
+    }
+
+    fn forward(
+        &self,
+        _message: Bytes,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, ForwardRefusal>> + Send + 'static>> {
+        Box::pin(std::future::ready(Err(ForwardRefusal::NotNow)))
+    }
+
+    fn last_committed(&self) -> TxId {
+        let seqno = Seqno(self.committed.load(Ordering::Relaxed));
+        TxId { view: self.store.view(), seqno }
     }
 
     /// Nobody cuts batches here but whoever calls [`seal`](Trial::seal).
@@ -127,6 +150,10 @@ impl Node for Trial {
         Box::pin(async move {
             let _ = sealed.changed().await;
         })
+    }
+
+    fn wait_for(&self, tx_id: TxId) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
+        self.wait_committed(tx_id.seqno)
     }
 
     /// There is no ledger to sign anything: what the receipt would claim, and nothing else.

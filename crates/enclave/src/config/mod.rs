@@ -490,6 +490,11 @@ impl Config {
         self.network.rpc_interfaces.get(name)
     }
 
+    /// Whether the node can be one of several: it has an interface for others.
+    pub fn is_networked(&self) -> bool {
+        self.network.node_to_node_interface.is_some()
+    }
+
     /// All interfaces by name.
     pub fn interfaces(&self) -> &BTreeMap<String, Interface> {
         &self.network.rpc_interfaces

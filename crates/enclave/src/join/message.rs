@@ -31,6 +31,9 @@ pub(crate) struct JoinRequest {
     pub certificate_signing_request: Pem,
     #[serde(default)]
     pub node_data: Json,
+    /// What the node's protocols demand of the service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub protocols: BTreeMap<String, Json>,
 }
 
 /// Where the joining node is reached.

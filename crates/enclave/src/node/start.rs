@@ -1,5 +1,6 @@
 //! How a node comes to a service: it makes a new one, or recovers that of its ledger.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -69,12 +70,6 @@ pub enum StartError {
     /// TLS cannot be used with the node's key.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// State of a protocol next to the store is not brought to other nodes in this version.
-    #[error("protocol {name} is served by a node that is alone; this one is to join others")]
-    ProtocolAlone {
-        /// Which.
-        name: &'static str,
-    },
     /// The secrets of the service are not to be had here.
     #[error(
         "the service's secrets cannot be unsealed on this machine ({0}); \
@@ -106,6 +101,12 @@ pub enum StartError {
         name: &'static str,
         /// Why.
         error: AdapterError,
+    },
+    /// A protocol wants to write where it has to find everything.
+    #[error("{name}: its state was begun by the service's first node, which this one joins")]
+    BegunElsewhere {
+        /// Which.
+        name: &'static str,
     },
     /// The first transaction was not executed.
     #[error("the first transaction: {0}")]
@@ -173,18 +174,16 @@ impl Node {
         let now_s = i64::try_from(clock.now_ms() / 1_000).unwrap_or(i64::MAX);
         match config.command.kind {
             CommandType::Start => require_empty_ledger(&*host, &config).await?,
-            CommandType::Join => {
-                if let Some(name) = adapters.protocols.first().map(|protocol| protocol.name()) {
-                    return Err(StartError::ProtocolAlone { name });
-                }
-            }
-            CommandType::Restart => {}
+            CommandType::Join | CommandType::Restart => {}
             command @ CommandType::Recover => return Err(StartError::NotOffered { command }),
         }
         let material = Material::make(&*host, &config, &files, now_s).await?;
         let origin = match config.command.kind {
             CommandType::Start => new_service(&*host, &config, &material, now_s).await?,
-            CommandType::Join => joined_service(&host, &config, &material, &files).await?,
+            CommandType::Join => {
+                let demands = adapters.demands();
+                joined_service(&host, &config, &material, &files, demands).await?
+            }
             _ => recovered_service(&*host, &config, &material, now_s).await?,
         };
         let node = assemble(host, config, clock, adapters, material, origin, &files)?;
@@ -254,6 +253,7 @@ async fn joined_service(
     config: &Config,
     material: &Material,
     files: &Files,
+    protocols: BTreeMap<String, Json>,
 ) -> Result<Origin, StartError> {
     let node_to_node_interface = node_to_node(config).ok_or(JoinError::NoInterface)?;
     let command = config.command.join.clone().unwrap_or_default();
@@ -269,6 +269,7 @@ async fn joined_service(
         startup_seqno: 0,
         certificate_signing_request: Pem(material.request.to_pem()),
         node_data: files.node_data.clone().unwrap_or(Json::Null),
+        protocols,
     };
     let (own, key) = (&material.self_signed, &material.node_key);
     // What is here is looked at while members think about the new node.
@@ -399,7 +400,7 @@ fn assemble(
         writer = writer.recovering();
     }
     let me = NodeId(material.id());
-    let networked = adapters.are_networked(&config);
+    let networked = config.is_networked();
     let last =
         TxId { view: origin.views.view_of(origin.last).unwrap_or_default(), seqno: origin.last };
     let consensus: Box<dyn Consensus> = match (origin.joins, networked) {
@@ -499,7 +500,7 @@ impl Starting {
             tasks.extend(channels.open(pipeline.clone()).map(tokio::spawn));
         }
         if joins {
-            node.take_part().await;
+            node.take_part().await?;
             return Ok(node);
         }
 
@@ -539,7 +540,7 @@ impl Starting {
 
 impl Node {
     /// Waits until the log has brought the ledger here, with the trust in this node on it.
-    async fn take_part(&self) {
+    async fn take_part(&self) -> Result<(), StartError> {
         let inner = &self.0;
         tracing::info!(id = %inner.id, "trusted; waiting for the ledger");
         loop {
@@ -555,8 +556,10 @@ impl Node {
             }
             inner.host.sleep(TICK).await;
         }
+        self.take_up_protocols()?;
         tracing::info!(id = %inner.id, "the node is part of the network");
         self.begin_duties();
+        Ok(())
     }
 
     /// What any node does when it is primary.
@@ -578,6 +581,21 @@ impl Node {
                 .start(&mut tx, environment)
                 .map_err(|error| StartError::Protocol { name: protocol.name(), error })?;
             inner.pipeline.commit(tx, &Outcome::default())?;
+        }
+        Ok(())
+    }
+
+    /// Each protocol takes up what the service's first node has begun.
+    fn take_up_protocols(&self) -> Result<(), StartError> {
+        let inner = &self.0;
+        for protocol in &inner.adapters.protocols {
+            let name = protocol.name();
+            let mut tx = inner.pipeline.store().begin();
+            let started = protocol.start(&mut tx, Arc::clone(&inner.environment) as _);
+            started.map_err(|error| StartError::Protocol { name, error })?;
+            if tx.has_writes() {
+                return Err(StartError::BegunElsewhere { name });
+            }
         }
         Ok(())
     }

@@ -190,6 +190,8 @@ impl Inner {
                         self.submit_unsynced(operations);
                     }
                     self.commit(last);
+                    // Adapters learn of it, and what could undo it goes.
+                    self.wake.notify_one();
                     // Others have things to do, too.
                     tokio::task::yield_now().await;
                 }

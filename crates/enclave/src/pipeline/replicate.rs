@@ -317,7 +317,14 @@ impl Inner {
         end: Seqno,
     ) -> Result<(), FollowError> {
         let view = self.store.view().max(view_of(*self.role.lock()));
+        if self.store.head().seqno > end {
+            let mut tx = self.store.begin();
+            self.protocols.iter().for_each(|protocol| protocol.taken_back(&mut tx, end));
+        }
         self.store.rollback(end, view)?;
+        self.sealed_to.iter().for_each(|sealed_to| {
+            sealed_to.fetch_min(end.0, Ordering::SeqCst);
+        });
         self.queue.take_back(end);
         writer.take_back(end)?;
         self.progress.take_back(end);
@@ -360,6 +367,8 @@ impl Inner {
                 return self.fail(&error);
             }
             writer.must_sign();
+            // The batches of others have the records that others have made.
+            self.sealed_to.iter().for_each(|sealed_to| sealed_to.store(end.0, Ordering::SeqCst));
             self.leads.store(true, Ordering::SeqCst);
         }
         drop(writer);

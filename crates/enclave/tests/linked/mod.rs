@@ -19,7 +19,7 @@ use coco_crypto::{Digest, Entropy, sha256};
 use coco_enclave::channels::NODE_TO_NODE_INTERFACE;
 use coco_enclave::config::{Config, Files};
 use coco_enclave::host::{Accepted, Area, BoxFuture, Disk, Host, Stream};
-use coco_enclave::node::{Node, StartError};
+use coco_enclave::node::{Adapters, Node, StartError};
 use coco_enclave::server::Server;
 use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
 use coco_kv::{MapName, Tx, TxId};
@@ -253,12 +253,22 @@ impl Network {
     }
 
     pub async fn try_add(&mut self, program: Digest) -> Result<usize, StartError> {
-        self.try_add_on(SimulatedDisk::new(), program).await
+        self.try_add_with(program, (self.app)()).await
+    }
+
+    /// The same for a node with these adapters.
+    pub async fn try_add_with(
+        &mut self,
+        program: Digest,
+        adapters: impl Into<Adapters>,
+    ) -> Result<usize, StartError> {
+        self.try_add_on(SimulatedDisk::new(), program, adapters).await
     }
 
     /// Another node on this disk, once it counts.
     pub async fn add_on(&mut self, disk: Arc<SimulatedDisk>) -> usize {
-        let number = self.try_add_on(disk, sha256(b"program")).await.unwrap();
+        let app = (self.app)();
+        let number = self.try_add_on(disk, sha256(b"program"), app).await.unwrap();
         let id = NodeId(self.node(number).id());
         for knows in [self.target, number] {
             let pipeline = self.node(knows).pipeline();
@@ -271,6 +281,7 @@ impl Network {
         &mut self,
         disk: Arc<SimulatedDisk>,
         program: Digest,
+        adapters: impl Into<Adapters>,
     ) -> Result<usize, StartError> {
         let number = self.members.len();
         self.started += 1;
@@ -283,7 +294,7 @@ impl Network {
         };
         let command = if number == 0 { "Start" } else { "Join" };
         let config = config(number, command, self.target, self.main, self.additions);
-        let node = Node::start(host, config, files, (self.app)()).await?;
+        let node = Node::start(host, config, files, adapters).await?;
         let server = Server::start(node.clone()).unwrap();
         self.members.push(Member { node, server, disk });
         Ok(number)

@@ -12,6 +12,7 @@ use alloy_rpc_types_eth::TransactionRequest;
 use coco_crypto::Digest;
 use serde_json::json;
 
+use super::send::Sent;
 use super::{Answer, Params, Rpc, RpcError, to_json};
 use crate::maps::KEYS;
 use crate::{CommitRefusal, Refusal, SignedTransaction};
@@ -56,7 +57,7 @@ impl Rpc {
         let account = self.account_of(participant)?;
         match method {
             "eth_accounts" => Ok(json!([account.address])),
-            "eth_sendTransaction" => self.send_transaction(&account, params).await,
+            "eth_sendTransaction" => to_json(&self.send_transaction(&account, params).await?.hash),
             "eth_signTransaction" => {
                 let signed = self.sign_transaction(&account, params.required(0)?)?;
                 let raw = Bytes::from(signed.envelope().encoded_2718());
@@ -72,14 +73,24 @@ impl Rpc {
         }
     }
 
-    async fn send_transaction(&self, account: &Kept, params: &Params) -> Answer {
+    /// Signs and sends for a participant.
+    pub(super) async fn send_for(
+        &self,
+        participant: Option<Digest>,
+        params: &Params,
+    ) -> Result<Sent, RpcError> {
+        let account = self.account_of(participant.ok_or_else(unknown_account)?)?;
+        self.send_transaction(&account, params).await
+    }
+
+    async fn send_transaction(&self, account: &Kept, params: &Params) -> Result<Sent, RpcError> {
         let request: TransactionRequest = params.required(0)?;
         let mut refusal = Refusal::Contended;
         for _ in 0..Self::MAX_NONCES {
             let signed = self.sign_transaction(account, request.clone())?;
-            let hash = signed.hash();
+            let (hash, raw) = (signed.hash(), Some(signed.to_bytes()));
             match self.submit_with_patience(signed).await {
-                Ok(()) => return to_json(&hash),
+                Ok(executed) => return Ok(Sent { hash, raw, executed }),
                 Err(used) if request.nonce.is_none() && used.is_used_nonce() => refusal = used,
                 Err(refusal) => return Err(refusal.into()),
             }
@@ -112,6 +123,7 @@ impl Rpc {
                 Ok(_) => return Ok(account),
                 // It was asked for twice at once.
                 Err(CommitRefusal::Conflict) => {}
+                Err(CommitRefusal::Unavailable) => return Err(Refusal::Unavailable.into()),
                 Err(refusal) => return Err(RpcError::server(refusal.to_string())),
             }
         }

@@ -15,7 +15,7 @@ use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::executed_transaction;
 use crate::{
-    BlockRecord, FeePolicy, IncludedTransaction, StateError, block_hash, ledger_position,
+    BlockRecord, FeePolicy, IncludedTransaction, Place, StateError, block_hash, ledger_position,
     transaction,
 };
 
@@ -23,6 +23,8 @@ impl Rpc {
     /// How long a receipt is waited for whose block is on its way. Not long, for a batch may ask for
     /// a thousand of them.
     const RECEIPT_WAIT_MS: u64 = 25;
+    /// The same where the primary has executed the transaction for a client of this node.
+    const COMING_WAIT_MS: u64 = 2_000;
 
     pub(super) fn block_number(&self) -> Answer {
         Ok(quantity(self.head(&mut self.node.begin())?.number))
@@ -216,10 +218,13 @@ impl Rpc {
         if !receipt.is_null() {
             return Ok(receipt);
         }
+        // What was sent through this node is executed elsewhere, and on its way here.
+        let is_coming = matches!(self.outbox.place(&hash), Some(Place::Executed(_)));
+        let wait_ms = if is_coming { Self::COMING_WAIT_MS } else { Self::RECEIPT_WAIT_MS };
         tokio::select! {
             biased;
             () = self.block_committed(hash) => {}
-            () = self.node.sleep(Self::RECEIPT_WAIT_MS) => {}
+            () = self.node.sleep(wait_ms) => {}
         }
         self.receipt_of(&mut self.node.begin(), hash)
     }
@@ -227,8 +232,11 @@ impl Rpc {
     /// Ends when the block of a transaction is committed, at once if it is not executed; has the
     /// block sealed.
     pub(super) async fn block_committed(&self, hash: B256) {
-        if let Some(position) = ledger_position(&mut self.node.begin(), hash) {
-            self.node.wait_committed(position).await;
+        let position = ledger_position(&mut self.node.begin(), hash);
+        match (position, self.outbox.place(&hash)) {
+            (Some(position), _) => self.node.wait_committed(position).await,
+            (None, Some(Place::Executed(tx_id))) => self.node.wait_for(tx_id).await,
+            (None, _) => {}
         }
     }
 

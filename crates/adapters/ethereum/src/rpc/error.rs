@@ -2,13 +2,13 @@
 
 use alloy_primitives::{Bytes, hex};
 use revm::context::result::{ExecutionResult, HaltReason, OutOfGasError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::{Refusal, StateError, TransactionSyntax};
 
 /// The `error` object of a reply.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message} ({code})")]
 pub struct RpcError {
     /// JSON-RPC's, Ethereum's or geth's code.
@@ -16,11 +16,14 @@ pub struct RpcError {
     /// For people; geth's words where geth has any.
     pub message: String,
     /// The data of a revert.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Json>,
 }
 
 impl RpcError {
+    /// The code of what may be tried again as it is: nobody executes transactions just now.
+    pub const UNAVAILABLE: i64 = -32002;
+
     /// An error without data.
     pub fn new(code: i64, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), data: None }
@@ -50,6 +53,11 @@ impl RpcError {
     /// The request is well formed but cannot be served.
     pub fn server(message: impl Into<String>) -> Self {
         Self::new(-32000, message)
+    }
+
+    /// Nobody executes transactions just now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Self::UNAVAILABLE, message)
     }
 
     /// A reply would be larger than allowed.
@@ -82,6 +90,7 @@ impl From<Refusal> for RpcError {
         match refusal {
             Refusal::State(error) => error.into(),
             Refusal::Failed(message) => Self::new(-32603, message),
+            Refusal::Unavailable => Self::unavailable(Refusal::Unavailable.to_string()),
             other => Self::server(other.to_string()),
         }
     }

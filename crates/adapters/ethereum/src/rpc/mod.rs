@@ -12,6 +12,7 @@ mod envelope;
 mod error;
 mod fees;
 mod filters;
+mod forward;
 mod logs;
 mod news;
 mod params;
@@ -29,13 +30,14 @@ use coco_crypto::Digest;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use crate::{Chain, Head, Node, Pool};
+use crate::{Chain, Head, Node, Outbox, Pool};
 
 pub use error::RpcError;
 pub use params::Params;
 pub use subscribe::Session;
 
 use filters::Filters;
+use forward::Call;
 use news::News;
 use send::{Ahead, Recovered};
 
@@ -47,6 +49,7 @@ pub struct Rpc {
     chain: Arc<Chain>,
     node: Arc<dyn Node>,
     pool: Pool,
+    outbox: Outbox,
     filters: Filters,
     news: News,
 }
@@ -57,6 +60,28 @@ struct Asker<'a> {
     session: Option<&'a Session>,
     participant: Option<Digest>,
     limits: Limits,
+}
+
+/// A request, or why it is none.
+struct Asked {
+    /// For a reply; none to a notification.
+    id: Option<Json>,
+    call: Result<Call, RpcError>,
+}
+
+impl Asked {
+    fn of(request: Json) -> Self {
+        let id = request.get("id").cloned().unwrap_or_default();
+        let invalid =
+            |id| Self { id: Some(id), call: Err(RpcError::invalid_request("invalid request")) };
+        let Ok(request) = Request::deserialize(request) else { return invalid(id) };
+        if request.jsonrpc.as_deref() != Some("2.0") {
+            return invalid(id);
+        }
+        let method = request.method;
+        let call = Params::new(request.params).map(|params| Call { method, params });
+        Self { id: request.id, call }
+    }
 }
 
 #[derive(Deserialize)]
@@ -87,8 +112,8 @@ impl Rpc {
     pub fn new(chain: Arc<Chain>, node: Arc<dyn Node>) -> Self {
         let head = Head::at(&mut node.begin(), node.committed()).ok().flatten();
         let news = News::new(head.map_or(0, |head| head.number));
-        let (pool, filters) = (Pool::default(), Filters::default());
-        Self { chain, node, pool, filters, news }
+        let (pool, outbox, filters) = Default::default();
+        Self { chain, node, pool, outbox, filters, news }
     }
 
     /// The chain.
@@ -99,6 +124,11 @@ impl Rpc {
     /// The transactions that wait.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// The transactions that were sent here and are in no committed block yet, on a backup.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     /// Answers a request or a batch. `None` if nothing in it wants an answer.
@@ -132,7 +162,8 @@ impl Rpc {
             Ok(Json::Array(requests)) => self.handle_batch(requests, asker).await,
             Ok(request) => {
                 let id = request.get("id").cloned().unwrap_or_default();
-                let answer = to_bytes(&self.handle_one(request, asker, None).await?);
+                let asked = Asked::of(request);
+                let answer = to_bytes(&self.handle_one(asked, asker, None).await?);
                 let fits = answer.len() <= asker.limits.max_reply_bytes;
                 Some(if fits { answer } else { to_bytes(&reply(id, Err(too_large()))) })
             }
@@ -140,15 +171,24 @@ impl Rpc {
     }
 
     async fn handle_batch(&self, requests: Vec<Json>, asker: Asker<'_>) -> Option<Vec<u8>> {
-        let mut ahead = Ahead::of(&requests);
+        let requests: Vec<Asked> = requests.into_iter().map(Asked::of).collect();
+        let mut answered = self.answered_by_primary(&requests, asker.participant).await;
+        let mut ahead = match answered.is_empty() {
+            true => Ahead::of(requests.iter().map(|asked| asked.call.as_ref().ok())),
+            false => Ahead::default(),
+        };
         let mut replies = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
-            let id = request.get("id").cloned();
+            let id = request.id.clone();
             let refused = || id.clone().map(|id| to_bytes(&reply(id, Err(too_large()))));
             let room = asker.limits.max_reply_bytes.saturating_sub(replies.len());
             let answer = if room > 0 {
                 let recovered = ahead.next(index).await;
-                self.handle_one(request, asker, recovered).await.map(|answer| to_bytes(&answer))
+                let answer = match answered.remove(&index) {
+                    Some(answer) => request.id.map(|id| reply(id, answer)),
+                    None => self.handle_one(request, asker, recovered).await,
+                };
+                answer.map(|answer| to_bytes(&answer))
             } else {
                 refused()
             };
@@ -167,34 +207,44 @@ impl Rpc {
 
     async fn handle_one(
         &self,
-        request: Json,
+        asked: Asked,
         asker: Asker<'_>,
         recovered: Option<Recovered>,
     ) -> Option<Json> {
-        let id = request.get("id").cloned().unwrap_or_default();
-        let request: Request = match serde_json::from_value(request) {
-            Ok(request) => request,
-            Err(_) => return Some(reply(id, Err(RpcError::invalid_request("invalid request")))),
-        };
-        if request.jsonrpc.as_deref() != Some("2.0") {
-            return Some(reply(id, Err(RpcError::invalid_request("invalid request"))));
-        }
-        let answer = match Params::new(request.params) {
-            Ok(params) => self.call(&request.method, &params, asker, recovered).await,
+        let answer = match asked.call {
+            Ok(call) => self.call(&call, asker, recovered).await,
             Err(error) => Err(error),
         };
-        request.id.map(|id| reply(id, answer))
+        asked.id.map(|id| reply(id, answer))
     }
 
-    async fn call(
+    /// Answers here, or has the primary answer what only that can.
+    async fn call(&self, call: &Call, asker: Asker<'_>, recovered: Option<Recovered>) -> Answer {
+        let forwards = !self.node.is_primary() && self.is_for_primary(call, asker.participant);
+        if forwards {
+            return self.ask_primary(call.clone(), asker.participant).await;
+        }
+        match self.call_here(call, asker, recovered).await {
+            // It was the primary until just now.
+            Err(error) if error.code == RpcError::UNAVAILABLE && !self.node.is_primary() => {
+                self.ask_primary(call.clone(), asker.participant).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn call_here(
         &self,
-        method: &str,
-        params: &Params,
+        call: &Call,
         asker: Asker<'_>,
         recovered: Option<Recovered>,
     ) -> Answer {
+        let Call { method, params } = call;
+        let method = method.as_str();
         match (method, asker.session) {
-            ("eth_sendRawTransaction", _) => self.send_raw_transaction(params, recovered).await,
+            ("eth_sendRawTransaction", _) => {
+                to_json(&self.send_raw_transaction(params, recovered).await?.hash)
+            }
             ("eth_getTransactionReceipt", _) => self.transaction_receipt(params).await,
             ("coco_getReceipt", _) => self.ledger_receipt(params).await,
             ("eth_sendRawTransactionSync", _) => self.send_raw_transaction_sync(params).await,

@@ -40,9 +40,15 @@ impl News {
         }
     }
 
-    /// Clients may see the blocks up to this one. The number only ever falls after a rollback.
-    pub(super) fn tell_head(&self, number: u64) {
-        self.head.send_if_modified(|head| std::mem::replace(head, number) != number);
+    /// Clients may see the blocks up to this one; returns the one before. The number only ever
+    /// falls after a rollback.
+    pub(super) fn tell_head(&self, number: u64) -> u64 {
+        let mut before = number;
+        self.head.send_if_modified(|head| {
+            before = std::mem::replace(head, number);
+            before != number
+        });
+        before
     }
 
     /// A transaction was executed.

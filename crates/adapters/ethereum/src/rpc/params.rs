@@ -2,12 +2,14 @@
 
 use alloy_primitives::U256;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::RpcError;
 
 /// The parameters of a call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Params(Vec<Json>);
 
 impl Params {

@@ -6,6 +6,7 @@ use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U64, U256};
 use alloy_rpc_types_eth::TransactionRequest;
+use coco_kv::{Tx, TxId};
 use serde_json::{Map, Value as Json, json};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -13,16 +14,26 @@ use tokio::task::JoinHandle;
 
 use super::blocks::rpc_pending;
 use super::envelope::signed;
+use super::forward::Call;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::is_executed;
 use crate::pool::Fate;
 use crate::{
-    CommitRefusal, Executed, FeePolicy, Head, Refusal, SignedTransaction, StateError, World,
-    transaction,
+    CommitRefusal, Executed, FeePolicy, Head, Refusal, SignedTransaction, StateError,
+    TransactionRecord, World, block, transaction,
 };
 
 /// A transaction with its sender, or why it is none.
 pub(super) type Recovered = Result<SignedTransaction, RpcError>;
+
+/// A transaction that was taken.
+pub(super) struct Sent {
+    pub hash: B256,
+    /// As it was signed, if whoever sent it does not have it.
+    pub raw: Option<Bytes>,
+    /// Where it was executed; it waits for others if it was not.
+    pub executed: Option<TxId>,
+}
 
 /// The senders of a batch's transactions, recovered on other threads while those before are
 /// executed. Recovery is most of what a transaction costs before the commit point.
@@ -38,14 +49,13 @@ impl Ahead {
     /// Transactions that one thread recovers in a row.
     const CHUNK: usize = 8;
 
-    pub(super) fn of(requests: &[Json]) -> Self {
+    pub(super) fn of<'a>(requests: impl Iterator<Item = Option<&'a Call>>) -> Self {
         let mut ahead = Self::default();
         let Ok(runtime) = Handle::try_current() else { return ahead };
         let mut raw = Vec::new();
-        for (index, request) in requests.iter().enumerate() {
-            let params = request.get("params").and_then(|params| params.get(0));
-            let sends = request.get("method").is_some_and(|name| name == "eth_sendRawTransaction");
-            if let (true, Some(Json::String(text))) = (sends, params) {
+        for (index, call) in requests.enumerate() {
+            let sends = call.filter(|call| call.method == "eth_sendRawTransaction");
+            if let Some(Json::String(text)) = sends.and_then(|call| call.params.raw(0)) {
                 ahead.requests.push_back(index);
                 raw.push(text.clone());
             }
@@ -96,14 +106,14 @@ impl Rpc {
         &self,
         params: &Params,
         recovered: Option<Recovered>,
-    ) -> Answer {
+    ) -> Result<Sent, RpcError> {
         let signed = match recovered {
             Some(recovered) => recovered?,
             None => SignedTransaction::from_wire(&params.required::<Bytes>(0)?)?,
         };
         let hash = signed.hash();
-        self.submit_with_patience(signed).await?;
-        to_json(&hash)
+        let executed = self.submit_with_patience(signed).await?;
+        Ok(Sent { hash, raw: None, executed })
     }
 
     /// EIP-7966: sends, and answers with the receipt.
@@ -114,16 +124,18 @@ impl Rpc {
             _ => params.optional::<U64>(1)?.map(|wait| wait.saturating_to()),
         };
         let wait_ms = wait_ms.unwrap_or(Self::DEFAULT_WAIT_MS).min(Self::MAX_WAIT_MS);
-        let signed = SignedTransaction::from_wire(&raw)?;
-        let hash = signed.hash();
+        let hash = SignedTransaction::from_wire(&raw)?.hash();
         // Before it is sent, so that its block is not missed.
         let head = self.news.head();
-        self.submit_with_patience(signed).await?;
+        self.send_wherever(raw).await?;
         tokio::select! {
             // A receipt that is there is told also to those who do not want to wait.
             biased;
             receipt = self.wait_for_receipt(hash, head) => receipt,
             () = self.node.sleep(wait_ms) => {
+                if let Some(reason) = self.refused_by_primary(hash).await {
+                    return Err(RpcError::server(reason));
+                }
                 let mut error = RpcError::new(
                     4,
                     format!("the transaction was sent but has no receipt after {wait_ms} ms"),
@@ -179,7 +191,7 @@ impl Rpc {
     pub(super) async fn submit_with_patience(
         &self,
         signed: SignedTransaction,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<TxId>, Refusal> {
         let mut refused = match self.submit(signed.clone()) {
             Err(refusal) if refusal == Refusal::Busy => refusal,
             done => return done,
@@ -192,7 +204,7 @@ impl Rpc {
                 () = &mut deadline => break,
             }
             match self.submit(signed.clone()) {
-                Ok(()) => return Ok(()),
+                Ok(executed) => return Ok(executed),
                 Err(refusal) => refused = refusal,
             }
         }
@@ -200,13 +212,14 @@ impl Rpc {
     }
 
     /// Executes a transaction, or keeps it if its turn has not come; then those that waited for
-    /// it.
-    pub fn submit(&self, signed: SignedTransaction) -> Result<(), Refusal> {
+    /// it. Where it was executed, if it was.
+    pub fn submit(&self, signed: SignedTransaction) -> Result<Option<TxId>, Refusal> {
         let (sender, nonce) = (signed.sender(), signed.envelope().nonce());
         match self.execute(&signed) {
-            Ok(_) => {
+            Ok((_, executed)) => {
                 self.promote(sender, nonce.saturating_add(1));
                 self.promote_authorities(&signed);
+                Ok(Some(executed))
             }
             Err(refusal) => {
                 let Some(next) = refusal.gap() else { return Err(refusal) };
@@ -214,9 +227,9 @@ impl Rpc {
                 self.pool.add(signed, next, self.node.now_ms(), priced)?;
                 // What it waits for may have come in between and not have seen it waiting.
                 self.promote(sender, self.next_nonce(sender)?);
+                Ok(None)
             }
         }
-        Ok(())
     }
 
     /// Gives those that were put off another turn.
@@ -267,7 +280,7 @@ impl Rpc {
 
     /// Executes a transaction and commits it, again if others were faster; at last alone, so that
     /// a long one among many short ones has its turn, too.
-    fn execute(&self, signed: &SignedTransaction) -> Result<Executed, Refusal> {
+    fn execute(&self, signed: &SignedTransaction) -> Result<(Executed, TxId), Refusal> {
         for attempt in 0..Self::MAX_ATTEMPTS {
             let alone = (attempt >= Self::OPTIMISTIC_ATTEMPTS).then(|| self.chain.hold());
             let mut tx = self.node.begin();
@@ -276,9 +289,9 @@ impl Rpc {
             let committed = self.node.commit(tx, executed.claims());
             drop((passing, alone));
             match committed {
-                Ok(_) => {
+                Ok(tx_id) => {
                     self.news.tell_executed(executed.hash);
-                    return Ok(executed);
+                    return Ok((executed, tx_id));
                 }
                 Err(CommitRefusal::Conflict) => {}
                 Err(CommitRefusal::Busy) => return Err(Refusal::Busy),
@@ -399,18 +412,27 @@ impl Rpc {
     fn executed_transactions(&self) -> Result<Vec<SignedTransaction>, RpcError> {
         let tx = &mut self.node.begin();
         let seen = self.head(tx)?.number;
-        let sealed = Head::read(tx)?.map_or(seen, |head| head.number);
-        let mut transactions = Vec::new();
-        for number in seen.saturating_add(1)..=sealed {
-            for hash in self.sealed(tx, number)?.transactions {
-                let included = transaction(tx, hash)?.ok_or(StateError::NoTransaction(hash))?;
-                transactions.push(SignedTransaction::recovered(included.envelope, included.sender));
-            }
-        }
-        for executed in crate::block::executed(tx)?.transactions {
-            let (envelope, sender) = (executed.record.transaction()?, executed.record.sender);
-            transactions.push(SignedTransaction::recovered(envelope, sender));
-        }
-        Ok(transactions)
+        let records = executed_after(tx, seen)?.into_iter();
+        let recovered = records
+            .map(|record| Ok(SignedTransaction::recovered(record.transaction()?, record.sender)));
+        recovered.collect()
     }
+}
+
+/// The transactions of the blocks after this one, and of the open one.
+pub(super) fn executed_after(
+    tx: &mut Tx,
+    block_number: u64,
+) -> Result<Vec<TransactionRecord>, StateError> {
+    let sealed = Head::read(tx)?.map_or(block_number, |head| head.number);
+    let mut records = Vec::new();
+    for number in block_number.saturating_add(1)..=sealed {
+        for hash in block(tx, number)?.ok_or(StateError::NoBlock(number))?.transactions {
+            let included = transaction(tx, hash)?.ok_or(StateError::NoTransaction(hash))?;
+            records.push(included.record);
+        }
+    }
+    let open = crate::block::executed(tx)?.transactions;
+    records.extend(open.into_iter().map(|executed| executed.record));
+    Ok(records)
 }

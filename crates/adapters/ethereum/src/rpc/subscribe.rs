@@ -217,15 +217,19 @@ fn transaction_messages(
 
 impl Rpc {
     /// Says that more may be readable than before, as after every commit of a batch: tells whoever
-    /// waits for blocks, and gives transactions that were put off another turn.
+    /// waits for blocks, and gives transactions that were put off another turn. On a backup the
+    /// transactions in the blocks are news as well.
     pub fn committed(&self) -> Result<(), StateError> {
         let tx = &mut self.node.begin();
         if let Some(head) = self.last_committed(tx)? {
-            self.news.tell_head(head.number);
+            let told = self.news.tell_head(head.number);
+            let _ = self.tell_included(tx, told, head.number);
             // What cannot be read fails again, and loudly, where it is needed.
             let _ = self.follow(tx, head.number);
         }
-        self.resume();
+        if self.node.is_primary() {
+            self.resume();
+        }
         Ok(())
     }
 

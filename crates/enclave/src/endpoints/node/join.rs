@@ -5,6 +5,8 @@
 //! secrets leave only when the trust is committed, and only encrypted to the key that the evidence
 //! of the accepted node stands for.
 
+use std::collections::BTreeMap;
+
 use coco_adapter::{
     AuthnPolicy, Call, Caller, ErrorCode, ErrorResponse, ForwardingRequired, Mode, Response,
     RouteSyntax,
@@ -20,6 +22,7 @@ use coco_governance::tables::{
 };
 use coco_kv::Tx;
 use http::{Method, StatusCode};
+use serde_json::Value as Json;
 
 use super::{Endpoints, operation, primary_location, properties, redirect, unreadable};
 use crate::join::message::{JoinRequest, JoinResponse, NetworkInfo, seal_secrets};
@@ -69,6 +72,7 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     }
     let is_open =
         matches!(service.status, ServiceStatus::Open | ServiceStatus::WaitingForRecoveryShares);
+    admit(node, call, &request.protocols)?;
     let mut info = accept(call, &key, request, is_open)?;
     if !is_open {
         info.status = NodeStatus::Trusted;
@@ -79,6 +83,24 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     NODES.put(call.tx, &id, &info);
     tracing::info!(node = %id, status = ?info.status, "a node asks to join");
     answer(node, call, id, &info, service.status)
+}
+
+/// Refuses a node whose protocols do not find here what they demand: trusted, it would count, and
+/// not start.
+fn admit(
+    node: &Node,
+    call: &mut Call<'_>,
+    protocols: &BTreeMap<String, Json>,
+) -> Result<(), ErrorResponse> {
+    let refused = |message: String| ErrorResponse::bad_request(ErrorCode::InvalidInput, message);
+    for (name, demands) in protocols {
+        let protocol = node.protocol(name);
+        let protocol =
+            protocol.ok_or_else(|| refused(format!("This service has no protocol {name:?}.")))?;
+        let admitted = protocol.admit(call.tx, demands);
+        admitted.map_err(|error| refused(format!("{name}: {error}.")))?;
+    }
+    Ok(())
 }
 
 /// The key that the caller proved to hold in the handshake.
