@@ -68,7 +68,13 @@ class Node(Service):
         return self.home / "ledger"
 
     def start(self):
-        self.home.mkdir()
+        self.launch()
+        self.ready()
+
+    def launch(self):
+        """Starts the process; whoever joins may have to be trusted first."""
+        self.home.mkdir(exist_ok=True)
+        self.addresses.unlink(missing_ok=True)
         file = self.home / "node.json"
         file.write_text(json.dumps(self.config))
         self.log = open(self.home / "node.log", "ab")
@@ -78,13 +84,20 @@ class Node(Service):
             stderr=self.log,
             stdin=subprocess.PIPE,
         )
-        addresses = self.home / "rpc_addresses.json"
-        deadline = time.monotonic() + 30
-        while not addresses.exists() or not addresses.read_text():
-            log = (self.home / "node.log").read_text()
-            assert self.process.poll() is None and time.monotonic() < deadline, log
-            time.sleep(0.02)
-        served = json.loads(addresses.read_text())
+
+    @property
+    def addresses(self) -> pathlib.Path:
+        return self.home / "rpc_addresses.json"
+
+    def ready(self):
+        """Waits until the node serves."""
+
+        def is_written():
+            assert self.process.poll() is None, (self.home / "node.log").read_text()
+            return self.addresses.exists() and self.addresses.read_text()
+
+        until(is_written, 60)
+        served = json.loads(self.addresses.read_text())
         self.url = "https://" + served["primary_rpc_interface"]
         if address := served.get(ETHEREUM):
             authority = self.config["network"]["rpc_interfaces"][ETHEREUM]["endorsement"]["authority"]

@@ -20,7 +20,7 @@ import ccf.merkletree
 import httpx
 import pytest
 from service import BINARIES, Service
-from test_three_nodes import APP, Node, configs, open_service, until
+from nodes import APP, Node, configs, open_service, until
 
 KEYS = int(os.environ.get("COCO_KEYS", "20000"))
 KEYS_AT_ONCE = 5_000
@@ -33,35 +33,14 @@ class Process(Node):
 
     def launch(self):
         self.archive.mkdir(parents=True, exist_ok=True)
-        (self.home / "rpc_addresses.json").unlink(missing_ok=True)
-        file = self.home / "node.json"
-        file.write_text(json.dumps(self.config))
-        self.log = open(self.home / "node.log", "ab")
-        command = [str(BINARIES / "coco"), "node", "start", "--config", str(file)]
-        self.process = subprocess.Popen(
-            command, stdout=self.log, stderr=self.log, stdin=subprocess.PIPE
-        )
-
-    def ready(self):
-        addresses = self.home / "rpc_addresses.json"
-
-        def is_written():
-            assert self.process.poll() is None, (self.home / "node.log").read_text()
-            return addresses.exists() and addresses.read_text()
-
-        until(is_written, 60)
-        self.url = "https://" + json.loads(addresses.read_text())["primary_rpc_interface"]
-
-    def start(self):
-        self.launch()
-        self.ready()
+        super().launch()
 
     def keep_addresses(self):
         """The next process is found where this one was."""
         network = self.config["network"]
         node = (self.home / "node_address").read_text()
         network["node_to_node_interface"]["bind_address"] = node
-        for name, address in json.loads((self.home / "rpc_addresses.json").read_text()).items():
+        for name, address in json.loads(self.addresses.read_text()).items():
             network["rpc_interfaces"][name]["bind_address"] = address
 
     @property
