@@ -67,6 +67,27 @@ class Node(Service):
     def ledger(self) -> pathlib.Path:
         return self.home / "ledger"
 
+    @property
+    def snapshots(self) -> pathlib.Path:
+        return self.home / "snapshots"
+
+    def committed_snapshots(self) -> list[tuple[int, pathlib.Path]]:
+        found = [
+            (int(file.name.split("_")[1]), file) for file in self.snapshots.glob("*.committed")
+        ]
+        return sorted(found)
+
+    def chunks(self) -> dict[int, pathlib.Path]:
+        """The ledger's files, by their first position."""
+        files = [file for file in self.ledger.iterdir() if not file.name.endswith(".ignored")]
+        return {int(file.name.removeprefix("ledger_").split("-")[0].split(".")[0]): file for file in files}
+
+    def verify_ledger(self, *more):
+        """A ledger that goes on after a snapshot is verified from there on."""
+        first = min(self.chunks())
+        snapshot = [file for seqno, file in self.committed_snapshots() if seqno + 1 == first]
+        super().verify_ledger(*(("--snapshot", snapshot[0]) if snapshot else ()), *more)
+
     def start(self):
         self.launch()
         self.ready()

@@ -108,9 +108,10 @@ class Service:
             client.close()
         self.clients.clear()
 
-    def verify_ledger(self):
+    def verify_ledger(self, *more):
         """The ledger as it is on disk: a torn tail is not a fault, anything else is."""
         command = [BINARIES / "coco", "ledger", "verify", self.ledger, "--service-cert", self.service_cert_file]
+        command += more
         result = subprocess.run([str(word) for word in command], capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
 

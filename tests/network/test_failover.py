@@ -58,6 +58,8 @@ class Network:
 
     def __init__(self, nodes: list[Node], folder):
         self.running = list(nodes)
+        # The service ends with all its nodes, also those that come later.
+        self.started = nodes
         self.keys = nodes[0].folder
         self.folder = folder
         self.homes = itertools.count(len(nodes))
@@ -83,6 +85,7 @@ class Network:
         target = primary.url.removeprefix("https://")
         config["command"]["join"] = {"target_rpc_address": target, "retry_timeout": "50ms"}
         node = Node(self.keys, home, config)
+        self.started.append(node)
         node.launch()
         pending = lambda: self.primary()[1].get("/node/network/nodes?status=Pending").json()["nodes"]
         until(lambda: len(pending()) == 1)

@@ -47,20 +47,6 @@ class Process(Node):
     def archive(self) -> pathlib.Path:
         return self.home / "archive"
 
-    @property
-    def snapshots(self) -> pathlib.Path:
-        return self.home / "snapshots"
-
-    def committed_snapshots(self) -> list[tuple[int, pathlib.Path]]:
-        found = [
-            (int(file.name.split("_")[1]), file) for file in self.snapshots.glob("*.committed")
-        ]
-        return sorted(found)
-
-    def chunks(self) -> dict[int, pathlib.Path]:
-        files = [file for file in self.ledger.iterdir() if not file.name.endswith(".ignored")]
-        return {int(file.name.removeprefix("ledger_").split("-")[0].split(".")[0]): file for file in files}
-
     def ignored(self) -> list[pathlib.Path]:
         return list(self.ledger.glob("*.ignored"))
 
