@@ -145,7 +145,10 @@ mod tests {
     #[test]
     fn whoever_joins_takes_up_the_chain_of_the_service() {
         let plain = json!({"bind_address": "127.0.0.1:0"});
-        let join = |section: Value| json!({"type": "Join", "start": {"protocols": section}});
+        let join = |section: Value| {
+            let target = json!({"target_rpc_address": "127.0.0.1:8080"});
+            json!({"type": "Join", "join": target, "start": {"protocols": section}})
+        };
         assert!(protocols(join(json!({})), plain.clone()).unwrap().ethereum.is_some());
         assert!(protocols(join(json!({})), own("ethereum")).unwrap().ethereum.is_some());
         let wrong = protocols(join(json!({"ethereum": {"chainid": 7}})), plain).err().unwrap();
