@@ -60,6 +60,8 @@ fn documentation() -> Result<()> {
 /// Installs `cargo deny` under `target/tools` the first time, where the machine has none.
 fn dependencies() -> Result<()> {
     const CHECK: &[&str] = &["deny", "--offline", "check", "bans", "licenses", "sources"];
+    // The check looks at the packages of every platform.
+    succeed(&mut cargo(&["fetch", "--locked"]))?;
     if works(&mut cargo(&["deny", "--version"])) {
         return succeed(&mut cargo(CHECK));
     }
