@@ -486,6 +486,16 @@ fn the_node_describes_itself_and_its_service() {
         let text = String::from_utf8(text.body).unwrap();
         assert!(text.contains("coco_sessions{interface=\"plain\"} 1\n"), "{text}");
         assert!(text.contains("# TYPE coco_transactions_total counter\n"));
+        assert!(text.contains(&format!("coco_info{{node_id=\"{id}\"}} 1\n")));
+        assert!(text.contains("coco_primary 1\n") && text.contains("coco_view 2\n"), "{text}");
+        assert!(text.contains("coco_nodes{kind=\"voter\"} 1\n"), "{text}");
+        let value = |name: &str| -> u64 {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line.rsplit_once(' ').unwrap().1.parse().unwrap()
+        };
+        assert_eq!(value("coco_batches_in_flight "), 0);
+        assert!(value("coco_committed_seqno ") > 0);
+        assert_eq!(value("coco_commit_seconds_count "), value("coco_batches_total "));
 
         for method in ["GET", "HEAD"] {
             let answer = client.call(method, "/node/primary", "", b"").await;

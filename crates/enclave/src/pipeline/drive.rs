@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::batch::RecentBatches;
+use super::latency::Histogram;
 use super::progress::Progress;
 use super::queue::{Pending, Queue, estimated_bytes};
 use super::reads::Reads;
@@ -153,6 +154,7 @@ pub(super) struct Counters {
     pub conflicts: AtomicU64,
     pub batches: AtomicU64,
     pub bytes: AtomicU64,
+    pub latencies: Histogram,
 }
 
 impl Inner {
@@ -485,7 +487,9 @@ impl Inner {
         let renames = self.files.lock().commit(tx_id.seqno);
         {
             let mut log = self.log.lock();
-            self.in_flight.store(log.settle(tx_id.seqno), Ordering::SeqCst);
+            let now = self.host.uptime();
+            let took = |since| self.counters.latencies.observe(now.saturating_sub(since));
+            self.in_flight.store(log.settle(tx_id.seqno, took), Ordering::SeqCst);
         }
         self.progress.advance(tx_id);
         if !renames.is_empty() {

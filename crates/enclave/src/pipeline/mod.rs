@@ -22,6 +22,7 @@ mod batch;
 mod drive;
 mod follow;
 mod install;
+mod latency;
 mod progress;
 mod queue;
 mod reads;
@@ -48,6 +49,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 
 use drive::{Counters, Inner};
+pub use latency::{LATENCY_BOUNDS_US, Latencies};
 use progress::Progress;
 use queue::{Pending, Queue, estimated_bytes};
 use replicate::Log;
@@ -90,6 +92,10 @@ pub struct Metrics {
     pub ledger_bytes: u64,
     /// Transactions executed and not yet committed.
     pub uncommitted: u64,
+    /// Batches made here, proposed and not yet committed.
+    pub in_flight: u64,
+    /// How long those took that are.
+    pub latencies: Latencies,
 }
 
 /// Limits and intervals, from the configuration.
@@ -621,6 +627,8 @@ impl Pipeline {
             batches: count(&counters.batches),
             ledger_bytes: count(&counters.bytes),
             uncommitted: self.uncommitted(),
+            in_flight: self.inner.in_flight.load(Ordering::SeqCst) as u64,
+            latencies: counters.latencies.read(),
         }
     }
 }

@@ -112,8 +112,8 @@ pub(super) struct Log {
     pub consensus: Box<dyn Consensus>,
     /// Proposed, and not ordered to be persisted yet.
     own: VecDeque<TxId>,
-    /// Made here and not committed yet.
-    in_flight: VecDeque<Seqno>,
+    /// Made here and not committed yet, with the uptime at which it was proposed.
+    in_flight: VecDeque<(Seqno, Duration)>,
 }
 
 /// An effect to carry out, and whether it is about a batch made here.
@@ -127,7 +127,7 @@ impl Log {
         Self { consensus, own: VecDeque::new(), in_flight: VecDeque::new() }
     }
 
-    pub fn propose(&mut self, offer: &Offer) -> Result<(), ConsensusError> {
+    pub fn propose(&mut self, offer: &Offer, now: Duration) -> Result<(), ConsensusError> {
         let Offer { batch, changes } = offer;
         // The effect that says so may still be on its way.
         if self.consensus.role() != Role::Primary(batch.last.view) {
@@ -138,7 +138,7 @@ impl Log {
             changes => self.consensus.propose_change(batch.clone(), changes)?,
         }
         self.own.push_back(batch.last);
-        self.in_flight.push_back(batch.last.seqno);
+        self.in_flight.push_back((batch.last.seqno, now));
         Ok(())
     }
 
@@ -159,9 +159,12 @@ impl Log {
         Some(Order::Other(effect))
     }
 
-    /// Notes how far the ledger is committed; returns how many batches made here are not.
-    pub fn settle(&mut self, committed: Seqno) -> usize {
-        while self.in_flight.pop_front_if(|last| *last <= committed).is_some() {}
+    /// Notes how far the ledger is committed; returns how many batches made here are not. Tells of
+    /// each that is when it was proposed.
+    pub fn settle(&mut self, committed: Seqno, settled: impl Fn(Duration)) -> usize {
+        while let Some((_, since)) = self.in_flight.pop_front_if(|(last, _)| *last <= committed) {
+            settled(since);
+        }
         self.in_flight.len()
     }
 }
@@ -190,7 +193,7 @@ impl Inner {
         let Some(offer) = writer.offer() else { return Ok(()) };
         let proposed = {
             let mut log = self.log.lock();
-            let proposed = log.propose(offer);
+            let proposed = log.propose(offer, self.host.uptime());
             self.in_flight.store(log.in_flight.len(), Ordering::SeqCst);
             proposed
         };

@@ -6,6 +6,7 @@
 mod attestation;
 mod files;
 mod join;
+mod metrics;
 mod network;
 mod observe;
 mod service;
@@ -42,6 +43,7 @@ pub fn frontend(node: &Node, sessions: &Sessions) -> Result<Registry, RouteSynta
         sessions: sessions.clone(),
     };
     observe::add(&mut endpoints)?;
+    metrics::add(&mut endpoints)?;
     network::add(&mut endpoints)?;
     service::add(&mut endpoints)?;
     attestation::add(&mut endpoints)?;

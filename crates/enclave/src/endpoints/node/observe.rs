@@ -1,21 +1,16 @@
-//! What the node is doing: state, consensus, metrics, probes.
+//! What the node is doing: state, consensus, probes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use coco_adapter::{Call, ErrorResponse, Mode, Response, RouteSyntax};
 use coco_consensus::{NodeId, Role};
 use coco_governance::tables::{JS_RUNTIME_OPTIONS, NODES};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::{
-    Endpoints, Sessions, not_found, operation, primary_location, properties, redirect, status,
-    unreadable,
-};
+use super::{Endpoints, not_found, primary_location, redirect, status, unreadable};
 use crate::dispatch::is_app_open;
 use crate::node::{Node, NodeState};
 
@@ -31,17 +26,7 @@ pub(super) fn add(to: &mut Endpoints) -> Result<(), RouteSyntax> {
     to.get("/jwt_keys/refresh/metrics", "How often token keys were fetched", jwt_refresh)?;
     to.get("/index/strategies", "Indexes of this node", index_strategies)?;
     to.get("/ready/app", "204 when the application is served", ready_app)?;
-    to.get("/ready/gov", "204 when governance is served", ready_gov)?;
-
-    let sessions = to.sessions.clone();
-    let json = move |call: &mut Call<'_>| call.reply(&session_metrics(&sessions));
-    let summary = operation("Sessions of this node's interfaces");
-    to.registry.add(Method::GET, "/metrics", properties(Mode::ReadOnly), summary, json)?;
-
-    let (node, sessions) = (to.node.clone(), to.sessions.clone());
-    let text = move |_: &mut Call<'_>| Ok(prometheus(&node, &sessions));
-    let summary = operation("Metrics in Prometheus's text format");
-    to.registry.add(Method::GET, "/metrics/prometheus", properties(Mode::ReadOnly), summary, text)
+    to.get("/ready/gov", "204 when governance is served", ready_gov)
 }
 
 fn state(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
@@ -196,60 +181,4 @@ fn ready_gov(node: &Node, _: &mut Call<'_>) -> Result<Response, ErrorResponse> {
 
 fn readiness(ready: bool) -> Response {
     status(if ready { StatusCode::NO_CONTENT } else { StatusCode::SERVICE_UNAVAILABLE })
-}
-
-fn session_metrics(sessions: &Sessions) -> serde_json::Value {
-    let (mut active, mut peak) = (0, 0);
-    let mut interfaces = serde_json::Map::new();
-    for (interface, metrics) in sessions.iter() {
-        active += metrics.active();
-        peak += metrics.peak();
-        let counted = json!({
-            "active": metrics.active(),
-            "peak": metrics.peak(),
-            "soft_cap": interface.limits.max_sessions_soft,
-            "hard_cap": interface.limits.max_sessions_hard,
-            "errors": metrics.errors,
-        });
-        interfaces.insert(interface.name.clone(), counted);
-    }
-    json!({ "sessions": { "active": active, "peak": peak, "interfaces": interfaces } })
-}
-
-fn prometheus(node: &Node, sessions: &Sessions) -> Response {
-    let pipeline = node.pipeline().metrics();
-    let mut text = String::new();
-    let mut metric = |kind: &str, name: &str, help: &str, samples: &[(String, u64)]| {
-        let _ = writeln!(text, "# HELP coco_{name} {help}\n# TYPE coco_{name} {kind}");
-        for (labels, value) in samples {
-            let _ = writeln!(text, "coco_{name}{labels} {value}");
-        }
-    };
-    let plain = |value: u64| [(String::new(), value)];
-    let committed = node.pipeline().last_committed();
-    let transactions = plain(pipeline.transactions);
-    metric("counter", "transactions_total", "Transactions that wrote something.", &transactions);
-    let conflicts = plain(pipeline.conflicts);
-    metric("counter", "conflicts_total", "Executions thrown away by conflicts.", &conflicts);
-    metric("counter", "batches_total", "Batches signed.", &plain(pipeline.batches));
-    metric("counter", "ledger_bytes_total", "Bytes of entries.", &plain(pipeline.ledger_bytes));
-    let uncommitted = plain(pipeline.uncommitted);
-    metric("gauge", "uncommitted_transactions", "Executed, not yet committed.", &uncommitted);
-    metric("gauge", "committed_seqno", "Last committed position.", &plain(committed.seqno.0));
-    metric("gauge", "committed_view", "Its view.", &plain(committed.view.0));
-    let by_interface = |count: fn(&crate::session::InterfaceMetrics) -> usize| -> Vec<_> {
-        let samples = sessions.iter().map(|(interface, metrics)| {
-            let label = interface.name.replace('\\', "\\\\").replace('"', "\\\"");
-            let count = u64::try_from(count(metrics)).unwrap_or(u64::MAX);
-            (format!("{{interface=\"{}\"}}", label.replace('\n', "\\n")), count)
-        });
-        samples.collect()
-    };
-    let (active, peak) = (by_interface(|m| m.active()), by_interface(|m| m.peak()));
-    metric("gauge", "sessions", "Sessions open now.", &active);
-    metric("gauge", "sessions_peak", "Most sessions open at once.", &peak);
-    let mut response = Response::new(Bytes::from(text));
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    response
 }
