@@ -6,12 +6,18 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    app::AppCommand, keys::KeysCommand, ledger::LedgerCommand, member::MemberCommand,
+    app::AppCommand,
+    keys::KeysCommand,
+    ledger::LedgerCommand,
+    member::MemberCommand,
+    node::{RetireArgs, TrustArgs},
     receipt::ReceiptCommand,
+    status::StatusArgs,
 };
 use crate::dev::DevArgs;
 use crate::dev::import::ImportArgs;
 use crate::node::NodeArgs;
+use crate::service::ServiceArgs;
 
 /// Coco: a confidential, governed ledger that runs applications.
 #[derive(Parser, Debug)]
@@ -20,7 +26,8 @@ use crate::node::NodeArgs;
 Start here:
   coco dev                         a running service with an example application
   coco dev --app DIR               ... with your application (app.json and src/)
-  coco member list                 members and proposals of the service above
+  coco status                      the service above, and how its nodes are
+  coco member list                 its members and proposals
   coco ledger verify coco-dev/ledger --service-cert coco-dev/service_cert.pem
 
 Every command has examples of its own: coco COMMAND --help")]
@@ -39,9 +46,11 @@ pub(crate) enum Command {
     Dev(DevArgs),
     /// Make a service for development whose Ethereum chain was made elsewhere
     ImportChain(ImportArgs),
-    /// Run a node, or check its configuration
+    /// Run a node, check its configuration; list, trust and retire the nodes of a service
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Show a service and its nodes on one screen
+    Status(StatusArgs),
     /// Take part in governance: propose, vote, acknowledge
     #[command(subcommand)]
     Member(MemberCommand),
@@ -86,6 +95,34 @@ Examples:
     /// Read a configuration and the files it names, without starting anything
     #[command(after_help = "Example:\n  coco node check --config node.json && echo good")]
     Check(NodeArgs),
+    /// List the nodes of a service, and those who wait to be trusted
+    #[command(after_help = "\
+Examples:
+  coco node list
+  coco node list --url https://node:8000 --service-cert service_cert.pem --json")]
+    List(ServiceArgs),
+    /// Propose to trust a node that has asked to join, and vote for it
+    #[command(after_help = "\
+The first characters of a node's id are enough. With the keys of a `coco dev` folder every member
+there votes; with --cert and --key only that member does, and the others vote with
+`coco member vote`. Messages are signed here, and go to the primary whichever node is asked.
+
+Examples:
+  coco node trust 3f2a
+  coco node trust 3f2a --valid-days 90
+  coco node trust 3f2a --url https://node:8000 --service-cert service_cert.pem \\
+      --cert alice_cert.pem --key alice_privk.pem")]
+    Trust(TrustArgs),
+    /// Propose that a node leaves, and vote for it
+    #[command(after_help = "\
+The node takes part until its retirement is committed. It may be stopped when `coco node list` says
+so; --wait waits for that. A node that only asked to join is forgotten. The last trusted node stays.
+
+Examples:
+  coco node retire 3f2a --wait
+  coco node retire 3f2a --url https://node:8000 --service-cert service_cert.pem \\
+      --cert alice_cert.pem --key alice_privk.pem")]
+    Retire(RetireArgs),
 }
 
 /// Accepts the command line of CCF's executables, which have no commands:

@@ -1,28 +1,33 @@
 //! Talking to a service over HTTPS, trusting its own certificate and nothing else.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 use ureq::Agent;
-use ureq::http::Response;
+use ureq::http::{Response, Uri, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
-use crate::advice::Advise;
+use crate::advice::{Advise, advised};
 
 /// Longest reply that is read.
 const MAX_REPLY_BYTES: u64 = 64 << 20;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Nodes in a row that name another one as the primary; more means that they disagree for long.
+const MAX_REDIRECTS: usize = 5;
+
 /// The governance API's version.
 pub(crate) const API_VERSION: &str = "2024-07-01";
 
-/// A connection to a service.
+/// A connection to a service, at one of its nodes. Where a node names the primary instead of doing
+/// what only that can do, the client goes there, and stays: so that it reads what it has written.
 pub(crate) struct Client {
     agent: Agent,
-    url: String,
+    url: RefCell<String>,
 }
 
 /// A whole reply.
@@ -30,6 +35,8 @@ pub(crate) struct Client {
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
+    /// Where to ask instead, as the reply has it.
+    location: Option<String>,
 }
 
 /// A service said no.
@@ -44,6 +51,15 @@ pub(crate) struct Refused {
 impl Client {
     /// A client for the service at `url` (`https://host:port`) with this certificate.
     pub(crate) fn new(url: &str, service_cert_pem: &str) -> Result<Self> {
+        Self::with_timeout(url, service_cert_pem, TIMEOUT)
+    }
+
+    /// A client that waits so long for each reply.
+    pub(crate) fn with_timeout(
+        url: &str,
+        service_cert_pem: &str,
+        timeout: Duration,
+    ) -> Result<Self> {
         let certificate = Certificate::from_pem(service_cert_pem.as_bytes())
             .context("the service certificate is not a certificate in PEM")?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -56,14 +72,25 @@ impl Client {
             .tls_config(tls)
             .http_status_as_error(false)
             .max_redirects(0)
-            .timeout_global(Some(TIMEOUT))
+            .timeout_global(Some(timeout))
             .build();
-        Ok(Self { agent: agent.into(), url: url.trim_end_matches('/').to_owned() })
+        let url = RefCell::new(url.trim_end_matches('/').to_owned());
+        Ok(Self { agent: agent.into(), url })
+    }
+
+    /// The node it talks to, as `https://host:port`.
+    pub(crate) fn url(&self) -> String {
+        self.url.borrow().clone()
+    }
+
+    /// Talks to another node of the service from now on.
+    pub(crate) fn move_to(&self, url: &str) {
+        url.trim_end_matches('/').clone_into(&mut self.url.borrow_mut());
     }
 
     /// A GET, whatever the status.
     pub(crate) fn get(&self, path: &str) -> Result<Reply> {
-        let url = format!("{}{path}", self.url);
+        let url = format!("{}{path}", self.url());
         self.read(self.agent.get(&url).call())
     }
 
@@ -72,32 +99,45 @@ impl Client {
         self.get(path)?.accepted()?.json()
     }
 
-    /// A signed governance message to `/gov/{path}`.
+    /// A signed governance message to `/gov/{path}`, of whichever node is the primary. What is
+    /// signed is the message, not who is asked: the same bytes go to the primary.
     pub(crate) fn post_cose(&self, path: &str, message: &[u8]) -> Result<Reply> {
-        let url = format!("{}{}", self.url, governance(path));
-        let request = self.agent.post(&url).header("content-type", "application/cose");
-        self.read(request.send(message))
+        let path = governance(path);
+        for _ in 0..=MAX_REDIRECTS {
+            let url = format!("{}{path}", self.url());
+            let request = self.agent.post(&url).header("content-type", "application/cose");
+            let reply = self.read(request.send(message))?;
+            match reply.elsewhere()? {
+                None => return Ok(reply),
+                Some(primary) => self.move_to(&primary),
+            }
+        }
+        let error =
+            anyhow!("{} nodes in a row named another one as the primary", MAX_REDIRECTS + 1);
+        Err(advised(error, "an election may be under way: try again, or look at `coco node list`"))
     }
 
     fn read(&self, sent: Result<Response<ureq::Body>, ureq::Error>) -> Result<Reply> {
         let response = sent
-            .with_context(|| format!("no answer from {}", self.url))
+            .with_context(|| format!("no answer from {}", self.url()))
             .advise(|| self.why_no_answer())?;
         let status = response.status().as_u16();
+        let location = response.headers().get(header::LOCATION);
+        let location = location.and_then(|location| location.to_str().ok()).map(str::to_owned);
         let mut body = response.into_body();
         let body = body
             .with_config()
             .limit(MAX_REPLY_BYTES)
             .read_to_vec()
-            .with_context(|| format!("the reply of {} could not be read", self.url))?;
-        Ok(Reply { status, body })
+            .with_context(|| format!("the reply of {} could not be read", self.url()))?;
+        Ok(Reply { status, body, location })
     }
 
     fn why_no_answer(&self) -> String {
         format!(
             "check that a node listens on {} (`coco dev` starts one) and that --service-cert is \
              the certificate of this very service: a new service has a new one",
-            self.url
+            self.url()
         )
     }
 }
@@ -108,6 +148,20 @@ pub(crate) fn governance(path: &str) -> String {
 }
 
 impl Reply {
+    /// The node that this reply sends the request to, as `https://host:port`, if it does.
+    fn elsewhere(&self) -> Result<Option<String>> {
+        if !matches!(self.status, 307 | 308) {
+            return Ok(None);
+        }
+        let location = self.location.as_deref().unwrap_or_default();
+        let uri: Option<Uri> = location.parse().ok();
+        let node = uri.filter(|uri| uri.scheme_str() == Some("https"));
+        let Some(authority) = node.as_ref().and_then(Uri::authority) else {
+            bail!("the service redirects to {location:?}, which is no HTTPS address of a node");
+        };
+        Ok(Some(format!("https://{authority}")))
+    }
+
     /// The reply, if it is a success.
     pub(crate) fn accepted(self) -> Result<Self, Refused> {
         if (200..300).contains(&self.status) {
@@ -136,17 +190,36 @@ impl Reply {
 mod tests {
     use super::*;
 
+    fn reply(status: u16, body: &[u8], location: Option<&str>) -> Reply {
+        Reply { status, body: body.to_vec(), location: location.map(str::to_owned) }
+    }
+
     #[test]
     fn a_refusal_carries_code_and_message() {
         let body = br#"{"error":{"code":"ProposalNotFound","message":"No such proposal."}}"#;
-        let refused = Reply { status: 404, body: body.to_vec() }.accepted().unwrap_err();
+        let refused = reply(404, body, None).accepted().unwrap_err();
         assert_eq!(
             refused.to_string(),
             "the service refused with 404 ProposalNotFound: No such proposal."
         );
-        let refused = Reply { status: 503, body: b"busy".to_vec() }.accepted().unwrap_err();
+        let refused = reply(503, b"busy", None).accepted().unwrap_err();
         assert_eq!(refused.to_string(), "the service refused with 503: busy");
-        assert!(Reply { status: 204, body: Vec::new() }.accepted().is_ok());
+        assert!(reply(204, b"", None).accepted().is_ok());
+    }
+
+    #[test]
+    fn only_https_is_followed() {
+        let elsewhere = |status, location| reply(status, b"", location).elsewhere();
+        let primary = Some("https://10.0.0.2:8000/gov/members/proposals:create?api-version=x");
+        for status in [307, 308] {
+            assert_eq!(elsewhere(status, primary).unwrap().unwrap(), "https://10.0.0.2:8000");
+        }
+        assert_eq!(elsewhere(200, primary).unwrap(), None);
+        assert_eq!(elsewhere(404, None).unwrap(), None);
+        for wrong in [None, Some("http://10.0.0.2:8000/"), Some("/gov"), Some("https://"), Some("")]
+        {
+            assert!(elsewhere(307, wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

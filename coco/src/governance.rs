@@ -40,6 +40,15 @@ impl Proposal {
     pub(crate) fn is_open(&self) -> bool {
         self.proposal_state == "Open"
     }
+
+    /// Whether it is accepted already; an error if it never will be.
+    pub(crate) fn is_accepted(&self) -> Result<bool> {
+        match &*self.proposal_state {
+            "Accepted" => Ok(true),
+            "Open" => Ok(false),
+            state => bail!("the proposal is {state}: {}", Value::Object(self.more.clone())),
+        }
+    }
 }
 
 /// A ballot that says yes or no to whatever is proposed.
@@ -61,6 +70,18 @@ impl Client {
         let message = signer.sign(Kind::Proposal, now_seconds(), &payload);
         let reply = self.post_cose("members/proposals:create", &message)?;
         reply.accepted().map_err(with_advice).context("the proposal was not taken")?.json()
+    }
+
+    /// The first of the members proposes; all vote for it, one after the other, while it is open.
+    pub(crate) fn agree(&self, members: &[Signer], proposal: &Value) -> Result<Proposal> {
+        let Some(first) = members.first() else { bail!("there is no member to propose") };
+        let mut proposal = self.propose(first, proposal)?;
+        for member in members {
+            if proposal.is_open() {
+                proposal = self.vote(member, &proposal.proposal_id, &plain_ballot(true))?;
+            }
+        }
+        Ok(proposal)
     }
 
     /// Submits a ballot: the source of a module that exports `vote`.
@@ -135,6 +156,10 @@ fn with_advice(refused: Refused) -> anyhow::Error {
         }
         "ProposalReplay" => "this very message was sent before: nothing more is to be done",
         "ProposalNotOpen" => "the proposal is decided already: `coco member show` tells how",
+        "PrimaryNotFound" => {
+            "no node is the primary now: an election takes a moment, and needs a majority of the \
+             nodes (`coco node list`, `coco status`)"
+        }
         "ProposalCreatedTooLongAgo" => "set this machine's clock right and sign again",
         _ => return refused.into(),
     };
@@ -149,7 +174,9 @@ mod tests {
     fn proposals_keep_what_is_not_named() {
         let text = r#"{"proposalId":"ab","proposerId":"cd","proposalState":"Open","ballotCount":1,"finalVotes":{"x":true}}"#;
         let proposal: Proposal = serde_json::from_str(text).unwrap();
-        assert!(proposal.is_open());
+        assert!(proposal.is_open() && !proposal.is_accepted().unwrap());
+        let failed = Proposal { proposal_state: "Failed".to_owned(), ..proposal.clone() };
+        assert!(failed.is_accepted().unwrap_err().to_string().contains("finalVotes"));
         assert_eq!(proposal.more["finalVotes"]["x"], true);
         assert_eq!(serde_json::to_string(&proposal).unwrap(), text);
     }

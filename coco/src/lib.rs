@@ -3,7 +3,8 @@
 //! ```text
 //!   coco dev          keys ─▶ node ─▶ members active ─▶ application ─▶ open     one command
 //!   coco import-chain the same with an Ethereum chain that was made elsewhere
-//!   coco node         a node from a configuration file
+//!   coco node         a node from a configuration file; which nodes a service has
+//!   coco status       the service and its nodes on one screen
 //!   coco member, app  governance over HTTPS; messages are signed here, keys stay here
 //!   coco ledger,      audit of files, offline: needs no service, no network
 //!        receipt
@@ -43,7 +44,9 @@ mod dev;
 mod governance;
 mod governance_message;
 mod identity;
+mod moment;
 mod node;
+mod nodes;
 mod output;
 mod service;
 
@@ -94,6 +97,10 @@ fn dispatch(cli: &Cli, application: &Application) -> Result<()> {
         Command::ImportChain(arguments) => dev::import::run(arguments, application, output),
         Command::Node(NodeCommand::Start(arguments)) => node::start(arguments, application),
         Command::Node(NodeCommand::Check(arguments)) => node::check(arguments, output),
+        Command::Node(NodeCommand::List(service)) => command::node::list(service, output),
+        Command::Node(NodeCommand::Trust(arguments)) => command::node::trust(arguments, output),
+        Command::Node(NodeCommand::Retire(arguments)) => command::node::retire(arguments, output),
+        Command::Status(arguments) => command::status::run(arguments, output),
         Command::Member(command) => command::member::run(command, output),
         Command::App(command) => command::app::run(command, output),
         Command::Keys(command) => command::keys::run(command, output),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -12,11 +13,17 @@ use crate::client::Client;
 use crate::dev::Account;
 use crate::governance_message::Signer;
 
+/// Where `coco dev` keeps a service.
+pub(crate) const DEFAULT_DIR: &str = "coco-dev";
+
+/// How long a node may take to show that it is there.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
 /// The service to talk to.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServiceArgs {
     /// Folder of a `coco dev` service, which tells what is not given by the options below
-    #[arg(long, value_name = "DIR", default_value = "coco-dev")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
 
     /// Address of the service, such as https://127.0.0.1:8000
@@ -42,6 +49,15 @@ pub(crate) struct SignerArgs {
     /// File with the member's private key
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
+}
+
+/// A service, and the member who signs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SignedArgs {
+    #[command(flatten)]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten)]
+    pub(crate) signer: SignerArgs,
 }
 
 /// What `coco dev` writes down about the service it runs, in `service.json`; with `--json` it is
@@ -93,16 +109,46 @@ pub(crate) fn identity_files(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
 impl ServiceArgs {
     /// A client that trusts the service's certificate.
     pub(crate) fn connect(&self) -> Result<Client> {
-        let url = match &self.url {
-            Some(url) => url.clone(),
-            None => self.running()?.url,
+        let (urls, certificate) = (self.urls()?, self.certificate()?);
+        let answers = |url: &&String| {
+            let client = Client::with_timeout(url, &certificate, ANSWER_LIMIT);
+            client.and_then(|client| client.get("/node/state")).is_ok()
         };
-        let file = match &self.service_cert {
+        // Of several nodes the first may be down; of one it is said why it does not answer.
+        let answering = if urls.len() > 1 { urls.iter().find(answers) } else { None };
+        let url = answering.or(urls.first()).context("the service has no address")?;
+        Client::new(url, &certificate)
+            .with_context(|| format!("{} is not usable", self.certificate_file().display()))
+    }
+
+    /// Where its nodes listen, the first before others.
+    pub(crate) fn urls(&self) -> Result<Vec<String>> {
+        match &self.url {
+            Some(url) => Ok(vec![url.clone()]),
+            None => Ok(vec![self.running()?.url]),
+        }
+    }
+
+    /// The service's certificate, PEM.
+    pub(crate) fn certificate(&self) -> Result<String> {
+        read(&self.certificate_file()).advise(|| "name the file with --service-cert".to_owned())
+    }
+
+    fn certificate_file(&self) -> PathBuf {
+        match &self.service_cert {
             Some(file) => file.clone(),
             None => self.dir.join("service_cert.pem"),
-        };
-        let certificate = read(&file).advise(|| "name the file with --service-cert".to_owned())?;
-        Client::new(&url, &certificate).with_context(|| format!("{} is not usable", file.display()))
+        }
+    }
+
+    /// The options that name this service, each after a space: for commands to paste.
+    pub(crate) fn as_options(&self) -> String {
+        let url = self.url.as_ref().map(|url| format!(" --url {url}"));
+        let file = self.service_cert.as_ref();
+        let file = file.map(|file| format!(" --service-cert {}", file.display()));
+        let dir = (url.is_none() || file.is_none()) && self.dir != Path::new(DEFAULT_DIR);
+        let dir = dir.then(|| format!(" --dir {}", self.dir.display()));
+        [dir, url, file].into_iter().flatten().collect()
     }
 
     /// What the folder tells.
@@ -129,10 +175,24 @@ impl SignerArgs {
             }
         }
     }
+}
 
-    /// Whether the signer is named by files.
-    pub(crate) fn is_explicit(&self) -> bool {
-        self.cert.is_some()
+impl SignedArgs {
+    /// The signer, and after it the others whose keys are in the folder, unless the signer is named
+    /// by files: who agree to what the signer proposes.
+    pub(crate) fn members(&self) -> Result<Vec<Signer>> {
+        let dir = &self.service.dir;
+        let mut members = vec![self.signer.load(dir)?];
+        if self.signer.cert.is_none() {
+            let names = self.service.running().map(|service| service.members);
+            for name in names.unwrap_or_default() {
+                if name != self.signer.name {
+                    let (cert, key) = identity_files(dir, &name);
+                    members.push(load_signer(&cert, &key)?);
+                }
+            }
+        }
+        Ok(members)
     }
 }
 
@@ -144,4 +204,27 @@ pub(crate) fn load_signer(cert: &Path, key: &Path) -> Result<Signer> {
 /// A text file.
 pub(crate) fn read(file: &Path) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_name_the_service_again() {
+        let service = |dir: &str, url: Option<&str>, service_cert: Option<&str>| ServiceArgs {
+            dir: dir.into(),
+            url: url.map(str::to_owned),
+            service_cert: service_cert.map(PathBuf::from),
+        };
+        let (url, cert) = (Some("https://a:1"), Some("s.pem"));
+        for (service, options) in [
+            (service("coco-dev", None, None), ""),
+            (service("other", None, None), " --dir other"),
+            (service("other", url, None), " --dir other --url https://a:1"),
+            (service("coco-dev", url, cert), " --url https://a:1 --service-cert s.pem"),
+        ] {
+            assert_eq!(service.as_options(), options);
+        }
+    }
 }

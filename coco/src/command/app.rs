@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::bundle::Bundle;
-use crate::governance::{actions, plain_ballot};
+use crate::governance::actions;
 use crate::output::Output;
-use crate::service::{ServiceArgs, SignerArgs, identity_files, load_signer};
+use crate::service::SignedArgs;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum AppCommand {
@@ -32,9 +32,7 @@ pub(crate) struct DeployArgs {
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
     #[command(flatten)]
-    service: ServiceArgs,
-    #[command(flatten)]
-    signer: SignerArgs,
+    signed: SignedArgs,
 }
 
 pub(crate) fn run(command: &AppCommand, output: Output) -> Result<()> {
@@ -45,24 +43,9 @@ pub(crate) fn run(command: &AppCommand, output: Output) -> Result<()> {
 
 fn deploy(arguments: &DeployArgs, output: Output) -> Result<()> {
     let bundle = Bundle::load(&arguments.folder)?;
-    let client = arguments.service.connect()?;
-    let dir = &arguments.service.dir;
-    let signer = arguments.signer.load(dir)?;
+    let client = arguments.signed.service.connect()?;
     let proposal = actions(&[("set_js_app", json!({ "bundle": bundle }))]);
-    let mut proposal = client.propose(&signer, &proposal)?;
-    if proposal.is_open() {
-        proposal = client.vote(&signer, &proposal.proposal_id, &plain_ballot(true))?;
-    }
-    if !arguments.signer.is_explicit() {
-        let others = arguments.service.running().map(|service| service.members);
-        for name in others.unwrap_or_default() {
-            if proposal.is_open() && name != arguments.signer.name {
-                let (cert, key) = identity_files(dir, &name);
-                let member = load_signer(&cert, &key)?;
-                proposal = client.vote(&member, &proposal.proposal_id, &plain_ballot(true))?;
-            }
-        }
-    }
+    let proposal = client.agree(&arguments.signed.members()?, &proposal)?;
     let result = json!({ "proposal": proposal, "endpoints": bundle.endpoints() });
     output.print(&result, || {
         let endpoints = bundle.endpoints().join("\n  ");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::governance::{Proposal, actions, plain_ballot};
 use crate::output::Output;
-use crate::service::{ServiceArgs, SignerArgs, read};
+use crate::service::{ServiceArgs, SignedArgs, read};
 
 /// Longest proposal read from stdin.
 const MAX_INPUT_BYTES: u64 = 64 << 20;
@@ -56,14 +56,6 @@ Examples:
   coco member ack --url https://node:8000 --service-cert service_cert.pem \\
       --cert alice_cert.pem --key alice_privk.pem")]
     Ack(SignedArgs),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct SignedArgs {
-    #[command(flatten)]
-    service: ServiceArgs,
-    #[command(flatten)]
-    signer: SignerArgs,
 }
 
 #[derive(Args, Debug)]
@@ -164,6 +156,7 @@ fn vote(arguments: &VoteArgs, output: Output) -> Result<()> {
     let signed = &arguments.proposal.signed;
     let signer = signed.signer.load(&signed.service.dir)?;
     let client = signed.service.connect()?;
+    client.move_to_primary()?;
     let proposal = client.find_proposal(&arguments.proposal.proposal)?;
     print_proposal(&client.vote(&signer, &proposal.proposal_id, &ballot)?, output)
 }
@@ -171,6 +164,7 @@ fn vote(arguments: &VoteArgs, output: Output) -> Result<()> {
 fn withdraw(arguments: &ProposalArgs, output: Output) -> Result<()> {
     let signer = arguments.signed.signer.load(&arguments.signed.service.dir)?;
     let client = arguments.signed.service.connect()?;
+    client.move_to_primary()?;
     let proposal = client.find_proposal(&arguments.proposal)?;
     match client.withdraw(&signer, &proposal.proposal_id)? {
         Some(proposal) => print_proposal(&proposal, output),

@@ -4,5 +4,7 @@ pub(crate) mod app;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod member;
+pub(crate) mod node;
 pub(crate) mod receipt;
 pub(crate) mod shell;
+pub(crate) mod status;

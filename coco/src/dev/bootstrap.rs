@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::folder::DevFolder;
 use crate::bundle::Bundle;
 use crate::client::Client;
-use crate::governance::{Proposal, actions, plain_ballot};
+use crate::governance::actions;
 use crate::governance_message::Signer;
 use crate::service::read;
 
@@ -56,22 +56,9 @@ pub(crate) fn replace_app(client: &Client, folder: &DevFolder, bundle: &Bundle) 
     agree(client, &folder.members()?, &proposal)
 }
 
-/// The first member proposes; members vote until it is accepted.
 fn agree(client: &Client, members: &[Signer], proposal: &Value) -> Result<()> {
-    let Some(first) = members.first() else { bail!("there is no member to propose") };
-    let mut state = client.propose(first, proposal)?;
-    for member in members {
-        if state.is_open() {
-            state = client.vote(member, &state.proposal_id, &plain_ballot(true))?;
-        }
-    }
-    accepted(&state)
-}
-
-fn accepted(state: &Proposal) -> Result<()> {
-    if state.proposal_state != "Accepted" {
-        let more = Value::Object(state.more.clone());
-        bail!("the members' proposal is {}: {more}", state.proposal_state);
+    if !client.agree(members, proposal)?.is_accepted()? {
+        bail!("all members have voted, and the proposal is still open");
     }
     Ok(())
 }

@@ -39,7 +39,8 @@ pub(crate) struct NodeArgs {
     config_timeout: Duration,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// A time as configurations have it: `250ms`, `5s`.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     text.parse::<Time>().map(|time| time.0).map_err(|error| error.to_string())
 }
 

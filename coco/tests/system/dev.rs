@@ -82,6 +82,36 @@ fn members_govern_from_the_command_line() {
 }
 
 #[test]
+fn a_service_of_one_node_is_looked_at() {
+    let dev = Dev::start(&[]);
+    dev.put(&dev.client("user0"), "/app/records/one", "first");
+    let nodes = coco_json(dev.path(), &["node", "list"])["nodes"].clone();
+    let node = &nodes[0];
+    assert_eq!((&node["role"], &node["status"]), (&"primary".into(), &"Trusted".into()));
+    assert_eq!(format!("https://{}", node["address"].as_str().unwrap()), dev.url());
+    let status = coco_json(dev.path(), &["status"]);
+    assert_eq!(status["service"]["status"], "Open");
+    assert_eq!(status["nodes"][0]["lag"], 0);
+    assert!(status["nodes"][0]["commit_latency"]["batches"].as_u64().unwrap() > 0);
+
+    let id = node["node_id"].as_str().unwrap();
+    let text = |arguments: &[&str]| {
+        let refused = coco(dev.path(), arguments);
+        assert!(!refused.status.success());
+        String::from_utf8(refused.stderr).unwrap()
+    };
+    let last = text(&["node", "retire", &id[..8]]);
+    assert!(last.contains("the only one that is trusted"), "{last}");
+    assert!(text(&["node", "trust", id]).contains("trusted already"));
+    let shown = coco(dev.path(), &["status"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("PartOfNetwork") && shown.contains(&id[..12]), "{shown}");
+    let directory = dev.stop();
+    let nobody = coco(directory.path(), &["status"]);
+    assert!(String::from_utf8(nobody.stderr).unwrap().contains("no answer from"));
+}
+
+#[test]
 fn an_application_is_deployed_and_survives_restarts_and_kills() {
     let dev = Dev::start(&[]);
     let app = dev.path().join("app/src");
