@@ -78,11 +78,30 @@ pub(crate) struct RunningService {
     pub(crate) ledger: PathBuf,
     /// File with the node's log.
     pub(crate) log: PathBuf,
-    /// Process id of the node.
+    /// Process id of the node, or of whoever runs the nodes.
     pub(crate) pid: u32,
+    /// The nodes, if there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) nodes: Vec<RunningDevNode>,
     /// Its Ethereum chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ethereum: Option<RunningEthereum>,
+}
+
+/// One of several nodes of a development service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunningDevNode {
+    /// `node0` and so on; the folder of this name is its own.
+    pub(crate) name: String,
+    pub(crate) node_id: String,
+    /// Where it listens for clients.
+    pub(crate) url: String,
+    /// Folder with its ledger.
+    pub(crate) ledger: PathBuf,
+    /// File with its log.
+    pub(crate) log: PathBuf,
+    /// Its process id.
+    pub(crate) pid: u32,
 }
 
 /// The Ethereum chain of a development service.
@@ -125,7 +144,12 @@ impl ServiceArgs {
     pub(crate) fn urls(&self) -> Result<Vec<String>> {
         match &self.url {
             Some(url) => Ok(vec![url.clone()]),
-            None => Ok(vec![self.running()?.url]),
+            None => {
+                let RunningService { url, nodes, .. } = self.running()?;
+                let others = nodes.into_iter().map(|node| node.url);
+                let others: Vec<String> = others.filter(|other| *other != url).collect();
+                Ok([vec![url], others].concat())
+            }
         }
     }
 

@@ -11,15 +11,11 @@ use coco_ethereum::consortium_genesis;
 use serde_json::{Value, json};
 
 use super::accounts::{accounts, balances};
+use super::configuration::{Command, Listening, NodeConfig, VALIDITY_DAYS};
 use crate::advice::{Advise, advised};
 use crate::governance_message::Signer;
-use crate::identity::{Identity, Wanted, encryption_key_files};
+use crate::identity::{Identity, Wanted};
 use crate::service::{description_file, identity_files, load_signer, read};
-
-/// The interface for clients.
-pub(crate) const INTERFACE: &str = "primary_rpc_interface";
-/// The interface for wallets.
-pub(crate) const ETHEREUM_INTERFACE: &str = "ethereum_rpc_interface";
 
 /// The chain id that wallets know as a development chain's.
 const CHAIN_ID: u64 = 1337;
@@ -27,20 +23,8 @@ const CHAIN_ID: u64 = 1337;
 const MEMBERS: usize = 3;
 const USERS: usize = 2;
 
-/// Certificates of a folder that is kept shall last.
-const VALIDITY_DAYS: u32 = 365;
-
-/// Where and how the node listens.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Listening {
-    /// Ports; 0 takes a free one.
-    pub(crate) clients: u16,
-    pub(crate) ethereum: u16,
-    /// For other nodes; without it the node stays alone.
-    pub(crate) nodes: Option<u16>,
-    /// Whether Ethereum is served with the service's certificate, not as plain HTTP.
-    pub(crate) ethereum_tls: bool,
-}
+/// Nodes that a service has at most: more do not make it survive more that happens on one machine.
+pub(crate) const MAX_NODES: u8 = 7;
 
 /// What the chain of a new service begins with.
 pub(crate) struct FirstBlock {
@@ -73,15 +57,20 @@ impl DevFolder {
     }
 
     pub(crate) fn config_file(&self) -> PathBuf {
-        self.path.join("node.json")
+        config_file(&self.path)
     }
 
     pub(crate) fn log_file(&self) -> PathBuf {
-        self.path.join("node.log")
+        log_file(&self.path)
+    }
+
+    /// The folder of one of several nodes.
+    pub(crate) fn home(&self, number: u8) -> PathBuf {
+        self.path.join(format!("node{number}"))
     }
 
     pub(crate) fn pid_file(&self) -> PathBuf {
-        self.path.join("node.pid")
+        pid_file(&self.path)
     }
 
     pub(crate) fn service_cert_file(&self) -> PathBuf {
@@ -125,35 +114,56 @@ impl DevFolder {
         description_file(&self.path).is_file() && self.config_file().is_file()
     }
 
-    /// A folder belongs to one node at a time. A process id of a node that was killed is removed.
+    /// Whether the service in this folder has several nodes, each with a folder of its own.
+    pub(crate) fn has_several_nodes(&self) -> bool {
+        config_file(&self.home(0)).is_file()
+    }
+
+    /// A folder belongs to one service at a time. Process ids of nodes that were killed are removed.
     pub(crate) fn refuse_while_running(&self) -> Result<()> {
-        let file = self.pid_file();
-        let Ok(pid) = fs::read_to_string(&file) else { return Ok(()) };
-        let pid = pid.trim();
-        if !pid.is_empty() && is_coco(pid) {
-            return Err(advised(
-                anyhow!("a node is running in {} (process {pid})", self.path.display()),
-                "stop it first, or take another folder with --dir",
-            ));
-        }
-        fs::remove_file(&file).with_context(|| format!("{} cannot be removed", file.display()))
+        refuse_while_running(&self.path)?;
+        (0..MAX_NODES).try_for_each(|number| refuse_while_running(&self.home(number)))
     }
 
     /// Starts from nothing: fresh keys and a configuration for a new service with this chain.
     pub(crate) fn create(&self, listening: Listening, chain: &FirstBlock) -> Result<()> {
+        self.create_keys()?;
+        self.write_genesis(&chain.genesis)?;
+        self.configure(listening, Command::Start { fees: &chain.fees })
+    }
+
+    /// Goes on with the service of this folder.
+    pub(crate) fn reuse(&self, listening: Listening) -> Result<()> {
+        self.configure(listening, Command::Restart)
+    }
+
+    /// Starts from nothing: fresh keys for a service whose nodes have folders of their own.
+    pub(crate) fn create_keys(&self) -> Result<()> {
         self.clear()?;
         fs::create_dir_all(&self.path)
             .with_context(|| format!("{} cannot be created", self.path.display()))?;
         // The mark of a folder that may be cleared.
         self.write_config(&json!({}))?;
-        self.create_identities()?;
-        self.write_genesis(&chain.genesis)?;
-        self.write_config(&self.config(listening, "Start", &chain.fees))
+        self.create_identities()
     }
 
-    /// Goes on with the service of this folder.
-    pub(crate) fn reuse(&self, listening: Listening) -> Result<()> {
-        self.write_config(&self.config(listening, "Restart", &Value::Null))
+    fn configure(&self, listening: Listening, command: Command<'_>) -> Result<()> {
+        let config = NodeConfig { folder: self, home: &self.path, listening, command };
+        self.write_config(&config.to_json())
+    }
+
+    /// Makes the folder of one of several nodes, with its configuration.
+    pub(crate) fn create_home(
+        &self,
+        number: u8,
+        listening: Listening,
+        command: Command<'_>,
+    ) -> Result<()> {
+        let home = self.home(number);
+        fs::create_dir_all(&home)
+            .with_context(|| format!("{} cannot be created", home.display()))?;
+        let config = NodeConfig { folder: self, home: &home, listening, command };
+        write_json(&config_file(&home), &config.to_json())
     }
 
     fn write_genesis(&self, genesis: &Genesis) -> Result<()> {
@@ -163,9 +173,7 @@ impl DevFolder {
     }
 
     fn write_config(&self, config: &Value) -> Result<()> {
-        let file = self.config_file();
-        fs::write(&file, serde_json::to_string_pretty(config)?)
-            .with_context(|| format!("{} cannot be written", file.display()))
+        write_json(&self.config_file(), config)
     }
 
     /// Removes what an earlier `coco dev` left, and nothing else.
@@ -213,66 +221,38 @@ impl DevFolder {
             Ok(())
         })
     }
+}
 
-    fn config(&self, listening: Listening, command: &str, fees: &Value) -> Value {
-        let at = |name: &str| self.path.join(name);
-        let ethereum_authority = if listening.ethereum_tls { "Service" } else { "Unsecured" };
-        let members: Vec<Value> = self
-            .member_names()
-            .iter()
-            .map(|name| {
-                json!({
-                    "certificate_file": identity_files(&self.path, name).0,
-                    "encryption_public_key_file": encryption_key_files(&self.path, name).0,
-                })
-            })
-            .collect();
-        let node_to_node =
-            listening.nodes.map(|port| json!({ "bind_address": format!("127.0.0.1:{port}") }));
-        json!({
-            "network": {
-                "node_to_node_interface": node_to_node,
-                "rpc_interfaces": {
-                    INTERFACE: {
-                        "bind_address": format!("127.0.0.1:{}", listening.clients),
-                        "http_configuration": { "max_body_size": "16MB" },
-                    },
-                    ETHEREUM_INTERFACE: {
-                        "bind_address": format!("127.0.0.1:{}", listening.ethereum),
-                        "endorsement": { "authority": ethereum_authority },
-                        "http_configuration": { "max_body_size": "5MB" },
-                        "coco": { "protocol": "ethereum" },
-                    },
-                },
-            },
-            "node_certificate": {
-                "subject_alt_names": ["iPAddress:127.0.0.1", "dNSName:localhost"],
-                "curve_id": "Secp256R1",
-                "initial_validity_days": VALIDITY_DAYS,
-            },
-            "command": {
-                "type": command,
-                "service_certificate_file": self.service_cert_file(),
-                "start": {
-                    "members": members,
-                    "service_configuration": { "recovery_threshold": 2 },
-                    "initial_service_certificate_validity_days": VALIDITY_DAYS,
-                    "service_subject_name": "CN=Coco Development Service",
-                    "protocols": {
-                        "ethereum": { "genesis_file": self.genesis_file(), "fees": fees },
-                    },
-                },
-            },
-            "ledger": { "directory": self.ledger() },
-            "snapshots": { "directory": at("snapshots") },
-            "output_files": {
-                "node_certificate_file": at("node_cert.pem"),
-                "pid_file": self.pid_file(),
-                "rpc_addresses_file": at("rpc_addresses.json"),
-                "sealed_service_location": at("sealed"),
-            },
-        })
+/// The configuration of a node with this folder.
+pub(crate) fn config_file(home: &Path) -> PathBuf {
+    home.join("node.json")
+}
+
+/// Its log.
+pub(crate) fn log_file(home: &Path) -> PathBuf {
+    home.join("node.log")
+}
+
+fn pid_file(home: &Path) -> PathBuf {
+    home.join("node.pid")
+}
+
+fn write_json(file: &Path, value: &Value) -> Result<()> {
+    fs::write(file, serde_json::to_string_pretty(value)?)
+        .with_context(|| format!("{} cannot be written", file.display()))
+}
+
+fn refuse_while_running(home: &Path) -> Result<()> {
+    let file = pid_file(home);
+    let Ok(pid) = fs::read_to_string(&file) else { return Ok(()) };
+    let pid = pid.trim();
+    if !pid.is_empty() && is_coco(pid) {
+        return Err(advised(
+            anyhow!("a node is running in {} (process {pid})", home.display()),
+            "stop it first, or take another folder with --dir",
+        ));
     }
+    fs::remove_file(&file).with_context(|| format!("{} cannot be removed", file.display()))
 }
 
 /// Whether this process id is that of a program like this one.
@@ -293,6 +273,7 @@ mod tests {
     fn a_new_folder_has_keys_and_a_valid_configuration() {
         let scratch = TempDir::new().unwrap();
         let folder = DevFolder::at(&scratch.path().join("dev"));
+        assert!(!folder.has_several_nodes());
         folder.create(Listening::default(), &FirstBlock::of_development(None).unwrap()).unwrap();
         assert_eq!(folder.members().unwrap().len(), 3);
         assert_eq!(folder.user_certificates().unwrap().len(), 2);
@@ -305,6 +286,28 @@ mod tests {
         assert_ne!(folder.members().unwrap().first().unwrap().id(), before);
         folder.reuse(Listening::default()).unwrap();
         Config::parse(&read(&folder.config_file()).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn each_of_several_nodes_has_a_folder() {
+        let scratch = TempDir::new().unwrap();
+        let folder = DevFolder::at(&scratch.path().join("dev"));
+        folder.create_keys().unwrap();
+        let listening = Listening { nodes: Some(0), ..Listening::default() };
+        folder.create_home(0, listening, Command::Start { fees: &Value::Null }).unwrap();
+        folder.create_home(1, listening, Command::Join { target: "127.0.0.1:8000" }).unwrap();
+        assert!(folder.has_several_nodes() && !folder.has_service());
+        let config = |number| read(&config_file(&folder.home(number))).unwrap();
+        let [first, second] = [0, 1].map(|number| Config::parse(&config(number)).unwrap());
+        assert_ne!(first.ledger.directory, second.ledger.directory);
+        assert_eq!(second.command.join.unwrap().target_rpc_address, "127.0.0.1:8000");
+        assert_eq!(first.command.start.unwrap().members.len(), 3);
+        // One of them still runs, though whoever started it does not.
+        fs::write(pid_file(&folder.home(1)), std::process::id().to_string()).unwrap();
+        folder.refuse_while_running().unwrap();
+        assert!(!pid_file(&folder.home(1)).exists(), "this very process is no node");
+        folder.create_keys().unwrap();
+        assert!(!folder.has_several_nodes());
     }
 
     #[test]

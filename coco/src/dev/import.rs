@@ -12,7 +12,8 @@ use coco_ethereum::{Ethereum, ImportedBlock, blocks_of};
 use serde::Serialize;
 use serde_json::json;
 
-use super::folder::{DevFolder, FirstBlock, Listening};
+use super::configuration::Listening;
+use super::folder::{DevFolder, FirstBlock};
 use super::{Wanted, bootstrap, log_to_folder, open};
 use crate::application::Application;
 use crate::node::{
@@ -64,7 +65,7 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
     let folder = DevFolder::at(&arguments.dir);
     folder.refuse_while_running()?;
     let chain = FirstBlock { genesis, fees: json!("market") };
-    folder.create(Listening::default(), &chain)?;
+    folder.create(Listening { ethereum: Some(0), ..Listening::default() }, &chain)?;
     let config = Config::parse(&read(&folder.config_file())?)?;
     log_to_folder(arguments.log_level, &folder)?;
     let files = read_files(&config, program)?;

@@ -2,23 +2,27 @@
 //!
 //! ```text
 //!   folder      keys of members and participants, node.json        made here, unless --keep
-//!   node        in this process, as `coco node start` runs it
+//!   node        in this process, as `coco node start` runs it; several in processes of their own
 //!   bootstrap   over the node's own /gov interface: acknowledge, propose, vote, open
 //! ```
 
 mod accounts;
 mod bootstrap;
+mod configuration;
 mod folder;
 pub(crate) mod import;
+mod process;
+mod several;
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use coco_enclave::config::Config;
 
+use crate::advice::advised;
 use crate::application::Application;
 use crate::bundle::Bundle;
 use crate::client::Client;
@@ -27,13 +31,16 @@ use crate::node::{
     read_files, read_genesis, runtime,
 };
 use crate::output::Output;
-use crate::service::{RunningEthereum, RunningService, description_file, read};
+use crate::service::{RunningDevNode, RunningEthereum, RunningService, description_file, read};
 
 pub(crate) use accounts::Account;
-use folder::{DevFolder, ETHEREUM_INTERFACE, FirstBlock, INTERFACE, Listening};
+use configuration::{ETHEREUM_INTERFACE, INTERFACE, Listening};
+use folder::{DevFolder, FirstBlock, MAX_NODES};
 
 /// Where wallets and tools look for a development chain.
 const ETHEREUM_PORT: u16 = 8545;
+/// Where the first of several nodes waits for the others.
+const NODE_PORT: u16 = 8081;
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -41,12 +48,17 @@ The folder then holds the keys of member0..2 and user0..1, the service's certifi
 the node's log (node.log) and its configuration (node.json). Everything is thrown away by the next
 `coco dev`, unless with --keep.
 
+With --nodes each node is a process of its own, with its ledger, log and configuration in a folder of
+its own (node0, node1, ...): end one (`kill -9`) to see how the others go on. Ports count up from
+node to node.
+
 The node's TEE is software, which protects nothing: this is for development.
 
 Examples:
   coco dev
   coco dev --app examples/notes --port 8443
   coco dev --keep                  all data again, under a new service certificate
+  coco dev --nodes 3               a service that survives the loss of a node
   coco member list                 from another terminal, in the same working directory")]
 pub(crate) struct DevArgs {
     /// Folder for keys, ledger and log
@@ -58,6 +70,9 @@ pub(crate) struct DevArgs {
     /// Go on with the data of the folder: its members agree to a service that recovers the last one
     #[arg(long)]
     keep: bool,
+    /// How many nodes the service has
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_NODES)))]
+    nodes: u8,
     /// Port for clients; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     port: u16,
@@ -70,7 +85,8 @@ pub(crate) struct DevArgs {
     /// Let gas on a new chain cost so many wei; otherwise it is free
     #[arg(long, value_name = "WEI", conflicts_with = "keep")]
     ethereum_base_fee: Option<u64>,
-    /// Port for other nodes, which can then join; 0 takes a free one [default: the node stays alone]
+    /// Port for other nodes, which can then join; 0 takes a free one [default: 8081 with --nodes,
+    /// otherwise the node stays alone]
     #[arg(long, value_name = "PORT")]
     node_port: Option<u16>,
     /// What is logged
@@ -86,21 +102,36 @@ impl DevArgs {
         let usual = if self.port == 0 { 0 } else { ETHEREUM_PORT };
         self.ethereum_port.unwrap_or(usual)
     }
+
+    fn wants_ethereum(&self) -> bool {
+        self.ethereum_port.is_some() || self.ethereum_tls || self.ethereum_base_fee.is_some()
+    }
+
+    fn node_port(&self) -> u16 {
+        let usual = if self.port == 0 { 0 } else { NODE_PORT };
+        self.node_port.unwrap_or(usual)
+    }
 }
 
 pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output) -> Result<()> {
     let start = Instant::now();
     let program = ProgramDigest::begin();
     let bundle = bundle(arguments, application)?;
+    let folder = DevFolder::at(&arguments.dir);
+    folder.refuse_while_running()?;
+    if arguments.keep && (arguments.nodes > 1 || folder.has_several_nodes()) {
+        return Err(several_are_not_kept());
+    }
+    if arguments.nodes > 1 {
+        return several::run(arguments, &folder, bundle.as_ref(), start, output);
+    }
     let listening = Listening {
         clients: arguments.port,
-        ethereum: arguments.ethereum_port(),
+        ethereum: Some(arguments.ethereum_port()),
         nodes: arguments.node_port,
         ethereum_tls: arguments.ethereum_tls,
     };
-    let folder = DevFolder::at(&arguments.dir);
     let is_new = !(arguments.keep && folder.has_service());
-    folder.refuse_while_running()?;
     if is_new {
         folder.create(listening, &FirstBlock::of_development(arguments.ethereum_base_fee)?)?;
     } else {
@@ -121,7 +152,7 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     };
     let opened = open(&folder, &node, wanted);
     match opened.and_then(|service| announce(&folder, &service, start, output)) {
-        Ok(()) => runtime.block_on(node.until_stopped())?,
+        Ok(()) => runtime.block_on(node.until_stopped(std::future::pending()))?,
         Err(error) => {
             runtime.block_on(node.stop());
             return Err(error.context(format!("see also {}", folder.log_file().display())));
@@ -129,6 +160,19 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     }
     drop(pid_file);
     Ok(())
+}
+
+/// A node never comes back under its identity: the service would have to begin again with one node,
+/// and with the ledger that has most of the others'.
+fn several_are_not_kept() -> anyhow::Error {
+    advised(
+        anyhow!(
+            "--keep goes on with the ledger of one node; which of several ledgers holds all that \
+             was committed is not decided by this version"
+        ),
+        "leave out --keep for a new service, or --nodes for one node whose data can be kept; \
+         `coco ledger verify` reads what several nodes have left",
+    )
 }
 
 /// What to load: what was asked for, or the example for nodes that run scripts.
@@ -191,12 +235,18 @@ fn open(folder: &DevFolder, node: &RunningNode, wanted: Wanted<'_>) -> Result<Ru
         ledger: folder.ledger(),
         log: folder.log_file(),
         pid: std::process::id(),
+        nodes: Vec::new(),
         ethereum: ethereum(folder, node, wanted.ethereum_tls)?,
     };
-    let file = description_file(folder.path());
-    std::fs::write(&file, serde_json::to_string_pretty(&service)?)
-        .with_context(|| format!("{} cannot be written", file.display()))?;
+    describe(folder, &service)?;
     Ok(service)
+}
+
+/// Writes down what other commands read.
+fn describe(folder: &DevFolder, service: &RunningService) -> Result<()> {
+    let file = description_file(folder.path());
+    std::fs::write(&file, serde_json::to_string_pretty(service)?)
+        .with_context(|| format!("{} cannot be written", file.display()))
 }
 
 /// Where Ethereum is served, and who has money there.
@@ -221,11 +271,12 @@ fn announce(
 }
 
 fn announcement(folder: &DevFolder, service: &RunningService, elapsed_ms: u128) -> String {
-    let RunningService { url, service_cert, ledger, log, .. } = service;
+    let RunningService { url, service_cert, ledger, log, nodes, .. } = service;
     let dir = folder.path().display();
     let endpoints = service.endpoints.join("\n               ");
     let (members, users) = (service.members.join(", "), service.users.join(", "));
     let example = example_call(folder, service);
+    let nodes: String = nodes.iter().map(node_announcement).collect();
     format!(
         "A service is open at {url} ({elapsed_ms} ms)\n\n\
          application    {endpoints}\n\
@@ -235,14 +286,22 @@ fn announcement(folder: &DevFolder, service: &RunningService, elapsed_ms: u128) 
          certificate    {}\n\
          ledger         {}\n\
          log            {}\n\
-         {}\n\
+         {nodes}{}\n\
          Try:\n{example}\n\n\
          The TEE is software and protects nothing: for development only. Control-C stops.",
         service_cert.display(),
         ledger.display(),
         log.display(),
-        service.ethereum.as_ref().map(ethereum_announcement).unwrap_or_default(),
+        match &service.ethereum {
+            Some(ethereum) => ethereum_announcement(ethereum),
+            None => "ethereum       none: `coco dev` makes a chain with one node only\n".to_owned(),
+        },
     )
+}
+
+fn node_announcement(node: &RunningDevNode) -> String {
+    let RunningDevNode { name, url, pid, ledger, .. } = node;
+    format!("{name}          {url}, process {pid}, {}\n", ledger.display())
 }
 
 fn ethereum_announcement(ethereum: &RunningEthereum) -> String {

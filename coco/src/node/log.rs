@@ -34,6 +34,17 @@ pub(crate) enum LogLevel {
 }
 
 impl LogLevel {
+    /// As the command line has it.
+    pub(crate) fn as_argument(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Fail => "fail",
+            Self::Fatal => "fatal",
+        }
+    }
+
     fn filter(self) -> LevelFilter {
         match self {
             Self::Trace => LevelFilter::TRACE,
@@ -125,6 +136,13 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn levels_are_read_as_they_are_written() {
+        for level in LogLevel::value_variants() {
+            assert_eq!(LogLevel::from_str(level.as_argument(), false), Ok(*level));
         }
     }
 

@@ -9,7 +9,7 @@ mod run;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use coco_enclave::config::{Config, Time};
 use coco_ethereum::Ethereum;
@@ -37,6 +37,9 @@ pub(crate) struct NodeArgs {
     /// Wait so long for the configuration to appear, such as 5s
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time)]
     config_timeout: Duration,
+    /// Stop also when the standard input ends: for programs that run nodes
+    #[arg(long)]
+    until_input_ends: bool,
 }
 
 /// A time as configurations have it: `250ms`, `5s`.
@@ -54,13 +57,34 @@ pub(crate) fn start(arguments: &NodeArgs, application: &Application) -> Result<(
         let pid_file = PidFile::create(Path::new(&config.output_files.pid_file))?;
         let runtime = runtime(config.worker_threads)?;
         runtime.block_on(async {
-            let node = RunningNode::start(config, files, adapters).await?;
-            node.until_stopped().await
+            let mut end = std::pin::pin!(end_of_input(arguments.until_input_ends));
+            let node = tokio::select! {
+                node = RunningNode::start(config, files, adapters) => node?,
+                () = &mut end => bail!("the input has ended before the node had started"),
+            };
+            node.until_stopped(end).await
         })?;
         drop(pid_file);
         Ok(())
     };
     run().inspect_err(|error| tracing::error!("{error:#}"))
+}
+
+/// Resolves when the standard input has ended, if that is of interest.
+async fn end_of_input(matters: bool) {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    if !matters {
+        return std::future::pending().await;
+    }
+    // Nothing interrupts such a read: the thread ends with the process at the latest.
+    std::thread::spawn(move || {
+        let read = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        if let Err(error) = read {
+            tracing::warn!(%error, "the standard input cannot be read");
+        }
+        let _ = ended.send(());
+    });
+    let _ = end.await;
 }
 
 /// Reads a configuration and what it names.

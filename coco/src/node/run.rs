@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use coco_enclave::channels::NODE_TO_NODE_INTERFACE;
 use coco_enclave::config::{Config, Files};
 use coco_enclave::node::{Adapters, Node};
@@ -45,7 +45,7 @@ impl RunningNode {
         files: Files,
         adapters: Adapters,
     ) -> Result<Self> {
-        let signals = Signals::install()?;
+        let mut signals = Signals::install()?;
         let host = InProcessHost::start(host_settings(&config)).map_err(|error| {
             let advice = what_to_change(&error);
             advised(error, advice)
@@ -53,9 +53,13 @@ impl RunningNode {
         let host = Arc::new(host);
         let addresses = host.bound_addresses();
         publish(&mut config, &addresses);
-        let node = Node::start(host.clone(), config.clone(), files, adapters)
-            .await
-            .context("the node does not start")?;
+        // A node that is to join may have to wait for its members.
+        let node = tokio::select! {
+            node = Node::start(host.clone(), config.clone(), files, adapters) => {
+                node.context("the node does not start")?
+            }
+            signal = signals.next() => bail!("{signal:?}: stopped before the node had started"),
+        };
         let server = Server::start(node.clone()).context("the interfaces cannot be served")?;
         let identity = node.identity();
         let started = Started {
@@ -77,10 +81,18 @@ impl RunningNode {
         self.host.bound_addresses().get(interface).copied()
     }
 
-    /// Serves until a signal arrives, then stops the node in order.
-    pub(crate) async fn until_stopped(mut self) -> Result<()> {
+    /// Serves until a signal arrives, or until `other` resolves, then stops the node in order.
+    pub(crate) async fn until_stopped(mut self, other: impl Future<Output = ()>) -> Result<()> {
+        let mut other = std::pin::pin!(other);
         loop {
-            match self.signals.next().await {
+            let signal = tokio::select! {
+                signal = self.signals.next() => signal,
+                () = &mut other => {
+                    tracing::info!("The input has ended: stopping");
+                    break;
+                }
+            };
+            match signal {
                 Signal::Terminate if self.ignore_first_terminate => {
                     tracing::info!("Terminate: ignored the first time");
                     self.ignore_first_terminate = false;
