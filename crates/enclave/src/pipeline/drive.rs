@@ -67,11 +67,9 @@ pub(super) struct Inner {
     /// Who waits until the state here is recent.
     pub reads: Mutex<Reads>,
     pub membership: RwLock<Membership>,
-    /// Brought here once the log asks for it.
+    /// What the log has asked for, until it is brought here.
     pub installing: Mutex<Option<TxId>>,
     pub install_signal: Notify,
-    /// From the log's order until it is carried out.
-    pub is_installing: AtomicBool,
     /// The state that the node went on from without replaying; 0 if there was none.
     pub startup_seqno: AtomicU64,
     /// What a former node has left in the directory of the ledger, until the log asks for more.
@@ -471,7 +469,6 @@ impl Inner {
             }
             Effect::Truncate(end) => self.take_back(end.seqno),
             Effect::Install(at) => {
-                self.is_installing.store(true, Ordering::SeqCst);
                 *self.installing.lock() = Some(at);
                 self.install_signal.notify_one();
             }

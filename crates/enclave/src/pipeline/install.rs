@@ -99,7 +99,7 @@ impl Inner {
     pub async fn keep_installed(self: Arc<Self>) {
         while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
             self.install_signal.notified().await;
-            let asked = self.installing.lock().take();
+            let asked = *self.installing.lock();
             let Some(at) = asked else { continue };
             tracing::info!(%at, "the ledger is brought here from other nodes");
             let (mut attempt, mut is_missing) = (0, false);
@@ -112,7 +112,7 @@ impl Inner {
                 is_missing = matches!(error, InstallError::Missing(_));
                 self.host.sleep(PAUSE).await;
             }
-            self.is_installing.store(false, Ordering::SeqCst);
+            *self.installing.lock() = None;
             if let Err(error) = self.log.lock().consensus.installed(at) {
                 return self.fail(&error);
             }

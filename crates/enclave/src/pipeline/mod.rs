@@ -241,7 +241,6 @@ impl Pipeline {
             membership: RwLock::new(parts.membership),
             installing: Mutex::default(),
             install_signal: Notify::new(),
-            is_installing: AtomicBool::new(false),
             startup_seqno: AtomicU64::new(parts.last_snapshot.0),
             former: Mutex::new(parts.former.map(Arc::new)),
             files_tree: Mutex::default(),
@@ -352,7 +351,7 @@ impl Pipeline {
 
     /// Whether the ledger is being brought here from other nodes.
     pub(crate) fn is_installing(&self) -> bool {
-        self.inner.is_installing.load(Ordering::SeqCst)
+        self.inner.installing.lock().is_some()
     }
 
     /// The position from which the node went on without replaying: that of a snapshot, or 0.
