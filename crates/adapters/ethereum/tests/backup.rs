@@ -47,6 +47,9 @@ struct Backup {
     leads: AtomicBool,
     /// Whether deadlines pass.
     is_late: AtomicBool,
+    /// Whether anything is committed.
+    is_stuck: AtomicBool,
+    sleeps: AtomicUsize,
 }
 
 impl Node for Backup {
@@ -82,11 +85,14 @@ impl Node for Backup {
     }
 
     fn wait_committed(&self, _position: Seqno) -> Boxed<()> {
-        Box::pin(ready(()))
+        match self.is_stuck.load(Ordering::SeqCst) {
+            true => Box::pin(std::future::pending()),
+            false => Box::pin(ready(())),
+        }
     }
 
-    fn wait_for(&self, _tx_id: TxId) -> Boxed<()> {
-        Box::pin(ready(()))
+    fn wait_for(&self, tx_id: TxId) -> Boxed<()> {
+        self.wait_committed(tx_id.seqno)
     }
 
     fn receipt(&self, position: Seqno) -> Pin<Box<dyn Future<Output = Option<Json>> + Send + '_>> {
@@ -102,6 +108,7 @@ impl Node for Backup {
     }
 
     fn sleep(&self, milliseconds: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.sleeps.fetch_add(1, Ordering::SeqCst);
         if milliseconds >= 1_000 && !self.is_late.load(Ordering::SeqCst) {
             return Box::pin(std::future::pending());
         }
@@ -126,6 +133,8 @@ fn pair(wallets: &[&Wallet]) -> Pair {
         messages: AtomicUsize::new(0),
         leads: AtomicBool::new(false),
         is_late: AtomicBool::new(false),
+        is_stuck: AtomicBool::new(false),
+        sleeps: AtomicUsize::new(0),
     });
     let chain = Chain::load(&mut trial.begin()).unwrap().unwrap();
     let backup = Rpc::new(Arc::new(chain), Arc::clone(&node) as _);
@@ -207,6 +216,34 @@ async fn what_is_for_the_primary_in_a_batch_is_one_message() {
     assert_eq!(replies[22]["error"]["code"], -32600);
     assert_eq!(replies[23]["result"], "0x14");
     assert_eq!(pair.node.messages.load(Ordering::SeqCst), 1);
+}
+
+/// Or a batch of a thousand would hold up its client for a thousand deadlines.
+#[tokio::test]
+async fn receipts_that_do_not_come_are_waited_for_once_in_a_batch() {
+    let (mut ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let pair = pair(&[&ada]);
+    let mut batch = Vec::new();
+    for id in 0..5 {
+        let payment = ada.pay(bob.address);
+        send(&pair.backup, &payment).await.unwrap();
+        let params = json!([payment.tx_hash()]);
+        let method = "eth_getTransactionReceipt";
+        batch.push(json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
+    }
+    let batch = serde_json::to_vec(&batch).unwrap();
+    let receipts = async || -> Vec<Json> {
+        let replies = pair.backup.handle(&batch).await.unwrap();
+        let replies: Vec<Json> = serde_json::from_slice(&replies).unwrap();
+        replies.into_iter().map(|reply| reply["result"].clone()).collect()
+    };
+    pair.node.is_stuck.store(true, Ordering::SeqCst);
+    pair.node.is_late.store(true, Ordering::SeqCst);
+    let before = pair.node.sleeps.load(Ordering::SeqCst);
+    assert_eq!(receipts().await, vec![Json::Null; 5]);
+    assert_eq!(pair.node.sleeps.load(Ordering::SeqCst), before + 1);
+    pair.seal();
+    assert!(receipts().await.iter().all(|receipt| receipt["status"] == "0x1"));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Blocks, transactions and receipts as they are kept.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{BlockBody, Transaction as _, TxEnvelope};
 use alloy_eips::{BlockId, BlockNumberOrTag};
@@ -20,8 +22,7 @@ use crate::{
 };
 
 impl Rpc {
-    /// How long a receipt is waited for whose block is on its way. Not long, for a batch may ask for
-    /// a thousand of them.
+    /// How long a receipt is waited for whose block is on its way.
     const RECEIPT_WAIT_MS: u64 = 25;
     /// The same where the primary has executed the transaction for a client of this node.
     const COMING_WAIT_MS: u64 = 2_000;
@@ -212,10 +213,12 @@ impl Rpc {
 
     /// The receipt; null while there is none. Of a transaction that is executed it soon is there:
     /// its block is sealed for whoever asks, who need not ask again.
-    pub(super) async fn transaction_receipt(&self, params: &Params) -> Answer {
+    ///
+    /// The first wait that is in vain ends all others of its message: a batch may ask for a thousand.
+    pub(super) async fn transaction_receipt(&self, params: &Params, waits: &AtomicBool) -> Answer {
         let hash: B256 = params.required(0)?;
         let receipt = self.receipt_of(&mut self.node.begin(), hash)?;
-        if !receipt.is_null() {
+        if !receipt.is_null() || !waits.load(Ordering::Relaxed) {
             return Ok(receipt);
         }
         // What was sent through this node is executed elsewhere, and on its way here.
@@ -224,7 +227,7 @@ impl Rpc {
         tokio::select! {
             biased;
             () = self.block_committed(hash) => {}
-            () = self.node.sleep(wait_ms) => {}
+            () = self.node.sleep(wait_ms) => waits.store(false, Ordering::Relaxed),
         }
         self.receipt_of(&mut self.node.begin(), hash)
     }

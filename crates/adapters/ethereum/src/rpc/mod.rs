@@ -24,6 +24,7 @@ mod transfers;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use coco_adapter::Limits;
 use coco_crypto::Digest;
@@ -60,6 +61,8 @@ struct Asker<'a> {
     session: Option<&'a Session>,
     participant: Option<Digest>,
     limits: Limits,
+    /// Whether what does not come may still be waited for: once for all requests of a message.
+    waits: &'a AtomicBool,
 }
 
 /// A request, or why it is none.
@@ -143,7 +146,8 @@ impl Rpc {
         limits: Limits,
         body: &[u8],
     ) -> Option<Vec<u8>> {
-        self.handle_with(body, Asker { session: None, participant, limits }).await
+        let waits = &AtomicBool::new(true);
+        self.handle_with(body, Asker { session: None, participant, limits, waits }).await
     }
 
     async fn handle_with(&self, body: &[u8], asker: Asker<'_>) -> Option<Vec<u8>> {
@@ -245,7 +249,7 @@ impl Rpc {
             ("eth_sendRawTransaction", _) => {
                 to_json(&self.send_raw_transaction(params, recovered).await?.hash)
             }
-            ("eth_getTransactionReceipt", _) => self.transaction_receipt(params).await,
+            ("eth_getTransactionReceipt", _) => self.transaction_receipt(params, asker.waits).await,
             ("coco_getReceipt", _) => self.ledger_receipt(params).await,
             ("eth_sendRawTransactionSync", _) => self.send_raw_transaction_sync(params).await,
             ("eth_accounts" | "eth_sendTransaction" | "eth_signTransaction" | "eth_sign", _) => {

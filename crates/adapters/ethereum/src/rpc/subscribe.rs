@@ -1,6 +1,7 @@
 //! Subscriptions of one WebSocket.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::U64;
 use alloy_rpc_types_eth::Filter;
@@ -83,7 +84,8 @@ impl Session {
         message: &[u8],
     ) -> Option<Vec<u8>> {
         let participant = self.participant;
-        let asker = Asker { session: Some(self), participant, limits };
+        let waits = &AtomicBool::new(true);
+        let asker = Asker { session: Some(self), participant, limits, waits };
         rpc.handle_with(message, asker).await
     }
 
