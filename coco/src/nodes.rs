@@ -177,13 +177,15 @@ fn interface_at(nodes: &[ListedNode], url: &str) -> Option<String> {
     named(&|address| address == asked).or_else(|| named(&|address| port(address) == port(asked)))
 }
 
-/// Where a node has the interface of this name, or else one that shows the service's certificate.
+/// Where a node has the interface of this name, or else one for CCF's endpoints that shows the
+/// service's certificate.
 fn address(node: &ListedNode, interface: Option<&str>) -> Option<String> {
     let named = interface.and_then(|name| node.rpc_interfaces.get(name));
     let shows_service = |interface: &&RpcInterface| {
         interface.endorsement.as_ref().is_none_or(|endorsement| endorsement.authority == "Service")
     };
-    let found = named.or_else(|| node.rpc_interfaces.values().find(shows_service));
+    let mut of_ccf = node.rpc_interfaces.values().filter(|interface| interface.is_ccf());
+    let found = named.or_else(|| of_ccf.find(shows_service));
     found.map(|interface| interface.address().to_owned())
 }
 

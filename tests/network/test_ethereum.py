@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 from chain import ETHER, FOLDER, TOKEN, Chain, RpcError, hash_of, raw
-from nodes import open_nodes, until
+from nodes import Node, configs, open_nodes, until
 
 # Nobody executes transactions just now: the same may be sent again.
 UNAVAILABLE = -32002
@@ -45,6 +45,22 @@ def test_every_node_shows_the_same(nodes):
     same_blocks(chains)
     receipts = [chain.receipt(hash) for chain in chains]
     assert receipts[1:] == receipts[:-1]
+
+
+def test_who_joins_through_a_backup_is_sent_where_ccf_is_spoken(nodes, tmp_path):
+    with httpx.Client(verify=nodes[1].context()) as client:
+        reply = client.head(f"{nodes[1].url}/node/primary")
+    assert (reply.status_code, reply.headers["location"]) == (308, f"{nodes[0].url}/node/primary")
+    *_, (home, config) = configs(nodes[0].folder, tmp_path, 2, ethereum=True)
+    target = nodes[1].url.removeprefix("https://")
+    config["command"]["join"] = {"target_rpc_address": target, "retry_timeout": "100ms"}
+    joins = Node(nodes[0].folder, home, config)
+    joins.launch()
+    try:
+        pending = lambda: nodes[0].get("/node/network/nodes?status=Pending").json()["nodes"]
+        until(lambda: len(pending()) == 1)
+    finally:
+        joins.kill()
 
 
 class Payer(threading.Thread):

@@ -10,7 +10,7 @@ use coco_crypto::{Certificate, Curve, Digest, KeyPair, RsaKeyPair, SigningReques
 use coco_governance::genesis::{NewNode, TrustedCode};
 use coco_governance::tables::{
     Base64, Endorsement, NodeInfo, NodeStatus, NodeToNode, Pem, QuoteFormat, QuoteInfo,
-    RpcInterface,
+    RpcInterface, SpokenProtocol,
 };
 use serde_json::Value as Json;
 
@@ -201,6 +201,10 @@ fn record_of(interface: &Interface) -> RpcInterface {
             .redirections
             .as_ref()
             .and_then(|redirections| json(serde_json::to_value(redirections))),
+        coco: interface
+            .coco
+            .as_ref()
+            .map(|ours| SpokenProtocol { protocol: ours.protocol.clone() }),
         other: Default::default(),
     }
 }

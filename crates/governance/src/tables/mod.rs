@@ -39,7 +39,7 @@ pub use members::{
 pub use nodes::{
     CodeStatus, Endorsement, NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, NodeToNode,
     QuoteFormat, QuoteInfo, RpcInterface, SGX_MEASUREMENTS, SNP_HOST_DATA, SNP_MEASUREMENTS,
-    SNP_TCB_VERSIONS, SNP_UVM_ENDORSEMENTS, TcbVersion, UvmFeed, VIRTUAL_HOST_DATA,
+    SNP_TCB_VERSIONS, SNP_UVM_ENDORSEMENTS, SpokenProtocol, TcbVersion, UvmFeed, VIRTUAL_HOST_DATA,
     VIRTUAL_MEASUREMENTS,
 };
 pub use proposals::{

@@ -175,15 +175,30 @@ pub struct RpcInterface {
     /// Where requests are redirected instead of forwarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirections: Option<Json>,
+    /// Ours: the protocol that is spoken there instead of CCF's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coco: Option<SpokenProtocol>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub other: BTreeMap<String, Json>,
+}
+
+/// A protocol that an interface speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpokenProtocol {
+    /// Its name, such as `ethereum`.
+    pub protocol: String,
 }
 
 impl RpcInterface {
     /// `host:port` clients use.
     pub fn address(&self) -> &str {
         self.published_address.as_ref().unwrap_or(&self.bind_address)
+    }
+
+    /// Whether it serves CCF's endpoints.
+    pub fn is_ccf(&self) -> bool {
+        self.coco.is_none()
     }
 }
 

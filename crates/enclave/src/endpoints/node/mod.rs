@@ -160,7 +160,8 @@ fn primary_location(
     location(tx, node.primary(), None, request)
 }
 
-/// Where a node serves what is asked for here: on its interface of this name, or on its first.
+/// Where a node serves what is asked for here: on its interface of this name, or on its first for
+/// CCF's endpoints.
 fn location(
     tx: &mut Tx,
     node: Option<Digest>,
@@ -170,9 +171,8 @@ fn location(
     let Some(node) = node else { return Ok(None) };
     let Some(info) = NODES.get(tx, &node).map_err(unreadable)? else { return Ok(None) };
     let named = interface.and_then(|name| info.rpc_interfaces.get(name));
-    let Some(interface) = named.or_else(|| info.rpc_interfaces.values().next()) else {
-        return Ok(None);
-    };
+    let first = || info.rpc_interfaces.values().find(|interface| interface.is_ccf());
+    let Some(interface) = named.or_else(first) else { return Ok(None) };
     let address = interface.address();
     let endorsement = interface.endorsement.as_ref().map(|it| it.authority.as_str());
     let scheme = if endorsement == Some("Unsecured") { "http" } else { "https" };
