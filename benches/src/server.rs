@@ -31,7 +31,7 @@ impl Usage {
     /// What it has used since.
     pub fn until_now(&self) -> Result<Spent> {
         let cpu = cpu_time(self.pid)?.saturating_sub(self.cpu);
-        Ok(Spent { cpu, resident_bytes: resident_bytes(self.pid)? })
+        Ok(Spent { cpu, resident_bytes: resident_bytes(self.pid)?.0 })
     }
 }
 
@@ -45,11 +45,14 @@ fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(TICK * ticks)
 }
 
-/// Resident memory of a process.
-pub fn resident_bytes(pid: u32) -> Result<u64> {
+/// Resident memory of a process: at present, and at most so far.
+pub fn resident_bytes(pid: u32) -> Result<(u64, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    let bytes = |field: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0 kB");
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    };
+    Ok((bytes("VmRSS:")?, bytes("VmHWM:")?))
 }
 
 /// A node started by `dev`, with its files in a scratch folder.

@@ -27,7 +27,7 @@ fn snapshot(c: &mut Criterion) {
     let secret = LedgerSecret::new([7; 32]);
     let mut secrets = LedgerSecrets::new();
     secrets.insert(Seqno(1), LedgerSecret::new([7; 32]));
-    let encode = || encode_snapshot(&state, Digest::ZERO, &views, &secret).unwrap();
+    let encode = || encode_snapshot(state.clone(), Digest::ZERO, &views, &secret).unwrap();
     let bytes = encode();
     let name = format!("snapshot of {keys} keys, {} MB", bytes.len() >> 20);
     let mut group = c.benchmark_group(name);

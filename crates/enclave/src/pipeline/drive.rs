@@ -81,7 +81,8 @@ pub(super) struct Inner {
     pub committed_before: Mutex<VecDeque<Seqno>>,
     pub files: Mutex<LedgerFiles>,
     pub hooks: RwLock<Vec<Hook>>,
-    pub snapshots_due: Mutex<Vec<SnapshotDue>>,
+    /// Until it is begun; a newer one takes its place.
+    pub snapshot_due: Mutex<Option<SnapshotDue>>,
     /// The newest snapshot that is due or being written; 0 if none is.
     pub snapshot_coming: AtomicU64,
     /// Wakes whoever writes snapshots.
@@ -332,6 +333,7 @@ impl Inner {
         let rules = CutRules {
             chunk_bytes: self.settings.chunk_bytes,
             snapshot_tx_count: self.settings.snapshot_tx_count,
+            is_snapshot_coming: self.snapshot_coming.load(Ordering::SeqCst) > 0,
             committed: self.progress.committed_seqno(),
         };
         let follows_nodes = writer.take_changes_nodes() || self.has_learners();
@@ -349,7 +351,7 @@ impl Inner {
         self.recent.write().push(cut.signed);
         if let Some(due) = cut.snapshot {
             self.snapshot_coming.store(tx_id.seqno.0, Ordering::SeqCst);
-            self.snapshots_due.lock().push(due);
+            *self.snapshot_due.lock() = Some(due);
             self.snapshot_signal.notify_one();
         }
         self.counters.batches.fetch_add(1, Ordering::Relaxed);

@@ -297,7 +297,8 @@ impl Inner {
         self.store.reset(snapshot.state);
         self.queue.take_back(at.seqno);
         *self.recent.write() = RecentBatches::default();
-        self.snapshots_due.lock().clear();
+        *self.snapshot_due.lock() = None;
+        self.snapshot_coming.store(0, Ordering::SeqCst);
         self.cut_to.store(at.seqno.0, Ordering::SeqCst);
         self.progress.go_on_from(at, snapshot.views);
         self.startup_seqno.store(at.seqno.0, Ordering::SeqCst);

@@ -248,7 +248,7 @@ impl Pipeline {
             committed_before: Mutex::default(),
             files: Mutex::new(parts.files),
             hooks: RwLock::default(),
-            snapshots_due: Mutex::default(),
+            snapshot_due: Mutex::default(),
             snapshot_coming: AtomicU64::new(0),
             snapshot_signal: Notify::new(),
             standing: AtomicU8::new(Standing::Running as u8),
@@ -583,9 +583,9 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The snapshots that became due since the last call.
-    pub(crate) fn take_snapshots_due(&self) -> Vec<SnapshotDue> {
-        std::mem::take(&mut *self.inner.snapshots_due.lock())
+    /// The snapshot that is due, if it was not taken yet.
+    pub(crate) fn take_snapshot_due(&self) -> Option<SnapshotDue> {
+        self.inner.snapshot_due.lock().take()
     }
 
     /// Resolves when a snapshot may have become due; at once if one was since the last call.

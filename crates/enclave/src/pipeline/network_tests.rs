@@ -188,7 +188,7 @@ impl Service {
             views.record(TxId::new(2, 1)).unwrap();
         }
         let chunk_rules = ChunkWriterConfig { chunk_bytes: 20_000, write_ahead_bytes: 1 << 10 };
-        let text = r#", "ledger": {"chunk_size": "20KB"}"#;
+        let text = r#", "ledger": {"chunk_size": "20KB"}, "snapshots": {"tx_count": 50}"#;
         let pipeline = Pipeline::new(Continuation {
             clock: Arc::new(Clock::new(Arc::clone(&host))),
             host,
@@ -383,6 +383,28 @@ fn nodes_that_are_trusted_learn_the_ledger_and_then_count() {
         let backup = &service.nodes[1];
         let refused = backup.pipeline.commit(put(backup, 1, "x"), &Outcome::default());
         assert_eq!(refused, Err(CommitError::NotPrimary));
+        service.stop().await;
+    });
+}
+
+#[test]
+fn a_snapshot_is_due_only_when_the_one_before_is_written() {
+    in_virtual_time(async {
+        let service = Service::of(1).await;
+        let pipeline = &service.nodes[0].pipeline;
+        let write_all = async |keys: std::ops::Range<u64>| {
+            for key in keys {
+                write(&service.nodes[0], key, "value").await;
+            }
+        };
+        write_all(0..200).await;
+        let first = pipeline.take_snapshot_due().unwrap().state.tx_id().seqno;
+        write_all(200..400).await;
+        assert!(pipeline.take_snapshot_due().is_none(), "the first is being written");
+        pipeline.snapshot_done(first);
+        write_all(400..401).await;
+        let second = pipeline.take_snapshot_due().unwrap().state.tx_id().seqno;
+        assert!(second > first, "{second} after {first}");
         service.stop().await;
     });
 }

@@ -76,6 +76,8 @@ pub(crate) struct Writer {
 pub(crate) struct CutRules {
     pub chunk_bytes: u64,
     pub snapshot_tx_count: u64,
+    /// One is due or being written: what it holds of the state is not held twice.
+    pub is_snapshot_coming: bool,
     /// What is not committed may be taken back.
     pub committed: Seqno,
 }
@@ -202,7 +204,8 @@ impl Writer {
         let since_snapshot = tx_id.seqno.0.saturating_sub(self.last_snapshot.0);
         self.since_snapshot_bytes += self.entries.len() as u64;
         let snapshot_due = std::mem::take(&mut self.force_snapshot)
-            || (since_snapshot >= rules.snapshot_tx_count
+            || (!rules.is_snapshot_coming
+                && since_snapshot >= rules.snapshot_tx_count
                 && self.since_snapshot_bytes >= self.snapshot_bytes);
         let size = self.chunk_bytes + self.entries.len() as u64;
         let chunk_ends =

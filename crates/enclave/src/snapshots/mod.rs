@@ -67,7 +67,7 @@ pub(crate) async fn run(
     let mut last = host.uptime();
     loop {
         let due = tokio::select! {
-            () = pipeline.snapshot_due() => pipeline.take_snapshots_due().pop(),
+            () = pipeline.snapshot_due() => pipeline.take_snapshot_due(),
             () = overdue(&*host, &pipeline, &config, last) => {
                 let mut tx = pipeline.store().begin();
                 let outcome = ask(&mut tx);
@@ -141,7 +141,7 @@ async fn write(
     let (secrets, views) = (keys.secrets(), pipeline.views_to(seqno));
     let encoded = offload(move || {
         let secret = secrets.secret_for(seqno).ok_or(WriteError::NoSecret(seqno))?;
-        let bytes = encode_snapshot(&due.state, due.leaf, &views, secret)?;
+        let bytes = encode_snapshot(due.state, due.leaf, &views, secret)?;
         let digest = sha256(&bytes);
         Ok::<_, WriteError>((bytes, digest))
     });

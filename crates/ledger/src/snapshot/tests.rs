@@ -35,7 +35,7 @@ fn small() -> Vec<u8> {
     builder.insert(&MapName::new("public:a"), "key", "value", Seqno(7)).unwrap();
     builder.insert(&MapName::new("b"), "12345678", "", Seqno(40)).unwrap();
     let secret = LedgerSecret::new([9; 32]);
-    encode_snapshot(&builder.build(), sha256(b"leaf"), &views(), &secret).unwrap()
+    encode_snapshot(builder.build(), sha256(b"leaf"), &views(), &secret).unwrap()
 }
 
 proptest! {
@@ -52,7 +52,7 @@ proptest! {
         let state = builder.build();
         let leaf = sha256(b"leaf");
         let secret = LedgerSecret::new([9; 32]);
-        let bytes = encode_snapshot(&state, leaf, &views(), &secret).unwrap();
+        let bytes = encode_snapshot(state.clone(), leaf, &views(), &secret).unwrap();
         prop_assert_eq!(bytes.capacity(), bytes.len());
         let file = SnapshotFile::parse(&bytes).unwrap();
         prop_assert_eq!((file.tx_id(), file.leaf()), (TxId::new(2, 99), leaf));
@@ -123,7 +123,7 @@ fn recorded_snapshots_verify_and_equal_the_replayed_ledger() {
 
             // Our own bytes differ in the order of keys only.
             let secret = service.secrets.secret_for(name.seqno).unwrap();
-            let again = encode_snapshot(&state, file.leaf(), file.views(), secret).unwrap();
+            let again = encode_snapshot(state.clone(), file.leaf(), file.views(), secret).unwrap();
             let again = SnapshotFile::parse(&again).unwrap();
             assert_eq!(listed(&again.state(&service.secrets).unwrap()), listed(&state));
             assert_eq!(again.tree(&state).unwrap().len(), name.seqno.0 + 1);

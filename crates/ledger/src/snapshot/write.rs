@@ -14,14 +14,14 @@ use crate::secret::LedgerSecret;
 /// Room for the first guess at a snapshot's size; memory that is not written to costs nothing.
 const USUAL_ENTRY_BYTES: usize = 128;
 
-/// Serialises and encrypts a state. `leaf` is the Merkle leaf of its position, whose transaction is
+/// Serialises and encrypts a state, and lets go of it as soon as may be. `leaf` is the Merkle leaf of its position, whose transaction is
 /// a signature transaction; `secret` the one valid there. The SHA-256 of the result is what the
 /// evidence transaction records.
 ///
 /// # Errors
 /// If the snapshot would be larger than readers accept.
 pub fn encode_snapshot(
-    state: &Snapshot,
+    state: Snapshot,
     leaf: Digest,
     views: &ViewHistory,
     secret: &LedgerSecret,
@@ -39,7 +39,8 @@ pub fn encode_snapshot(
     push_bytes64(&mut out, &leaf.0);
     push_u64(&mut out, 8 * views.starts().len() as u64);
     views.starts().iter().for_each(|start| push_u64(&mut out, start.0));
-    // A large state is walked once: while it is held, every write elsewhere copies what it touches.
+    // While a state is held, every write elsewhere copies what it touches: it is walked once, and
+    // not kept for what follows.
     let mut write = |public: bool| {
         for (name, map) in state.maps().filter(|(name, _)| name.is_public() == public) {
             push_map(&mut out, name, map)?;
@@ -48,6 +49,7 @@ pub fn encode_snapshot(
     };
     let public_bytes = write(true)?;
     write(false)?;
+    drop(state);
     let size = (out.len() - FRAME_HEADER_BYTES) as u64;
     set_u64(&mut out, 0, size << 16 | u64::from(FRAME_VERSION));
     set_u64(&mut out, FIXED_BYTES - 8, public_bytes as u64);
