@@ -56,10 +56,14 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Parser;
 use coco_adapter::Endpoints;
+use tikv_jemallocator::Jemalloc;
 
 use crate::application::Application;
 use crate::cli::{Cli, Command, NodeCommand};
 use crate::output::Output;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Runs the command line with nodes that run JavaScript applications.
 pub fn main() -> ExitCode {
