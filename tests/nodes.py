@@ -195,12 +195,12 @@ def until(holds, seconds: float = 20):
 
 @contextlib.contextmanager
 def open_nodes(
-    folder: pathlib.Path, count: int = 3, ethereum: bool = False, extra=()
+    folder: pathlib.Path, count: int = 3, ethereum: bool = False
 ) -> Iterator[list[Node]]:
     """An open service of so many nodes, which all count; Ethereum's interface on each of them, if
-    wanted. `extra` is for the `coco dev` that makes keys and configuration."""
+    wanted."""
     keys = folder / "keys"
-    with Service(keys, extra=extra) as template:
+    with Service(keys) as template:
         accounts = template.description["ethereum"]["accounts"]
     started: list[Node] = []
     try:

@@ -12,11 +12,16 @@ import time
 
 import ccf.cose
 import httpx
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 BINARIES = pathlib.Path(os.environ.get("COCO_BIN", ROOT / "target" / "release"))
 API = "2024-07-01"
+# With a number in the environment clients talk to that node of three, otherwise to one that is alone.
+NODE = os.environ.get("COCO_NODE")
+
+alone = pytest.mark.skipif(NODE is not None, reason="of a node that is alone")
 
 
 class Identity:
@@ -66,6 +71,7 @@ class Service:
         command = [self.binary, "dev", "--dir", self.folder, "--port", "0", "--json", *self.extra]
         command += ["--app", self.app] if self.app else []
         command += ["--keep"] if keep else []
+        command += ["--nodes", "3"] if NODE else []
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.log = open(f"{self.folder}.log", "ab")
         self.process = subprocess.Popen(
@@ -75,6 +81,10 @@ class Service:
         if not ready:
             raise RuntimeError(f"coco dev ended early: {pathlib.Path(self.log.name).read_text()}")
         self.description = json.loads(ready)
+        if NODE:
+            node = self.description["nodes"][int(NODE)]
+            self.description["url"] = node["url"]
+            self.description["ethereum"]["url"] = node["ethereum"]
         self.url = self.description["url"]
         return self.description
 
@@ -127,12 +137,17 @@ class Service:
         return self.folder / "service_cert.pem"
 
     @property
+    def home(self) -> pathlib.Path:
+        """The folder of the node that clients talk to."""
+        return self.folder / f"node{NODE}" if NODE else self.folder
+
+    @property
     def ledger(self) -> pathlib.Path:
-        return self.folder / "ledger"
+        return self.home / "ledger"
 
     @property
     def snapshots(self) -> pathlib.Path:
-        return self.folder / "snapshots"
+        return self.home / "snapshots"
 
     def client(self, name: str | None = None, http2: bool = False) -> httpx.Client:
         """An HTTPS client that trusts the service certificate only."""

@@ -96,6 +96,9 @@ pub(crate) struct RunningDevNode {
     pub(crate) node_id: String,
     /// Where it listens for clients.
     pub(crate) url: String,
+    /// Where it serves JSON-RPC, if the service has an Ethereum chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ethereum: Option<String>,
     /// Folder with its ledger.
     pub(crate) ledger: PathBuf,
     /// File with its log.

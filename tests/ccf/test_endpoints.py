@@ -4,10 +4,12 @@ import re
 
 import httpx
 import pytest
+from service import alone
 
 TXID = re.compile(r"^\d+\.\d+$")
 
 
+@alone
 def test_state_of_the_node(notes):
     client = notes.client()
     state = client.get("/node/state").json()
@@ -43,6 +45,7 @@ def test_shapes(notes, path, keys):
     assert keys <= reply.json().keys()
 
 
+@alone
 def test_probes(notes):
     client = notes.client()
     assert client.get("/node/ready/app").status_code == 204

@@ -194,7 +194,7 @@ def test_reading_the_service(notes):
     users = read("service/users").json()["value"]
     assert {user["userId"] for user in users} == {notes.identity(f"user{n}").id for n in range(2)}
     nodes = read("service/nodes").json()["value"]
-    assert [node["status"] for node in nodes] == ["Trusted"]
+    assert {node["status"] for node in nodes} == {"Trusted"}
     constitution = read("service/constitution")
     assert constitution.headers["content-type"].startswith("text/javascript")
     assert "export function resolve" in constitution.text

@@ -14,7 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
-from service import EXAMPLES, Service
+from service import EXAMPLES, Service, alone
+
+# Only the primary fetches keys, and counts how often.
+pytestmark = alone
 
 APP = {
     "metadata": {

@@ -9,7 +9,9 @@ import time
 import ccf.receipt
 import httpx
 import pytest
-from service import BINARIES, EXAMPLES, Service
+from service import BINARIES, EXAMPLES, Service, alone
+
+pytestmark = alone
 from test_audit import leaf_of, load, receipt, validate_with_ccf, write
 
 

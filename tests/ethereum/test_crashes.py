@@ -13,7 +13,9 @@ from eth_account import Account
 from eth_utils import keccak
 from trie import HexaryTrie
 
-from service import Service
+from service import Service, alone
+
+pytestmark = alone
 
 KILLS = int(os.environ.get("COCO_KILLS", "50"))
 SENDERS = 4

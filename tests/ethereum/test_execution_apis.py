@@ -15,7 +15,9 @@ import tarfile
 import pytest
 from chain import Chain
 
-from service import BINARIES, ROOT, Service
+from service import BINARIES, ROOT, Service, alone
+
+pytestmark = alone
 
 VECTORS = pathlib.Path(os.environ.get("COCO_VECTORS", ROOT / ".." / "shared" / "vectors"))
 ARCHIVE = VECTORS / "ethereum" / "execution-apis-tests.tar.xz"

@@ -15,6 +15,7 @@ mod process;
 mod several;
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -101,10 +102,6 @@ impl DevArgs {
     fn ethereum_port(&self) -> u16 {
         let usual = if self.port == 0 { 0 } else { ETHEREUM_PORT };
         self.ethereum_port.unwrap_or(usual)
-    }
-
-    fn wants_ethereum(&self) -> bool {
-        self.ethereum_port.is_some() || self.ethereum_tls || self.ethereum_base_fee.is_some()
     }
 
     fn node_port(&self) -> u16 {
@@ -236,7 +233,7 @@ fn open(folder: &DevFolder, node: &RunningNode, wanted: Wanted<'_>) -> Result<Ru
         log: folder.log_file(),
         pid: std::process::id(),
         nodes: Vec::new(),
-        ethereum: ethereum(folder, node, wanted.ethereum_tls)?,
+        ethereum: ethereum(folder, node.address(ETHEREUM_INTERFACE), wanted.ethereum_tls)?,
     };
     describe(folder, &service)?;
     Ok(service)
@@ -250,13 +247,20 @@ fn describe(folder: &DevFolder, service: &RunningService) -> Result<()> {
 }
 
 /// Where Ethereum is served, and who has money there.
-fn ethereum(folder: &DevFolder, node: &RunningNode, tls: bool) -> Result<Option<RunningEthereum>> {
-    let Some(address) = node.address(ETHEREUM_INTERFACE) else { return Ok(None) };
-    let scheme = if tls { "https" } else { "http" };
+fn ethereum(
+    folder: &DevFolder,
+    address: Option<SocketAddr>,
+    tls: bool,
+) -> Result<Option<RunningEthereum>> {
+    let Some(address) = address else { return Ok(None) };
     let genesis = read_genesis(&folder.genesis_file())?;
     let accounts = accounts::funded(&genesis)?;
     let chain_id = genesis.config.chain_id;
-    Ok(Some(RunningEthereum { url: format!("{scheme}://{address}"), chain_id, accounts }))
+    Ok(Some(RunningEthereum { url: ethereum_url(address, tls), chain_id, accounts }))
+}
+
+fn ethereum_url(address: SocketAddr, tls: bool) -> String {
+    format!("{}://{address}", if tls { "https" } else { "http" })
 }
 
 fn announce(
@@ -277,6 +281,7 @@ fn announcement(folder: &DevFolder, service: &RunningService, elapsed_ms: u128) 
     let (members, users) = (service.members.join(", "), service.users.join(", "));
     let example = example_call(folder, service);
     let nodes: String = nodes.iter().map(node_announcement).collect();
+    let ethereum = service.ethereum.as_ref().map(ethereum_announcement).unwrap_or_default();
     format!(
         "A service is open at {url} ({elapsed_ms} ms)\n\n\
          application    {endpoints}\n\
@@ -286,22 +291,19 @@ fn announcement(folder: &DevFolder, service: &RunningService, elapsed_ms: u128) 
          certificate    {}\n\
          ledger         {}\n\
          log            {}\n\
-         {nodes}{}\n\
+         {nodes}{ethereum}\n\
          Try:\n{example}\n\n\
          The TEE is software and protects nothing: for development only. Control-C stops.",
         service_cert.display(),
         ledger.display(),
         log.display(),
-        match &service.ethereum {
-            Some(ethereum) => ethereum_announcement(ethereum),
-            None => "ethereum       none: `coco dev` makes a chain with one node only\n".to_owned(),
-        },
     )
 }
 
 fn node_announcement(node: &RunningDevNode) -> String {
-    let RunningDevNode { name, url, pid, ledger, .. } = node;
-    format!("{name}          {url}, process {pid}, {}\n", ledger.display())
+    let RunningDevNode { name, url, ethereum, pid, ledger, .. } = node;
+    let ethereum = ethereum.as_ref().map(|url| format!(", {url}")).unwrap_or_default();
+    format!("{name}          {url}{ethereum}, process {pid}, {}\n", ledger.display())
 }
 
 fn ethereum_announcement(ethereum: &RunningEthereum) -> String {

@@ -1,5 +1,6 @@
 //! One node of several: `coco node start` as a process of its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -10,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::configuration::{ADDRESSES, INTERFACE};
+use super::configuration::{ADDRESSES, ETHEREUM_INTERFACE, INTERFACE};
+use super::ethereum_url;
 use super::folder::{DevFolder, config_file, log_file};
 use crate::advice::advised;
 use crate::client::Client;
@@ -33,8 +34,8 @@ pub(super) struct NodeProcess {
     pub(super) name: String,
     home: PathBuf,
     child: Child,
-    /// Empty until it serves.
-    url: String,
+    /// Where each of its interfaces listens; empty until it serves.
+    addresses: BTreeMap<String, SocketAddr>,
     pub(super) ended: bool,
 }
 
@@ -58,19 +59,16 @@ impl NodeProcess {
             .spawn()
             .context("no process for a node")?;
         let name = format!("node{number}");
-        Ok(Self { name, home, child, url: String::new(), ended: false })
+        Ok(Self { name, home, child, addresses: BTreeMap::new(), ended: false })
     }
 
-    /// Until it serves clients: for one that joins, when it has the ledger. Returns its address.
+    /// Until it serves clients: for one that joins, when it has the ledger. Returns where.
     pub(super) fn wait_started(&mut self, deadline: Instant) -> Result<SocketAddr> {
         let file = self.home.join(ADDRESSES);
         loop {
             if file.is_file() {
-                let addresses: Value = serde_json::from_str(&read(&file)?)?;
-                let address = addresses.get(INTERFACE).and_then(Value::as_str);
-                let address: SocketAddr = address.context("it has no interface")?.parse()?;
-                self.url = format!("https://{address}");
-                return Ok(address);
+                self.addresses = serde_json::from_str(&read(&file)?)?;
+                return self.address(INTERFACE).context("it has no interface for clients");
             }
             let status = self.child.try_wait().context("the process cannot be watched")?;
             self.ended = status.is_some();
@@ -85,6 +83,15 @@ impl NodeProcess {
         }
     }
 
+    /// Where an interface listens.
+    pub(super) fn address(&self, interface: &str) -> Option<SocketAddr> {
+        self.addresses.get(interface).copied()
+    }
+
+    fn url(&self) -> String {
+        self.address(INTERFACE).map(|address| format!("https://{address}")).unwrap_or_default()
+    }
+
     /// The last line of its log.
     fn last_words(&self) -> String {
         let log = fs::read(log_file(&self.home)).unwrap_or_default();
@@ -97,6 +104,7 @@ impl NodeProcess {
     pub(super) fn describe(
         &mut self,
         certificate: &str,
+        ethereum_tls: bool,
         deadline: Instant,
     ) -> Result<RunningDevNode> {
         #[derive(Deserialize)]
@@ -104,12 +112,14 @@ impl NodeProcess {
             node_id: String,
         }
         self.wait_started(deadline)?;
-        let client = Client::new(&self.url, certificate)?;
+        let client = Client::new(&self.url(), certificate)?;
+        let ethereum = self.address(ETHEREUM_INTERFACE);
         let Own { node_id } = client.get_json("/node/network/nodes/self")?;
         Ok(RunningDevNode {
             name: self.name.clone(),
             node_id,
-            url: self.url.clone(),
+            url: self.url(),
+            ethereum: ethereum.map(|address| ethereum_url(address, ethereum_tls)),
             ledger: self.home.join("ledger"),
             log: log_file(&self.home),
             pid: self.child.id(),
@@ -129,7 +139,7 @@ impl NodeProcess {
 
     /// Whether it says so itself.
     pub(super) fn is_primary(&self, certificate: &str) -> bool {
-        let client = Client::with_timeout(&self.url, certificate, ANSWER_LIMIT);
+        let client = Client::with_timeout(&self.url(), certificate, ANSWER_LIMIT);
         let answer = client.and_then(|client| client.get("/node/primary"));
         answer.is_ok_and(|reply| reply.status == 200)
     }

@@ -8,6 +8,7 @@
 //! However this process ends, so does the input of the nodes: none is left behind. A node that is
 //! killed stays down, and the others go on.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,10 @@ use coco_host::Signals;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::configuration::{Command, Listening};
-use super::folder::DevFolder;
+use super::configuration::{Command, ETHEREUM_INTERFACE, Listening};
+use super::folder::{DevFolder, FirstBlock};
 use super::process::NodeProcess;
-use super::{DevArgs, announce, bootstrap, describe};
+use super::{DevArgs, announce, bootstrap, describe, ethereum};
 use crate::bundle::Bundle;
 use crate::client::Client;
 use crate::node::{LogLevel, PidFile, runtime};
@@ -44,14 +45,12 @@ pub(super) fn run(
     if arguments.log_to_terminal {
         bail!("the logs of several nodes are in their folders, not on the terminal");
     }
-    if arguments.wants_ethereum() {
-        bail!("`coco dev` makes a chain with one node only: leave out --nodes, or --ethereum-...");
-    }
     let listening = ports(arguments)?;
-    folder.create_keys()?;
+    let chain = FirstBlock::of_development(arguments.ethereum_base_fee)?;
+    folder.create_common(&chain)?;
     let pid_file = PidFile::create(&folder.pid_file())?;
     let mut nodes = Nodes { all: Vec::new(), log_level: arguments.log_level };
-    let opened = open(&mut nodes, folder, &listening, bundle)
+    let opened = open(&mut nodes, folder, &chain.fees, &listening, bundle)
         .and_then(|service| announce(folder, &service, start, output));
     let ran = opened.and_then(|()| runtime(1)?.block_on(nodes.watch()));
     let stopped = nodes.stop(&read(&folder.service_cert_file()).unwrap_or_default());
@@ -70,15 +69,18 @@ fn ports(arguments: &DevArgs) -> Result<Vec<Listening>> {
     let listening = |number: u8| {
         Ok(Listening {
             clients: numbered(arguments.port, number, "--port")?,
+            ethereum: Some(numbered(arguments.ethereum_port(), number, "--ethereum-port")?),
             nodes: Some(numbered(arguments.node_port(), number, "--node-port")?),
-            ..Listening::default()
+            ethereum_tls: arguments.ethereum_tls,
         })
     };
     let all: Vec<Listening> = (0..arguments.nodes).map(listening).collect::<Result<_>>()?;
-    let is_taken = |port: u16| port != 0 && all.iter().any(|node| node.nodes == Some(port));
-    if let Some(both) = all.iter().map(|node| node.clients).find(|port| is_taken(*port)) {
+    let mut taken = BTreeSet::new();
+    let ports = all.iter().flat_map(|node| [Some(node.clients), node.ethereum, node.nodes]);
+    if let Some(twice) = ports.flatten().find(|port| *port != 0 && !taken.insert(*port)) {
         bail!(
-            "port {both} is to serve both clients and nodes: choose others with --port, --node-port"
+            "port {twice} is to serve two purposes: choose others with --port, --ethereum-port, \
+             --node-port"
         );
     }
     Ok(all)
@@ -87,16 +89,17 @@ fn ports(arguments: &DevArgs) -> Result<Vec<Listening>> {
 fn open(
     nodes: &mut Nodes,
     folder: &DevFolder,
+    fees: &Value,
     listening: &[Listening],
     bundle: Option<&Bundle>,
 ) -> Result<RunningService> {
     let deadline = Instant::now() + START_LIMIT;
     let mut places = (0_u8..).zip(listening);
     let (_, first) = places.next().context("a service has a node")?;
-    let begin = Command::Start { fees: &Value::Null };
-    folder.create_home(0, *first, begin)?;
-    let target = nodes.start(folder, 0)?.wait_started(deadline)?;
-    let target = target.to_string();
+    folder.create_home(0, *first, Command::Start { fees })?;
+    let started = nodes.start(folder, 0)?;
+    let target = started.wait_started(deadline)?.to_string();
+    let chain = ethereum(folder, started.address(ETHEREUM_INTERFACE), first.ethereum_tls)?;
     for (number, listening) in places {
         folder.create_home(number, *listening, Command::Join { target: &target })?;
         nodes.start(folder, number)?;
@@ -104,7 +107,7 @@ fn open(
     let certificate = read(&folder.service_cert_file())?;
     let mut running = Vec::new();
     for node in &mut nodes.all {
-        running.push(node.describe(&certificate, deadline)?);
+        running.push(node.describe(&certificate, first.ethereum_tls, deadline)?);
     }
     let client = Client::new(&format!("https://{target}"), &certificate)?;
     wait_until_all_count(&client, running.len(), deadline)?;
@@ -123,7 +126,7 @@ fn open(
         log: first.log.clone(),
         pid: std::process::id(),
         nodes: running,
-        ethereum: None,
+        ethereum: chain,
     };
     describe(folder, &service)?;
     Ok(service)
