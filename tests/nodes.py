@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import datetime
 import json
 import pathlib
 import ssl
@@ -100,11 +101,15 @@ class Node(Service):
         file.write_text(json.dumps(self.config))
         self.log = open(self.home / "node.log", "ab")
         self.process = subprocess.Popen(
-            [str(BINARIES / "coco"), "node", "start", "--config", str(file)],
+            self.command(str(BINARIES / "coco"), "node", "start", "--config", str(file)),
             stdout=self.log,
             stderr=self.log,
             stdin=subprocess.PIPE,
         )
+
+    def command(self, *words: str) -> list[str]:
+        """How this is run where the node is."""
+        return list(words)
 
     @property
     def addresses(self) -> pathlib.Path:
@@ -137,9 +142,9 @@ class Node(Service):
             headers = {"x-coco-wait": "committed"}
             return client.put(f"{self.url}/app/records/{key}", content=value, headers=headers)
 
-    def get(self, path: str) -> httpx.Response:
+    def get(self, path: str, headers: dict | None = None) -> httpx.Response:
         with httpx.Client(verify=self.context(), timeout=10) as client:
-            return client.get(f"{self.url}{path}")
+            return client.get(f"{self.url}{path}", headers=headers)
 
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self.service_cert_file)
@@ -184,6 +189,33 @@ def open_service(node: Node):
         },
     )
     until(lambda: node.get("/node/ready/app").status_code == 204)
+
+
+def trust(primary: Node, retire: str | None = None) -> str:
+    """What members do about the node that waits."""
+    waiting = lambda: primary.get("/node/network/nodes?status=Pending").json()["nodes"]
+    until(waiting)
+    (node,) = waiting()
+    valid_from = datetime.datetime.now(datetime.timezone.utc).isoformat()
+    actions = [
+        {
+            "name": "transition_node_to_trusted",
+            "args": {"node_id": node["node_id"], "valid_from": valid_from},
+        }
+    ]
+    if retire:
+        actions.append({"name": "remove_node", "args": {"node_id": retire}})
+    primary.propose(*actions)
+    return node["node_id"]
+
+
+def voters(node: Node) -> list[set]:
+    details = node.get("/node/consensus").json()["details"]
+    return [set(config["nodes"]) for config in details["configs"]]
+
+
+def until_counts(primary: Node, node_id: str, count: int):
+    until(lambda: any(node_id in nodes and len(nodes) == count for nodes in voters(primary)), 60)
 
 
 def until(holds, seconds: float = 20):

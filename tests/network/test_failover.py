@@ -8,6 +8,7 @@ import threading
 import time
 
 import httpx
+from ledgers import check_ledgers
 from nodes import APP, Node, configs, open_nodes, until
 
 FAILOVERS = int(os.environ.get("COCO_FAILOVERS", "5"))
@@ -239,20 +240,3 @@ def fail_over(network: Network, clients: list[Client]) -> float:
     after = next(number for number, at in enumerate(times) if at > later)
     network.replace(dead)
     return times[after] - times[after - 1]
-
-
-def check_ledgers(nodes: list[Node]):
-    """What two nodes have in a committed file of one name is the same, and all of it verifies."""
-    for node in nodes:
-        node.stop()
-    ledgers = [committed_files(node) for node in nodes]
-    shared = set.intersection(*(set(files) for files in ledgers))
-    assert shared
-    for name in shared:
-        assert len({files[name] for files in ledgers}) == 1, name
-    for node in nodes:
-        node.verify_ledger()
-
-
-def committed_files(node: Node) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in node.ledger.glob("*.committed")}

@@ -5,7 +5,6 @@
 prints how long a node takes that joins a service with so many keys, and what that costs others.
 """
 
-import datetime
 import copy
 import json
 import os
@@ -15,17 +14,14 @@ import subprocess
 import threading
 import time
 
-import ccf.ledger
-import ccf.merkletree
 import httpx
 import pytest
 from service import BINARIES, Service
-from nodes import APP, Node, configs, open_service, until
+from ledgers import validate_after_snapshot
+from nodes import APP, Node, configs, open_service, trust, until, until_counts, voters
 
 KEYS = int(os.environ.get("COCO_KEYS", "20000"))
 KEYS_AT_ONCE = 5_000
-
-SINGLE = ccf.ledger.signatures.WELL_KNOWN_SINGLETON_TABLE_KEY
 
 
 class Process(Node):
@@ -61,33 +57,6 @@ def remove_chunks_to(node: Process, seqno: int) -> int:
     return removed
 
 
-def trust(primary: Process, retire: str | None = None) -> str:
-    """What members do about the node that waits."""
-    waiting = lambda: primary.get("/node/network/nodes?status=Pending").json()["nodes"]
-    until(waiting)
-    (node,) = waiting()
-    valid_from = datetime.datetime.now(datetime.timezone.utc).isoformat()
-    actions = [
-        {
-            "name": "transition_node_to_trusted",
-            "args": {"node_id": node["node_id"], "valid_from": valid_from},
-        }
-    ]
-    if retire:
-        actions.append({"name": "remove_node", "args": {"node_id": retire}})
-    primary.propose(*actions)
-    return node["node_id"]
-
-
-def voters(node: Process) -> list[set]:
-    details = node.get("/node/consensus").json()["details"]
-    return [set(config["nodes"]) for config in details["configs"]]
-
-
-def until_counts(primary: Process, node_id: str, count: int):
-    until(lambda: any(node_id in nodes and len(nodes) == count for nodes in voters(primary)), 60)
-
-
 def write(node: Process, prefix: str, count: int):
     with httpx.Client(verify=node.context(), timeout=30, follow_redirects=True) as client:
         for number in range(count):
@@ -95,38 +64,6 @@ def write(node: Process, prefix: str, count: int):
             assert written.status_code == 204, written.text
     node.wait_committed(written.headers["x-ms-ccf-transaction-id"], 30)
     return written.headers["x-ms-ccf-transaction-id"]
-
-
-def validate_after_snapshot(node: Process, snapshot: pathlib.Path) -> int:
-    """PyPI ccf at its full level, from a snapshot on; gives the last transaction it accepted."""
-    level = ccf.ledger.VerificationLevel.FULL
-    validator = ccf.ledger.LedgerValidator(
-        accept_deprecated_entry_types=False, verification_level=level
-    )
-    with ccf.ledger.Snapshot(str(snapshot)) as opened:
-        domain = opened.get_public_domain()
-        tables, seqno = domain.get_tables(), domain.get_seqno()
-        leaf = domain._hash_at_snapshot
-    for node_id, info in tables["public:ccf.gov.nodes.info"].items():
-        info = json.loads(info)
-        status = (info["status"], seqno, info.get("retired_committed", False))
-        validator.node_activity_status[node_id.decode()] = status
-    for node_id, cert in tables["public:ccf.gov.nodes.endorsed_certificates"].items():
-        validator.node_certificates[node_id.decode()] = cert
-    service = json.loads(tables["public:ccf.gov.service.info"][SINGLE])
-    validator.service_status, validator.service_cert = service["status"], service["cert"]
-    validator.merkle = ccf.merkletree.MerkleTree()
-    validator.merkle.deserialise(tables["public:ccf.internal.tree"][SINGLE])
-    validator.merkle.add_leaf(bytes.fromhex(leaf), False)
-    ledger = ccf.ledger.Ledger(
-        [str(node.ledger)], committed_only=False, verification_level=level, contiguous_suffix=True
-    )
-    for chunk in ledger:
-        for transaction in chunk:
-            if transaction.gcm_header.seqno > seqno:
-                validator.add_transaction(transaction)
-    assert validator.transaction_count > 0
-    return validator.last_verified_seqno
 
 
 @pytest.fixture

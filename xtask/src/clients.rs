@@ -16,6 +16,7 @@ pub fn test() -> Result<()> {
     // anvil is for benchmarks only.
     npm("tests/ethereum", &[&["ci", "--omit=dev"], &["run", "build"]])?;
     let python = prepare_python()?;
+    prepare_namespaces();
     let mut suites = command(python, &["-m", "pytest", "-q", "--durations=10", "tests"]);
     succeed(suites.env("COCO_BIN", root().join("target/release")))
 }
@@ -52,6 +53,17 @@ fn prepare_python() -> Result<PathBuf> {
         std::fs::write(&installed, wanted)?;
     }
     Ok(python)
+}
+
+/// What makes network namespaces; without it the tests of faults are skipped, and say so.
+fn prepare_namespaces() {
+    if works(&mut command("ip", &["-V"])) {
+        return;
+    }
+    println!("there is no `ip`; trying Debian's package");
+    if let Err(error) = succeed(&mut command("apt-get", &["install", "-y", "iproute2"])) {
+        println!("{error:#}");
+    }
 }
 
 fn create_environment(base: &Path, folder: &Path) -> Result<()> {
