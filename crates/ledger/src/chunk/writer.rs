@@ -310,10 +310,11 @@ impl ChunkWriter {
         Ok(())
     }
 
-    /// Cuts the zeros behind the open chunk's last entry, for readers that know of none. To be
-    /// called when the ledger is closed; appending may go on nevertheless.
+    /// Cuts the zeros behind the open chunk's last entry, for readers that know of none, and writes
+    /// no more of them. To be called when the ledger is closed; appending may go on nevertheless.
     pub fn trim(&mut self) {
         self.write_buffered();
+        self.config.write_ahead_bytes = 0;
         if let Some(open) = &self.open
             && self.written_ahead > open.end_offset
         {
