@@ -52,29 +52,38 @@ pub fn run(load: &Load) -> Result<Measured> {
     }
     warm_up(&mut poll, &mut connections, &requests)?;
 
-    let usage = load.pid.map(Usage::of).transpose()?;
+    let usage = Usage::of(&load.pid)?;
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(load.seconds);
     let mut latencies = Latencies::default();
     let mut next = 0;
+    let mut pace = Pace { rate: load.rate, started, sent: 0 };
     for connection in &mut connections {
         connection.failures = 0;
-        top_up(connection, load.pipeline, &requests, &mut next);
+        pace.top_up(connection, load.pipeline, &requests, &mut next);
         connection.flush()?;
     }
     let mut events = Events::with_capacity(1024);
-    while connections.iter().any(|connection| connection.in_flight() > 0) {
+    while (load.rate.is_some() && Instant::now() < until)
+        || connections.iter().any(|connection| connection.in_flight() > 0)
+    {
         if Instant::now() > until + GRACE {
             bail!("the node did not answer within {GRACE:?} after the run");
         }
-        poll.poll(&mut events, Some(Duration::from_secs(1)))?;
+        poll.poll(&mut events, Some(pace.wait()))?;
         for event in &events {
             let Some(connection) = connections.get_mut(event.token().0) else { continue };
             connection.receive(&mut latencies)?;
-            if Instant::now() < until && latencies.count() < load.most {
-                top_up(connection, load.pipeline, &requests, &mut next);
+            if load.rate.is_none() && Instant::now() < until && latencies.count() < load.most {
+                pace.top_up(connection, load.pipeline, &requests, &mut next);
             }
             connection.flush()?;
+        }
+        if load.rate.is_some() && Instant::now() < until && latencies.count() < load.most {
+            for connection in &mut connections {
+                pace.top_up(connection, load.pipeline, &requests, &mut next);
+                connection.flush()?;
+            }
         }
     }
     let elapsed = started.elapsed();
@@ -99,8 +108,9 @@ pub fn run(load: &Load) -> Result<Measured> {
 fn warm_up(poll: &mut Poll, connections: &mut [Connection], requests: &[Vec<u8>]) -> Result<()> {
     let mut ignored = Latencies::default();
     let mut next = 0;
+    let mut pace = Pace { rate: None, started: Instant::now(), sent: 0 };
     for connection in connections.iter_mut() {
-        top_up(connection, 1, requests, &mut next);
+        pace.top_up(connection, 1, requests, &mut next);
     }
     let mut events = Events::with_capacity(1024);
     let until = Instant::now() + GRACE;
@@ -119,34 +129,65 @@ fn warm_up(poll: &mut Poll, connections: &mut [Connection], requests: &[Vec<u8>]
     Ok(())
 }
 
-fn top_up(connection: &mut Connection, pipeline: usize, requests: &[Vec<u8>], next: &mut usize) {
-    // Half a window at a time: many requests share one record and one system call.
-    if connection.in_flight() > pipeline / 2 {
-        return;
-    }
-    let now = Instant::now();
-    while connection.in_flight() < pipeline {
-        *next = (*next + 1) % requests.len();
-        if let Some(request) = requests.get(*next) {
-            connection.request(request, now);
+/// How fast requests are sent.
+struct Pace {
+    /// A second, at most.
+    rate: Option<f64>,
+    started: Instant,
+    sent: usize,
+}
+
+impl Pace {
+    fn top_up(
+        &mut self,
+        connection: &mut Connection,
+        pipeline: usize,
+        requests: &[Vec<u8>],
+        next: &mut usize,
+    ) {
+        // Half a window at a time: many requests share one record and one system call.
+        if connection.in_flight() > pipeline / 2 {
+            return;
         }
+        let now = Instant::now();
+        while connection.in_flight() < pipeline && self.allows(now) {
+            *next = (*next + 1) % requests.len();
+            if let Some(request) = requests.get(*next) {
+                connection.request(request, now);
+                self.sent += 1;
+            }
+        }
+    }
+
+    fn allows(&self, now: Instant) -> bool {
+        let by_now = |rate: f64| rate * now.duration_since(self.started).as_secs_f64();
+        self.rate.is_none_or(|rate| (self.sent as f64) < by_now(rate))
+    }
+
+    /// How long the sender may sleep if nothing arrives.
+    fn wait(&self) -> Duration {
+        if self.rate.is_some() { Duration::from_millis(1) } else { Duration::from_secs(1) }
     }
 }
 
 /// Every request of the run as bytes, once for each key.
 fn requests(load: &Load) -> Vec<Vec<u8>> {
-    let body = "v".repeat(load.body_bytes);
+    let body = load.body.clone().unwrap_or_else(|| "v".repeat(load.body_bytes));
     let mut headers = format!("host: {}\r\n", load.address);
-    if load.body_bytes > 0 {
-        headers += &format!("content-length: {}\r\ncontent-type: text/plain\r\n", body.len());
-    }
     for header in &load.header {
         headers += &format!("{header}\r\n");
     }
     let one = |number: usize| {
-        let path = load.path.replace("{n}", &number.to_string());
-        let path = path.replace("{n16}", &format!("{:016x}", scattered(number)));
-        format!("{} {path} HTTP/1.1\r\n{headers}\r\n{body}", load.method).into_bytes()
+        let numbered = |text: &str| {
+            let text = text.replace("{n}", &number.to_string());
+            text.replace("{n16}", &format!("{:016x}", scattered(number)))
+        };
+        let (path, body) = (numbered(&load.path), numbered(&body));
+        let length = match body.len() {
+            0 => String::new(),
+            bytes => format!("content-length: {bytes}\r\ncontent-type: text/plain\r\n"),
+        };
+        format!("{} {path} HTTP/1.1\r\n{headers}{length}\r\n{body}", load.method).into_bytes()
     };
     (0..load.keys.max(1)).map(one).collect()
 }

@@ -4,6 +4,7 @@ mod connection;
 mod ethereum;
 mod latency;
 mod load;
+mod network;
 mod peers;
 mod server;
 mod suite;
@@ -28,6 +29,8 @@ enum Task {
     /// Measures Ethereum transactions.
     #[command(subcommand)]
     Ethereum(ethereum::Task),
+    /// Starts services of several nodes, and etcd beside them; prints tables and draws plots.
+    Network(network::Arguments),
     /// Starts nodes and measures the whole table; prints it as Markdown.
     Suite {
         /// Seconds for each row.
@@ -87,9 +90,15 @@ pub struct Load {
     /// A header to add, `name: value`; may be repeated.
     #[arg(long)]
     header: Vec<String>,
-    /// Measures the CPU time and memory of this process.
+    /// The body, with numbers as in the path, instead of `--body-bytes`.
     #[arg(long)]
-    pid: Option<u32>,
+    body: Option<String>,
+    /// Sends so many requests a second at most.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Measures the CPU time and memory of this process; may be repeated.
+    #[arg(long)]
+    pid: Vec<u32>,
 }
 
 fn main() -> ExitCode {
@@ -109,6 +118,7 @@ fn run(arguments: Arguments) -> Result<()> {
             Ok(())
         }
         Task::Ethereum(task) => ethereum::run(task),
+        Task::Network(arguments) => network::run(&arguments),
         Task::Suite { seconds, runs, only, bin } => {
             suite::run(&bin, seconds, runs, only.as_deref())
         }

@@ -1,4 +1,4 @@
-//! The measured process.
+//! The measured processes.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,28 +10,42 @@ use serde_json::Value;
 
 use crate::ethereum::Endpoint;
 
-/// What a process had used at a moment.
+/// How long nodes may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What processes had used at a moment, together.
 pub struct Usage {
-    pid: u32,
+    pids: Vec<u32>,
     cpu: Duration,
 }
 
-/// What a process used since.
+/// What they used since.
 pub struct Spent {
     pub cpu: Duration,
     pub resident_bytes: u64,
 }
 
 impl Usage {
-    /// What this process has used so far.
-    pub fn of(pid: u32) -> Result<Self> {
-        Ok(Self { pid, cpu: cpu_time(pid)? })
+    /// What these processes have used so far; `None` if there are none to measure.
+    pub fn of(pids: &[u32]) -> Result<Option<Self>> {
+        if pids.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self { pids: pids.to_owned(), cpu: Self::cpu(pids)? }))
     }
 
-    /// What it has used since.
+    /// What they have used since.
     pub fn until_now(&self) -> Result<Spent> {
-        let cpu = cpu_time(self.pid)?.saturating_sub(self.cpu);
-        Ok(Spent { cpu, resident_bytes: resident_bytes(self.pid)?.0 })
+        let cpu = Self::cpu(&self.pids)?.saturating_sub(self.cpu);
+        let mut resident_bytes_of_all = 0;
+        for pid in &self.pids {
+            resident_bytes_of_all += resident_bytes(*pid)?.0;
+        }
+        Ok(Spent { cpu, resident_bytes: resident_bytes_of_all })
+    }
+
+    fn cpu(pids: &[u32]) -> Result<Duration> {
+        pids.iter().map(|pid| cpu_time(*pid)).sum()
     }
 }
 
@@ -55,7 +69,7 @@ pub fn resident_bytes(pid: u32) -> Result<(u64, u64)> {
     Ok((bytes("VmRSS:")?, bytes("VmHWM:")?))
 }
 
-/// A node started by `dev`, with its files in a scratch folder.
+/// A service started by `dev`, of one node or of several, with its files in a scratch folder.
 pub struct Server {
     child: Child,
     pub folder: PathBuf,
@@ -90,8 +104,21 @@ impl Server {
         Ok(Self { child, folder: folder.to_owned(), address, ready, open_after })
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// The processes of its nodes.
+    pub fn pids(&self) -> Vec<u32> {
+        let nodes = self.nodes().iter().filter_map(|node| node.get("pid")?.as_u64());
+        let nodes: Vec<u32> = nodes.filter_map(|pid| u32::try_from(pid).ok()).collect();
+        if nodes.is_empty() { vec![self.child.id()] } else { nodes }
+    }
+
+    /// Where the clients of each node connect, if there are several.
+    pub fn addresses(&self) -> Vec<String> {
+        let urls = self.nodes().iter().filter_map(|node| node.get("url")?.as_str());
+        urls.map(|url| url.trim_start_matches("https://").to_owned()).collect()
+    }
+
+    fn nodes(&self) -> &[Value] {
+        self.ready.get("nodes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Where it serves Ethereum's JSON-RPC.
@@ -113,7 +140,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let nodes = self.pids();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Several nodes stop by themselves when who has started them is gone.
+        let started = Instant::now();
+        let is_there = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+        while nodes.iter().any(is_there) && started.elapsed() < STOP_LIMIT {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }

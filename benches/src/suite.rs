@@ -150,7 +150,9 @@ fn request(server: &Server, row: &Row, write: bool) -> Load {
         keys: KEYS,
         body_bytes: if write { 20 } else { 0 },
         header: if row.committed { vec![wait] } else { Vec::new() },
-        pid: Some(server.pid()),
+        body: None,
+        rate: None,
+        pid: server.pids(),
         most: usize::MAX,
     }
 }
@@ -204,7 +206,8 @@ fn memory(bin: &Path, folder: &Path) -> Result<()> {
     let server = start(bin, App::Native, folder)?;
     println!("Service open {:.2} s after the process started.", server.open_after.as_secs_f64());
     let resident_mb = || {
-        let (now, most) = resident_bytes(server.pid())?;
+        let pid = *server.pids().first().context("a service has a node")?;
+        let (now, most) = resident_bytes(pid)?;
         Ok::<_, anyhow::Error>((now as f64 / 1e6, most as f64 / 1e6))
     };
     println!("Resident memory of an idle node: {:.0} MB.", resident_mb()?.0);

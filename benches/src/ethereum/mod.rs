@@ -90,9 +90,9 @@ pub struct Load {
     /// Measures one transaction at a time from sending to its receipt instead.
     #[arg(long)]
     closed_loop: bool,
-    /// Measures the CPU time and memory of this process.
+    /// Measures the CPU time and memory of this process; may be repeated.
     #[arg(long)]
-    pid: Option<u32>,
+    pid: Vec<u32>,
     /// The compiled token, `{"abi", "bytecode"}`.
     #[arg(long, default_value = contract::ARTIFACT)]
     token: PathBuf,
@@ -121,7 +121,7 @@ impl Load {
             serde_json::to_string(&closed_loop::run(&mut rpc, &work)?)?
         } else {
             let requests = submit::Requests { connections: self.connections, batch: self.batch };
-            serde_json::to_string(&submit::run(&self.endpoint, &work, requests, self.pid)?)?
+            serde_json::to_string(&submit::run(&self.endpoint, &work, requests, &self.pid)?)?
         };
         work.check(&mut rpc)?;
         println!("{line}");

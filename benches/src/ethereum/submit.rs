@@ -46,7 +46,7 @@ pub fn run(
     endpoint: &Endpoint,
     work: &Work,
     requests: Requests,
-    pid: Option<u32>,
+    pids: &[u32],
 ) -> Result<Submitted> {
     let mut rpc = Rpc::open(endpoint)?;
     let mut queues: Vec<VecDeque<Vec<u8>>> =
@@ -64,7 +64,7 @@ pub fn run(
     let mut greetings = vec![VecDeque::from([greeting]); connections.len()];
     drain(&mut poll, &mut connections, &mut greetings, &mut Latencies::default())?;
 
-    let usage = pid.map(Usage::of).transpose()?;
+    let usage = Usage::of(pids)?;
     let started = Instant::now();
     let mut latencies = Latencies::default();
     drain(&mut poll, &mut connections, &mut queues, &mut latencies)?;

@@ -1,4 +1,5 @@
-//! The whole table: the same signed transactions for Coco, with and without TLS, and for anvil.
+//! The whole table: the same signed transactions for Coco, with and without TLS and on three
+//! nodes, and for anvil.
 
 use std::path::{Path, PathBuf};
 
@@ -70,8 +71,15 @@ struct Candidate {
 }
 
 const CANDIDATES: &[Candidate] = &[
-    Candidate { name: "Coco", start: |arguments, folder| coco(arguments, folder, false) },
-    Candidate { name: "Coco, TLS", start: |arguments, folder| coco(arguments, folder, true) },
+    Candidate { name: "Coco", start: |arguments, folder| coco(arguments, folder, &[]) },
+    Candidate {
+        name: "Coco, TLS",
+        start: |arguments, folder| coco(arguments, folder, &["--ethereum-tls"]),
+    },
+    Candidate {
+        name: "Coco, 3 nodes",
+        start: |arguments, folder| coco(arguments, folder, &["--nodes", "3"]),
+    },
     Candidate {
         name: "anvil, a block a second",
         start: |arguments, _| anvil(arguments, Mining::EverySecond),
@@ -113,9 +121,9 @@ fn measure(
     token: &Token,
 ) -> Result<Option<String>> {
     let (process, endpoint) = (candidate.start)(arguments, folder)?;
-    let (pid, funder) = match &process {
-        Process::Coco(server) => (server.pid(), server.funder()?.to_owned()),
-        Process::Anvil(anvil) => (anvil.pid(), ANVIL_FUNDER.to_owned()),
+    let (pids, funder) = match &process {
+        Process::Coco(server) => (server.pids(), server.funder()?.to_owned()),
+        Process::Anvil(anvil) => (vec![anvil.pid()], ANVIL_FUNDER.to_owned()),
     };
     let mut rpc = Rpc::open(&endpoint)?;
     let mut funder = Funder::open(&mut rpc, &funder, token)?;
@@ -133,7 +141,7 @@ fn measure(
     let all: Vec<&Work> = works.iter().chain([&one_at_a_time]).collect();
     funder.fund(&mut rpc, &all)?;
     for (row, work) in rows.iter().zip(&works) {
-        let measured = submit::run(&endpoint, work, row.requests, Some(pid)).context(row.name)?;
+        let measured = submit::run(&endpoint, work, row.requests, &pids).context(row.name)?;
         work.check(&mut rpc)?;
         println!("{}", line(candidate.name, row.name, &measured));
     }
@@ -156,8 +164,7 @@ fn line(server: &str, work: &str, measured: &Submitted) -> String {
     )
 }
 
-fn coco(arguments: &Arguments, folder: &Path, tls: bool) -> Result<(Process, Endpoint)> {
-    let extra: &[&str] = if tls { &["--ethereum-tls"] } else { &[] };
+fn coco(arguments: &Arguments, folder: &Path, extra: &[&str]) -> Result<(Process, Endpoint)> {
     let server = Server::start(&arguments.bin.join("coco"), folder, extra)?;
     let endpoint = server.ethereum()?;
     Ok((Process::Coco(server), endpoint))
