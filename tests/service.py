@@ -52,6 +52,8 @@ class Service:
 
     def __init__(self, folder: pathlib.Path, app: pathlib.Path | None = None, binary="coco", extra=()):
         self.folder = pathlib.Path(folder)
+        # The folder of the node that clients talk to.
+        self.home = self.folder / f"node{NODE}" if NODE else self.folder
         self.app = app
         self.binary = BINARIES / binary
         self.extra = list(extra)
@@ -135,11 +137,6 @@ class Service:
     @property
     def service_cert_file(self) -> pathlib.Path:
         return self.folder / "service_cert.pem"
-
-    @property
-    def home(self) -> pathlib.Path:
-        """The folder of the node that clients talk to."""
-        return self.folder / f"node{NODE}" if NODE else self.folder
 
     @property
     def ledger(self) -> pathlib.Path:
