@@ -27,7 +27,7 @@ use bytes::Bytes;
 use coco_consensus::{Membership, NodeId, Role};
 use coco_crypto::{KeyPair, PublicKey};
 use coco_governance::tables::{NODES, NodeInfo, NodeStatus};
-use coco_kv::Seqno;
+use coco_kv::{Seqno, StateMap};
 use coco_ledger::SnapshotName;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -251,12 +251,32 @@ impl NodeChannels {
                 || pipeline.is_installing()
                 || matches!(pipeline.role(), Role::Backup { primary: None, .. })
         };
-        match self.listed(node).map(|info| (info.status, info.retired_committed)) {
-            Some((NodeStatus::Trusted, _)) => true,
+        self.is_in_service(node).unwrap_or_else(lags)
+    }
+
+    /// What the list alone says of that.
+    fn is_in_service(&self, node: NodeId) -> Option<bool> {
+        match self.listed(node).map(|info| (info.status, info.retired_committed))? {
+            (NodeStatus::Trusted, _) => Some(true),
             // It still has to learn that it is retired.
-            Some((NodeStatus::Retired, is_over)) => !is_over,
-            Some((NodeStatus::Pending, _)) | None => lags(),
+            (NodeStatus::Retired, is_over) => Some(!is_over),
+            (NodeStatus::Pending, _) => None,
         }
+    }
+
+    /// Whether a node that has a channel may keep it. `seen` is a list that it is in service by,
+    /// which is not read again as long as it is the same.
+    fn still_admits(&self, node: NodeId, seen: &mut Option<StateMap>) -> bool {
+        let Some(pipeline) = self.pipeline.get() else { return false };
+        let list = pipeline.store().snapshot().map(NODES.name()).cloned();
+        if let (Some(list), Some(seen)) = (&list, &*seen)
+            && list.is_same(seen)
+        {
+            return true;
+        }
+        // Read after `list` was taken: what has changed meanwhile shows the next time.
+        *seen = list.filter(|_| self.is_in_service(node) == Some(true));
+        seen.is_some() || self.admits(node)
     }
 
     fn has_line(&self, node: NodeId) -> bool {
@@ -295,11 +315,12 @@ impl NodeChannels {
     ) -> io::Result<()> {
         let mut stream = std::pin::pin!(tokio::io::BufReader::with_capacity(64 << 10, stream));
         let mut taken_up = TakenUp::default();
+        let mut admitted_by = None;
         loop {
             let message = self.in_time(SILENCE, Message::read(&mut stream)).await?;
             let Some(pipeline) = self.pipeline.get() else { return Ok(()) };
             // The list may have changed since the line was opened.
-            if !self.admits(node) {
+            if !self.still_admits(node, &mut admitted_by) {
                 return Err(io::Error::other("not a node in service any more"));
             }
             match message {
