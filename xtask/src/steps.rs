@@ -68,8 +68,9 @@ fn dependencies() -> Result<()> {
     let tools = root().join("target/tools");
     let program = tools.join("bin/cargo-deny");
     if !program.exists() {
-        let mut install = cargo(&["install", "--locked", "cargo-deny", "--root"]);
-        succeed(install.arg(&tools))?;
+        // Its work takes a moment, its optimised build minutes.
+        let mut install = cargo(&["install", "--locked", "--debug", "cargo-deny", "--root"]);
+        succeed(install.env("CARGO_PROFILE_DEV_DEBUG", "0").arg(&tools))?;
     }
     succeed(&mut command(program, CHECK.split_first().map_or(&[], |(_, rest)| rest)))
 }
