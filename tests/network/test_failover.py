@@ -54,6 +54,15 @@ export function get(request) {
 }
 
 
+def add_counters(node: Node):
+    """To the application that is there."""
+    bundle = {
+        "metadata": {"endpoints": APP["metadata"]["endpoints"] | COUNTERS["metadata"]["endpoints"]},
+        "modules": APP["modules"] + COUNTERS["modules"],
+    }
+    node.propose({"name": "set_js_app", "args": {"bundle": bundle}})
+
+
 class Network:
     """Who runs. Clients and the operator look here for somebody to talk to."""
 
@@ -197,11 +206,7 @@ class Client(threading.Thread):
 
 def test_nothing_committed_is_lost_and_nothing_happens_twice(tmp_path):
     with open_nodes(tmp_path) as nodes:
-        bundle = {
-            "metadata": {"endpoints": APP["metadata"]["endpoints"] | COUNTERS["metadata"]["endpoints"]},
-            "modules": APP["modules"] + COUNTERS["modules"],
-        }
-        nodes[0].propose({"name": "set_js_app", "args": {"bundle": bundle}})
+        add_counters(nodes[0])
         network, stop = Network(nodes, tmp_path), threading.Event()
         clients = [Client(network, number, stop) for number in range(CLIENTS)]
         try:

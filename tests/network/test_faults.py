@@ -134,25 +134,22 @@ def loss(network: Network):
     return network.wire.ruled(loss=0.1)
 
 
+def primary_paused(network: Network):
+    return paused(network.primary())
+
+
+def backup_paused(network: Network):
+    return paused(network.backups()[0])
+
+
 @contextlib.contextmanager
-def primary_paused(network: Network) -> Iterator[None]:
+def paused(node: HostedNode) -> Iterator[None]:
     """It does not know afterwards that it was away."""
-    process = network.primary().process
-    process.send_signal(signal.SIGSTOP)
+    node.process.send_signal(signal.SIGSTOP)
     try:
         yield
     finally:
-        process.send_signal(signal.SIGCONT)
-
-
-@contextlib.contextmanager
-def backup_paused(network: Network) -> Iterator[None]:
-    process = network.backups()[0].process
-    process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGCONT)
+        node.process.send_signal(signal.SIGCONT)
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ import time
 
 import pytest
 from ledgers import check_ledgers
-from nodes import APP, open_nodes
-from test_failover import CLIENTS, COUNTERS, Client, Network, fail_over
+from nodes import open_nodes
+from test_failover import CLIENTS, Client, Network, add_counters, fail_over
 
 MINUTES = float(os.environ.get("COCO_SOAK", "0"))
 SECONDS_BETWEEN_KILLS = 20
@@ -30,11 +30,7 @@ def resident_mb(pid: int) -> float:
 @pytest.mark.skipif(not MINUTES, reason="takes minutes: COCO_SOAK says how many")
 def test_memory_is_flat(tmp_path):
     with open_nodes(tmp_path) as nodes:
-        bundle = {
-            "metadata": {"endpoints": APP["metadata"]["endpoints"] | COUNTERS["metadata"]["endpoints"]},
-            "modules": APP["modules"] + COUNTERS["modules"],
-        }
-        nodes[0].propose({"name": "set_js_app", "args": {"bundle": bundle}})
+        add_counters(nodes[0])
         network, stop = Network(nodes, tmp_path), threading.Event()
         stays = nodes[1]
         clients = [Client(network, number, stop) for number in range(CLIENTS)]
