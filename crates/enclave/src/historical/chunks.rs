@@ -182,7 +182,7 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    /// At most about `limit_bytes` of chunks are kept.
+    /// At most about `limit_bytes` of chunks are kept, and the last one in any case.
     pub fn new(limit_bytes: u64) -> Self {
         Self {
             cache: Mutex::new(ChunkCache::new(limit_bytes)),

@@ -43,6 +43,8 @@ pub(crate) struct Historical {
     keys: Arc<ServiceKeys>,
     channels: Arc<dyn Channels>,
     chunks: Chunks,
+    /// The last that another node has asked for: each is asked for once, and kept for nobody.
+    passed_on: Chunks,
     queries: Mutex<Queries>,
     /// Ranges that are put together at a time.
     ranges: Semaphore,
@@ -67,6 +69,7 @@ impl Historical {
             keys,
             channels,
             chunks: Chunks::new(limit_bytes / 2),
+            passed_on: Chunks::new(0),
             queries: Mutex::new(Queries::new(limit_bytes / 2)),
             ranges: Semaphore::new(queries::MAX_RANGES_AT_ONCE),
         }
@@ -75,12 +78,13 @@ impl Historical {
     /// Forgets what was read of the files, which are others now.
     pub fn clear(&self) {
         self.chunks.clear();
+        self.passed_on.clear();
     }
 
     /// Committed entries from `first` on, as they stand in this node's files: one at least, and no more
     /// than those up to `last`, of one chunk, or about so many bytes. Who reads them checks them.
     pub async fn entries(&self, first: Seqno, last: Seqno) -> Result<Bytes, FetchError> {
-        let chunk = self.chunks.load(&*self.host, first).await?;
+        let chunk = self.passed_on.load(&*self.host, first).await?;
         let mut entries = BytesMut::from(&*chunk.entry(first)?.0);
         for seqno in (first.0 + 1..=last.0).map(Seqno) {
             let Ok((entry, _)) = chunk.entry(seqno) else { break };

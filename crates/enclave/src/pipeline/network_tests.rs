@@ -388,6 +388,23 @@ fn nodes_that_are_trusted_learn_the_ledger_and_then_count() {
 }
 
 #[test]
+fn what_a_node_passes_on_to_others_it_does_not_keep() {
+    in_virtual_time(async {
+        let service = Service::of(1).await;
+        for key in 0..100 {
+            write(&service.nodes[0], key, "value").await;
+        }
+        let service = service.with(2).await;
+        let historical = &service.nodes[0].pipeline.inner.historical;
+        let early = TxId::new(2, 9);
+        assert!(historical.cached_state(early).is_none());
+        historical.state(early).await.unwrap();
+        assert!(historical.cached_state(early).is_some(), "who asks may ask again");
+        service.stop().await;
+    });
+}
+
+#[test]
 fn a_snapshot_is_due_only_when_the_one_before_is_written() {
     in_virtual_time(async {
         let service = Service::of(1).await;
