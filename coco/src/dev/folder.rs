@@ -127,7 +127,7 @@ impl DevFolder {
 
     /// Starts from nothing: fresh keys and a configuration for a new service with this chain.
     pub(crate) fn create(&self, listening: Listening, chain: &FirstBlock) -> Result<()> {
-        self.create_common(chain)?;
+        self.create_shared(chain)?;
         self.configure(listening, Command::Start { fees: &chain.fees })
     }
 
@@ -138,7 +138,7 @@ impl DevFolder {
 
     /// Starts from nothing: fresh keys, and the first block, for a service whose nodes have folders
     /// of their own.
-    pub(crate) fn create_common(&self, chain: &FirstBlock) -> Result<()> {
+    pub(crate) fn create_shared(&self, chain: &FirstBlock) -> Result<()> {
         self.clear()?;
         fs::create_dir_all(&self.path)
             .with_context(|| format!("{} cannot be created", self.path.display()))?;
@@ -293,7 +293,7 @@ mod tests {
     fn each_of_several_nodes_has_a_folder() {
         let scratch = TempDir::new().unwrap();
         let folder = DevFolder::at(&scratch.path().join("dev"));
-        folder.create_common(&FirstBlock::of_development(None).unwrap()).unwrap();
+        folder.create_shared(&FirstBlock::of_development(None).unwrap()).unwrap();
         let listening = Listening { nodes: Some(0), ..Listening::default() };
         folder.create_home(0, listening, Command::Start { fees: &Value::Null }).unwrap();
         folder.create_home(1, listening, Command::Join { target: "127.0.0.1:8000" }).unwrap();
@@ -307,7 +307,7 @@ mod tests {
         fs::write(pid_file(&folder.home(1)), std::process::id().to_string()).unwrap();
         folder.refuse_while_running().unwrap();
         assert!(!pid_file(&folder.home(1)).exists(), "this very process is no node");
-        folder.create_common(&FirstBlock::of_development(None).unwrap()).unwrap();
+        folder.create_shared(&FirstBlock::of_development(None).unwrap()).unwrap();
         assert!(!folder.has_several_nodes());
     }
 

@@ -47,7 +47,7 @@ pub(super) fn run(
     }
     let listening = ports(arguments)?;
     let chain = FirstBlock::of_development(arguments.ethereum_base_fee)?;
-    folder.create_common(&chain)?;
+    folder.create_shared(&chain)?;
     let pid_file = PidFile::create(&folder.pid_file())?;
     let mut nodes = Nodes { all: Vec::new(), log_level: arguments.log_level };
     let opened = open(&mut nodes, folder, &chain.fees, &listening, bundle)
