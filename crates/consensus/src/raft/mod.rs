@@ -489,6 +489,21 @@ mod tests {
 
     /// Frames that a correct node never sends have no effect, and stop nothing.
     #[test]
+    fn a_backup_that_is_asked_for_a_read_does_not_answer() {
+        use crate::wire::{Frame, Message, ReadContext};
+        let mut raft = raft(Settings::default());
+        let (me, peer) = (raft.me(), NodeId(Digest([9; 32])));
+        let mut receive = |message| {
+            let frame = Frame { from: peer, to: me, view: View(3), message }.encode();
+            raft.receive(peer, frame)
+        };
+        assert_eq!(receive(Message::Heartbeat { committed: 0, read: None }), Ok(()));
+        let context = ReadContext { node: peer.number(), read: 1 };
+        assert_eq!(receive(Message::ReadRequest(context)), Ok(()));
+        assert_eq!(raft.role(), Role::Backup { view: View(3), primary: Some(peer) });
+    }
+
+    #[test]
     fn a_peer_that_lies_is_refused() {
         use crate::wire::{Frame, Message};
         let mut raft = raft(Settings::default());

@@ -16,7 +16,11 @@ impl Raft {
         match &frame.message {
             // It could not begin a view with everything persisted, see `Raft::tick`.
             Message::StandNow if !self.is_persisted() => return Ok(()),
-            Message::ReadRequest(_) if self.engine.raft.pending_read_count() >= MAX_READS => {
+            // Only a primary answers. The engine of a backup would pass it on, and stop at its view.
+            Message::ReadRequest(_)
+                if self.engine.raft.state != StateRole::Leader
+                    || self.engine.raft.pending_read_count() >= MAX_READS =>
+            {
                 return Ok(());
             }
             Message::Install { membership, .. } => self.offered = membership.clone(),
