@@ -74,11 +74,12 @@ pub fn run(load: &Load) -> Result<Measured> {
         for event in &events {
             let Some(connection) = connections.get_mut(event.token().0) else { continue };
             connection.receive(&mut latencies)?;
-            if load.rate.is_none() && Instant::now() < until && latencies.count() < load.most {
+            if Instant::now() < until && latencies.count() < load.most {
                 pace.top_up(connection, load.pipeline, &requests, &mut next);
             }
             connection.flush()?;
         }
+        // What the pace did not allow when a reply came is sent when its time has come.
         if load.rate.is_some() && Instant::now() < until && latencies.count() < load.most {
             for connection in &mut connections {
                 pace.top_up(connection, load.pipeline, &requests, &mut next);

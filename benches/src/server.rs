@@ -37,11 +37,8 @@ impl Usage {
     /// What they have used since.
     pub fn until_now(&self) -> Result<Spent> {
         let cpu = Self::cpu(&self.pids)?.saturating_sub(self.cpu);
-        let mut resident_bytes_of_all = 0;
-        for pid in &self.pids {
-            resident_bytes_of_all += resident_bytes(*pid)?.0;
-        }
-        Ok(Spent { cpu, resident_bytes: resident_bytes_of_all })
+        let resident = self.pids.iter().map(|pid| Ok(resident_bytes(*pid)?.0));
+        Ok(Spent { cpu, resident_bytes: resident.sum::<Result<u64>>()? })
     }
 
     fn cpu(pids: &[u32]) -> Result<Duration> {

@@ -136,8 +136,7 @@ impl DevFolder {
         self.configure(listening, Command::Restart)
     }
 
-    /// Starts from nothing: fresh keys, and the first block, for a service whose nodes have folders
-    /// of their own.
+    /// Starts from nothing: what all nodes of a service share, fresh keys and the first block.
     pub(crate) fn create_shared(&self, chain: &FirstBlock) -> Result<()> {
         self.clear()?;
         fs::create_dir_all(&self.path)

@@ -12,6 +12,7 @@
     reason = "a measurement on the host's side"
 )]
 
+use std::num::ParseIntError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,11 +37,11 @@ const TOKEN_CODE: &str = "\
     55f52337fddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef60205fa3\
     60015f5260205ff35b5f5ffd";
 
-fn main() {
-    let arguments: Vec<usize> =
-        std::env::args().skip(1).map(|argument| argument.parse().unwrap()).collect();
+fn main() -> Result<(), ParseIntError> {
+    let arguments = std::env::args().skip(1).map(|argument| argument.parse());
+    let arguments: Vec<usize> = arguments.collect::<Result<_, _>>()?;
     let accounts = arguments.first().copied().unwrap_or(100_000);
-    let per_block = arguments.get(1).copied().unwrap_or(1000);
+    let per_block = arguments.get(1).copied().unwrap_or(1000).max(1);
     let blocks = (20_000 / per_block).clamp(5, 2_000);
 
     let mut senders: Vec<_> = (0..SENDERS)
@@ -50,6 +51,7 @@ fn main() {
     stages(&genesis, &mut senders, accounts, per_block, blocks);
     senders.iter_mut().for_each(|sender| sender.nonce = 0);
     clients(&genesis, &mut senders, per_block, blocks);
+    Ok(())
 }
 
 /// Each stage by itself.

@@ -487,7 +487,6 @@ mod tests {
         assert_eq!(joining.read(ReadNo(0)), Err(ConsensusError::NoPrimary));
     }
 
-    /// Frames that a correct node never sends have no effect, and stop nothing.
     #[test]
     fn a_backup_that_is_asked_for_a_read_does_not_answer() {
         use crate::wire::{Frame, Message, ReadContext};
@@ -503,6 +502,7 @@ mod tests {
         assert_eq!(raft.role(), Role::Backup { view: View(3), primary: Some(peer) });
     }
 
+    /// Frames that a correct node never sends have no effect, and stop nothing.
     #[test]
     fn a_peer_that_lies_is_refused() {
         use crate::wire::{Frame, Message};

@@ -99,7 +99,6 @@ pub(crate) struct Cut {
 }
 
 /// A snapshot is to be written of the state just after a signature transaction.
-#[derive(Clone)]
 pub(crate) struct SnapshotDue {
     pub state: Snapshot,
     pub leaf: coco_crypto::Digest,

@@ -14,9 +14,9 @@ use crate::secret::LedgerSecret;
 /// Room for the first guess at a snapshot's size; memory that is not written to costs nothing.
 const USUAL_ENTRY_BYTES: usize = 128;
 
-/// Serialises and encrypts a state, and lets go of it as soon as may be. `leaf` is the Merkle leaf of its position, whose transaction is
-/// a signature transaction; `secret` the one valid there. The SHA-256 of the result is what the
-/// evidence transaction records.
+/// Serialises and encrypts a state, and lets go of it as soon as may be. `leaf` is the Merkle leaf
+/// of its position, whose transaction is a signature transaction; `secret` the one valid there. The
+/// SHA-256 of the result is what the evidence transaction records.
 ///
 /// # Errors
 /// If the snapshot would be larger than readers accept.
