@@ -226,9 +226,7 @@ def until(holds, seconds: float = 20):
 
 
 @contextlib.contextmanager
-def open_nodes(
-    folder: pathlib.Path, count: int = 3, ethereum: bool = False
-) -> Iterator[list[Node]]:
+def open_nodes(folder: pathlib.Path, count: int = 3, ethereum: bool = False) -> Iterator[list[Node]]:
     """An open service of so many nodes, which all count; Ethereum's interface on each of them, if
     wanted."""
     keys = folder / "keys"

@@ -1,6 +1,5 @@
 """Eight clients write while the primary is killed, again and again, and replaced by a new node."""
 
-import datetime
 import itertools
 import os
 import statistics
@@ -9,7 +8,7 @@ import time
 
 import httpx
 from ledgers import check_ledgers
-from nodes import APP, Node, configs, open_nodes, until
+from nodes import APP, Node, configs, open_nodes, trust, until, voters
 
 FAILOVERS = int(os.environ.get("COCO_FAILOVERS", "5"))
 CLIENTS = 8
@@ -97,24 +96,10 @@ class Network:
         node = Node(self.keys, home, config)
         self.started.append(node)
         node.launch()
-        pending = lambda: self.primary()[1].get("/node/network/nodes?status=Pending").json()["nodes"]
-        until(lambda: len(pending()) == 1)
-        new = pending()[0]["node_id"]
-        now = datetime.datetime.now(datetime.timezone.utc)
-        self.primary()[1].propose(
-            {
-                "name": "transition_node_to_trusted",
-                "args": {"node_id": new, "valid_from": now.strftime("%Y-%m-%dT%H:%M:%SZ")},
-            },
-            {"name": "remove_node", "args": {"node_id": dead}},
-        )
-
-        def voters():
-            details = self.primary()[1].get("/node/consensus").json()["details"]
-            return [set(config["nodes"]) for config in details["configs"]]
-
-        until(lambda: any(new in nodes for nodes in voters()))
-        until(lambda: len(voters()) == 1 and dead not in voters()[0] and len(voters()[0]) == 3)
+        new = trust(primary, retire=dead)
+        # The change is over when there is but one configuration.
+        counts = lambda nodes: new in nodes and dead not in nodes and len(nodes) == 3
+        until(lambda: [counts(nodes) for nodes in voters(primary)] == [True], 60)
         node.ready()
         self.running.append(node)
 
