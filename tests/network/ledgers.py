@@ -5,10 +5,21 @@ import pathlib
 
 import ccf.ledger
 import ccf.merkletree
-from nodes import Node
+from nodes import Node, until
 
 LEVEL = ccf.ledger.VerificationLevel.FULL
 SINGLE = ccf.ledger.signatures.WELL_KNOWN_SINGLETON_TABLE_KEY
+
+
+def complete_chunk(primary: Node, nodes: list[Node]) -> int:
+    """Has all that was written put into committed files of every node; gives the last position."""
+    written = primary.put("last", "1")
+    last = int(written.headers["x-ms-ccf-transaction-id"].split(".")[1])
+    primary.propose({"name": "trigger_ledger_chunk", "args": {}})
+    ends = lambda node: [int(name.split("-")[1].split(".")[0]) for name in committed_files(node)]
+    for node in nodes:
+        until(lambda: max(ends(node), default=0) >= last)
+    return last
 
 
 def check_ledgers(nodes: list[Node]):

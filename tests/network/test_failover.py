@@ -7,7 +7,7 @@ import threading
 import time
 
 import httpx
-from ledgers import check_ledgers
+from ledgers import check_ledgers, complete_chunk
 from nodes import APP, Node, configs, open_nodes, trust, until, voters
 
 FAILOVERS = int(os.environ.get("COCO_FAILOVERS", "5"))
@@ -213,6 +213,8 @@ def test_nothing_committed_is_lost_and_nothing_happens_twice(tmp_path):
         )
         for client in clients:
             assert client.value() == client.added, client.key
+        _, primary = network.primary()
+        complete_chunk(primary, network.running)
         check_ledgers(network.running)
 
 

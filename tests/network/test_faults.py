@@ -23,7 +23,7 @@ import pytest
 from disks import SlowDisk
 from hosted import HostedNode, Network
 from histories import Load
-from ledgers import check_ledgers, committed_files, validate_committed
+from ledgers import check_ledgers, complete_chunk, validate_committed
 from namespaces import Wire, both_ways, ways
 from nodes import until
 
@@ -297,12 +297,7 @@ def test_on_a_full_disk(wire, tmp_path, role):
 def end_with_one_ledger(network: Network):
     """With all that was ever acknowledged in committed files of every node."""
     network.until_all_serve("last", SECONDS_TO_SERVE)
-    written = network.primary().put("last", "1")
-    last = int(written.headers["x-ms-ccf-transaction-id"].split(".")[1])
-    network.primary().propose({"name": "trigger_ledger_chunk", "args": {}})
-    ends = lambda node: [int(name.split("-")[1].split(".")[0]) for name in committed_files(node)]
-    for node in network.running:
-        until(lambda: max(ends(node)) >= last)
+    last = complete_chunk(network.primary(), network.running)
     # No node is given the time to tidy up.
     for node in network.running:
         node.kill()
