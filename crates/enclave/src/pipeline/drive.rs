@@ -24,7 +24,7 @@ use super::{Settings, Standing};
 use crate::config::Sync;
 use crate::former::FormerLedger;
 use crate::historical::Historical;
-use crate::host::{Area, DiskOp, Host};
+use crate::host::{Area, DiskOp, Done, Host};
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
 
@@ -448,22 +448,20 @@ impl Inner {
         let is_own = matches!(order, Order::Own(_));
         let (Order::Own(effect) | Order::Other(effect)) = order;
         match effect {
-            Effect::Persist(write, batch) => {
-                let operations = match is_own {
-                    true => {
-                        let operations = self.files.lock().append(&batch);
-                        operations.map_err(|error| self.fail(&error)).ok()
-                    }
-                    false => self.follow(&batch),
-                };
-                let Some(operations) = operations else { return };
+            Effect::Persist(write, batch) if is_own => {
+                let operations = self.files.lock().append(&batch);
                 let inner = Arc::clone(self);
-                let done = Box::new(move |result| inner.persisted(write, result));
-                let sync = self.settings.sync == Sync::Always;
-                self.host.disk().submit(Area::Ledger, operations, sync, done);
-                // After the writes: whoever clears this syncs them.
-                self.unsynced.store(self.settings.sync == Sync::Interval, Ordering::SeqCst);
+                match operations {
+                    Ok(operations) => {
+                        self.persist(
+                            operations,
+                            Box::new(move |done| inner.persisted(write, done)),
+                        );
+                    }
+                    Err(error) => self.fail(&error),
+                }
             }
+            Effect::Persist(write, batch) => self.follow(write, &batch),
             Effect::Committed(tx_id) => {
                 self.commit(tx_id);
                 self.wake.notify_one();
@@ -479,6 +477,14 @@ impl Inner {
             Effect::Membership(membership) => self.change_membership(membership),
             Effect::ReadReady(number) => self.confirm_reads(number),
         }
+    }
+
+    /// Has a batch written, as durably as `ledger.sync` says.
+    pub fn persist(&self, operations: Vec<DiskOp>, done: Done) {
+        let sync = self.settings.sync == Sync::Always;
+        self.host.disk().submit(Area::Ledger, operations, sync, done);
+        // After the writes: whoever clears this syncs them.
+        self.unsynced.store(self.settings.sync == Sync::Interval, Ordering::SeqCst);
     }
 
     /// Everything up to this transaction is on the ledger for ever.
@@ -508,7 +514,7 @@ impl Inner {
     }
 
     /// A batch is on the disk, or cannot be. Called by the host, possibly from its own thread.
-    fn persisted(self: &Arc<Self>, write: WriteNo, result: std::io::Result<()>) {
+    pub fn persisted(self: &Arc<Self>, write: WriteNo, result: std::io::Result<()>) {
         if let Err(error) = result {
             return self.fail(&error);
         }

@@ -12,16 +12,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coco_adapter::{CommitError, Outcome, TxStatus};
-use coco_consensus::{Consensus, Membership, NodeId, Raft, Role, Settings as RaftSettings};
+use coco_consensus::{Batch, Consensus, Membership, NodeId, Raft, Role, Settings as RaftSettings};
 use coco_crypto::x509::{DistinguishedName, Validity};
-use coco_crypto::{Certificate, Curve, KeyPair, PublicKey};
+use coco_crypto::{Certificate, Curve, Digest, KeyPair, PublicKey};
 use coco_governance::LedgerPeriod;
 use coco_governance::tables::{
     NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem, SERVICE_INFO,
 };
 use coco_kv::{MapName, Seqno, Store, Tx, TxId, View};
 use coco_ledger::{
-    ChunkWriter, ChunkWriterConfig, LedgerSecret, MerkleTree, Signer, SnapshotName, ViewHistory,
+    ChunkWriter, ChunkWriterConfig, EntryFlags, LedgerSecret, MerkleTree, SignatureTransaction,
+    Signer, SnapshotName, ViewHistory, encode_entry,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -554,5 +555,44 @@ fn a_node_that_is_retired_leaves_and_a_primary_that_stops_hands_over() {
         let next = service.elected().await;
         assert!(stopped_at.elapsed() < Duration::from_millis(100), "{:?}", stopped_at.elapsed());
         write(next, 2, "by two").await;
+    });
+}
+
+/// What is wrong with a signature shows only when it is verified, while the disk may work already.
+#[test]
+fn a_batch_with_a_wrong_signature_is_refused_and_the_right_one_taken() {
+    in_virtual_time(async {
+        let service = Service::of(2).await;
+        write(&service.nodes[0], 1, "value").await;
+        service.converge().await;
+        let backup = &service.nodes[1].pipeline.inner;
+        let signer = service.nodes[0].pipeline.inner.keys.signer();
+        let (end, secrets) = (backup.store.head(), backup.keys.secrets());
+        let tx_id = TxId { view: end.view, seqno: end.seqno.next() };
+        let tree = backup.writer.lock().tree_to(end.seqno).unwrap();
+        let sign = |tree: &MerkleTree| {
+            SignatureTransaction::sign(tx_id, tree, end.seqno.0, &signer, 0).unwrap()
+        };
+        let batch = |signature: &SignatureTransaction| {
+            let (writes, flags) = (signature.writes(), EntryFlags::NONE);
+            let secret = secrets.secret_for(tx_id.seqno).unwrap();
+            let entry = encode_entry(tx_id, &writes, Digest::ZERO, secret, flags).unwrap();
+            Batch { first: tx_id.seqno, last: tx_id, entries: entry.bytes.into() }
+        };
+        let mut other_tree = tree.clone();
+        assert!(other_tree.retract_to(end.seqno.0));
+        other_tree.append(Digest([7; 32]));
+        let (right, other) = (sign(&tree), sign(&other_tree));
+        let mut of_node = right.clone();
+        of_node.node.as_mut().unwrap().signature = other.node.unwrap().signature;
+        let of_service = SignatureTransaction { service: other.service, ..right.clone() };
+        for wrong in [of_node, of_service] {
+            let refused = backup.apply(&batch(&wrong)).unwrap_err().to_string();
+            assert!(refused.contains("does not verify"), "{refused}");
+            assert_eq!(backup.store.head(), end);
+            assert_eq!(backup.writer.lock().last(), end.seqno);
+        }
+        backup.apply(&batch(&right)).unwrap();
+        assert_eq!(backup.store.head(), tx_id);
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   primary   executes ahead of the log: queue ▶ writer ▶ batch ▶ log
-//!   backup    follows it: batch ▶ check ▶ store, tree, files ▶ acknowledge
+//!   backup    follows it: batch ▶ check ▶ files and, meanwhile, verify ▶ store, tree ▶ acknowledge
 //! ```
 //!
 //! Whoever stops being primary takes back what is in no batch of the log: nobody else has it, so
@@ -12,11 +12,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coco_consensus::{Batch, Change, Consensus, ConsensusError, Effect, Membership, NodeId, Role};
+use coco_consensus::{
+    Batch, Change, Consensus, ConsensusError, Effect, Membership, NodeId, Role, WriteNo,
+};
 use coco_governance::tables::{NODES, NodeStatus, TableError};
 use coco_kv::{NoSuchBoundary, OutOfOrder, Seqno, Snapshot, Tx, TxId, View};
 use coco_ledger::{SnapshotName, ViewHistoryError};
@@ -24,10 +26,10 @@ use coco_ledger::{SnapshotName, ViewHistoryError};
 use super::Standing;
 use super::batch::SignedBatch;
 use super::drive::Inner;
-use super::follow::BatchFault;
+use super::follow::{BatchFault, CheckedBatch};
 use super::writer::{Offer, WriteError, Writer};
 use crate::channels::wire::SnapshotOffer;
-use crate::host::{BoxFuture, DiskOp};
+use crate::host::{BoxFuture, DiskOp, Done};
 use crate::ledger_files::AppendError;
 
 /// How long a primary that stops waits for its successor.
@@ -278,9 +280,25 @@ impl Inner {
     /// A batch of another primary: checks it, applies it, and returns what writes it.
     pub(super) fn apply(&self, batch: &Batch) -> Result<Vec<DiskOp>, FollowError> {
         let mut writer = self.writer.lock();
-        let committed = self.progress.committed_seqno();
-        let checked = writer
-            .follow(batch, &self.store, &self.keys, committed)
+        let checked = self.check(&mut writer, batch)?;
+        self.go_on_with(&mut writer, batch, checked)?;
+        self.append(&mut writer, batch)
+    }
+
+    fn check(&self, writer: &mut Writer, batch: &Batch) -> Result<CheckedBatch, FollowError> {
+        let checked = writer.check(batch, &self.store, &self.keys);
+        checked.map_err(|fault| FollowError::Batch { last: batch.last, fault })
+    }
+
+    /// Verifies a batch that is checked, and applies it.
+    fn go_on_with(
+        &self,
+        writer: &mut Writer,
+        batch: &Batch,
+        checked: CheckedBatch,
+    ) -> Result<(), FollowError> {
+        writer
+            .follow(batch, &checked, &self.keys, self.progress.committed_seqno())
             .map_err(|fault| FollowError::Batch { last: batch.last, fault })?;
         self.progress.record(TxId { view: batch.last.view, seqno: batch.first })?;
         for (tx_id, writes) in &checked.transactions {
@@ -290,6 +308,11 @@ impl Inner {
         let signed = SignedBatch::new(batch.first, batch.last, checked.signature, checked.parts);
         self.recent.write().push(Arc::new(signed));
         self.cut_to.store(batch.last.seqno.0, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// What writes a batch of another primary.
+    fn append(&self, writer: &mut Writer, batch: &Batch) -> Result<Vec<DiskOp>, FollowError> {
         let mut files = self.files.lock();
         let operations = match files.last() {
             // What a former node has left here is not written again.
@@ -300,12 +323,33 @@ impl Inner {
         Ok(operations)
     }
 
-    /// Another primary's batch, as the log orders it.
-    pub(super) fn follow(&self, batch: &Batch) -> Option<Vec<DiskOp>> {
+    /// Another primary's batch, as the log orders it. The disk works while it is verified; when both
+    /// are done, it is acknowledged.
+    pub(super) fn follow(self: &Arc<Self>, write: WriteNo, batch: &Batch) {
         if self.standing() == Standing::Failed {
-            return None;
+            return;
         }
-        self.apply(batch).map_err(|error| self.fail(&error)).ok()
+        let is_half_done = Arc::new(AtomicBool::new(false));
+        let half = || {
+            let (inner, is_half_done) = (Arc::clone(self), Arc::clone(&is_half_done));
+            move |result: std::io::Result<()>| {
+                if result.is_err() || is_half_done.swap(true, Ordering::SeqCst) {
+                    inner.persisted(write, result);
+                }
+            }
+        };
+        match self.try_follow(batch, Box::new(half())) {
+            Ok(()) => half()(Ok(())),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn try_follow(&self, batch: &Batch, written: Done) -> Result<(), FollowError> {
+        let mut writer = self.writer.lock();
+        let checked = self.check(&mut writer, batch)?;
+        let operations = self.append(&mut writer, batch)?;
+        self.persist(operations, written);
+        self.go_on_with(&mut writer, batch, checked)
     }
 
     /// The log takes back everything after `end`.

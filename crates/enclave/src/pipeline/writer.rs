@@ -13,7 +13,7 @@ use coco_ledger::{
 };
 
 use super::batch::{LeafParts, SignedBatch};
-use super::follow::{self, BatchFault, CheckedBatch};
+use super::follow::{self, BatchFault, CheckedBatch, KnownSigner};
 use super::queue::Pending;
 use crate::service::ServiceKeys;
 
@@ -69,6 +69,8 @@ pub(crate) struct Writer {
     since_snapshot_bytes: u64,
     /// What the last snapshot took.
     snapshot_bytes: u64,
+    /// Who has signed the last batch of another primary.
+    known_signer: Option<KnownSigner>,
 }
 
 /// When chunks end and snapshots are due.
@@ -125,6 +127,7 @@ impl Writer {
             last_snapshot,
             since_snapshot_bytes: 0,
             snapshot_bytes: 0,
+            known_signer: None,
         }
     }
 
@@ -273,21 +276,36 @@ impl Writer {
         std::mem::take(&mut self.changes_nodes)
     }
 
-    /// Checks a batch of another primary, which follows the log's end, and goes on after it.
-    pub fn follow(
+    /// Reads a batch of another primary, which follows the log's end. [`follow`](Self::follow) must
+    /// come next.
+    pub fn check(
         &mut self,
         batch: &Batch,
         store: &Store,
         keys: &ServiceKeys,
-        committed: Seqno,
     ) -> Result<CheckedBatch, BatchFault> {
-        let checked = follow::check(batch, &mut self.tree, store, keys)?;
+        follow::check(batch, &mut self.tree, store, keys, &mut self.known_signer)
+    }
+
+    /// Verifies what was read, and goes on after it; or stays where it was.
+    pub fn follow(
+        &mut self,
+        batch: &Batch,
+        checked: &CheckedBatch,
+        keys: &ServiceKeys,
+        committed: Seqno,
+    ) -> Result<(), BatchFault> {
+        if let Err(fault) = checked.verify(keys) {
+            let retracted = self.tree.retract_to(batch.first.0);
+            assert!(retracted, "what was just appended is not flushed");
+            return Err(fault);
+        }
         self.tree.append(checked.last_leaf);
         self.last_signature = batch.last.seqno;
         self.log_end = batch.last.seqno;
         self.since_snapshot_bytes += batch.entries.len() as u64;
         self.flush(committed);
-        Ok(checked)
+        Ok(())
     }
 
     /// Bytes of the chunk in use, as the files have it.
