@@ -24,6 +24,8 @@ from nodes import APP, Node, configs, open_service, trust, until, until_counts, 
 KEYS = int(os.environ.get("COCO_KEYS", "20000"))
 KEYS_AT_ONCE = 5_000
 BENCH = os.environ.get("COCO_BENCH")
+# Of old files, by the second node.
+KEPT = {"max_snapshots": 1, "max_committed_ledger_chunks": 2}
 
 
 class Process(Node):
@@ -83,6 +85,9 @@ def network(tmp_path):
             if number:
                 target = nodes[0].url.removeprefix("https://")
                 config["command"]["join"] = {"target_rpc_address": target, "retry_timeout": "100ms"}
+            if number == 1:
+                config["snapshots"]["backup_fetch"] = {"enabled": True, "retry_interval": "100ms"}
+                config["files_cleanup"] = KEPT | {"interval": "200ms"}
             node = Process(keys, home, config)
             nodes.append(node)
             if number < 3:
@@ -155,6 +160,33 @@ def test_the_past_comes_from_an_archive_also_to_nodes_without_it(network):
         reply = receipt(node, early)
         assert reply.status_code == 200, reply.text
         assert reply.json()["leaf_components"]["commit_evidence"].startswith(f"ce:{early}:")
+
+
+def test_a_backup_fetches_snapshots_and_removes_what_is_in_its_archive(network):
+    first, tidy, *_ = network
+    early = write(first, "early", 5)
+    write(first, "key", 600)
+    until(lambda: len(first.committed_snapshots()) > 1)
+    newest = lambda node: [(seqno, file.read_bytes()) for seqno, file in node.committed_snapshots()[-1:]]
+    until(lambda: newest(tidy) == newest(first))
+    until(lambda: len(tidy.committed_snapshots()) == KEPT["max_snapshots"])
+
+    chunks = lambda: sorted(tidy.ledger.glob("*.committed"), key=lambda file: int(file.name.split("_")[1].split("-")[0]))
+    before = chunks()
+    assert len(before) > KEPT["max_committed_ledger_chunks"] + 1
+    time.sleep(1)
+    assert before == chunks()[: len(before)], "nothing is in the archive yet"
+    for file in before:
+        shutil.copy(file, tidy.archive)
+    (snapshot, _), = tidy.committed_snapshots()
+    ends_before = lambda file: int(file.name.split("-")[1].split(".")[0]) < snapshot
+    old = [file for file in before[: -KEPT["max_committed_ledger_chunks"]] if ends_before(file)]
+    assert old
+    until(lambda: not any(file.exists() for file in old))
+    reply = receipt(tidy, early)
+    assert reply.status_code == 200, reply.text
+    last = write(tidy, "after", 5)
+    assert last
 
 
 @pytest.mark.parametrize("damage", ["none", "flip", "tail", "missing"])

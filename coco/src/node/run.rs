@@ -11,7 +11,9 @@ use coco_enclave::channels::NODE_TO_NODE_INTERFACE;
 use coco_enclave::config::{Config, Files};
 use coco_enclave::node::{Adapters, Node};
 use coco_enclave::server::Server;
-use coco_host::{DiskLayout, HostError, HostSettings, InProcessHost, Interface, Signal, Signals};
+use coco_host::{
+    DiskLayout, FilesCleanup, HostError, HostSettings, InProcessHost, Interface, Signal, Signals,
+};
 use tokio::runtime::Runtime;
 
 use super::output_files::Started;
@@ -20,13 +22,25 @@ use crate::advice::{Advise, advised};
 /// How long a stop may take before the process leaves what is left undone.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 
-/// The threads a node runs on; 0 means as many as cores.
+/// The threads of each of so many nodes that share this machine: one core is left to the disks'
+/// threads and to long work, which have their own.
+pub(crate) fn usual_worker_threads(nodes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores.saturating_sub(1) / nodes.max(1)).max(1)
+}
+
+/// The threads a node runs on; 0 means as many as one that has the machine for itself.
 pub(crate) fn runtime(worker_threads: usize) -> Result<Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if worker_threads > 0 {
-        builder.worker_threads(worker_threads);
-    }
-    builder.enable_all().thread_name("node").build().context("no threads for the node")
+    let worker_threads = match worker_threads {
+        0 => usual_worker_threads(1),
+        threads => threads,
+    };
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads)
+        .enable_all()
+        .thread_name("node")
+        .build()
+        .context("no threads for the node")
 }
 
 /// A node that serves.
@@ -160,6 +174,11 @@ fn host_settings(config: &Config) -> HostSettings {
             sealed: PathBuf::from(sealed),
         },
         slow_io_threshold: config.slow_io_logging_threshold.0,
+        files_cleanup: FilesCleanup {
+            max_snapshots: config.files_cleanup.max_snapshots,
+            max_committed_chunks: config.files_cleanup.max_committed_ledger_chunks,
+            interval: config.files_cleanup.interval.0,
+        },
     }
 }
 

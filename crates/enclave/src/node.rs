@@ -21,6 +21,7 @@ use crate::issuers::RefreshMetrics;
 use crate::pipeline::Pipeline;
 use crate::service::{NodeEnvironment, ServiceKeys};
 
+mod backup_fetch;
 mod log;
 mod material;
 mod reopen;

@@ -106,6 +106,33 @@ fn remove_chunks_to(disk: &SimulatedDisk, seqno: Seqno) {
 }
 
 #[test]
+fn backups_fetch_what_the_primary_writes() {
+    in_virtual_time(async {
+        let additions = r#", "snapshots": {"tx_count": 100,
+            "backup_fetch": {"enabled": true, "retry_interval": "50ms"}}"#;
+        let mut network = Network::default().configured("", additions).with(3).await;
+        for number in 0..150 {
+            write(network.node(0), &format!("key {number}"), "value").await;
+        }
+        let disks: Vec<_> = network.members.iter().map(|it| Arc::clone(&it.disk)).collect();
+        let first = |disk: &SimulatedDisk| snapshots(disk).first().copied();
+        until(|| first(&disks[0]).is_some()).await;
+        until(|| disks.iter().all(|disk| first(disk) == first(&disks[0]))).await;
+        let name = first(&disks[0]).unwrap().to_string();
+        let files = disks.iter().map(|disk| disk.file(Area::Snapshots, &name).unwrap());
+        assert!(files.collect::<std::collections::BTreeSet<_>>().len() == 1);
+
+        // Without the node that wrote it, it still serves those that join.
+        network.fabric.cut_off(0);
+        let next = network.primary().await;
+        assert_ne!(next, 0);
+        network.target = next;
+        network.add_on(SimulatedDisk::new()).await;
+        assert!(network.node(3).startup_seqno() > Seqno(0));
+    });
+}
+
+#[test]
 fn a_node_joins_from_a_snapshot_and_what_follows_it() {
     in_virtual_time(async {
         let (mut network, first, snapshot) = with_snapshots().await;

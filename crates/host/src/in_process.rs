@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use coco_crypto::Entropy;
 use coco_enclave::host::{Accepted, BoxFuture, Disk, Host, Stream};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::listener::Listeners;
-use crate::{DiskLayout, FileDisk, HostError, Interface, SystemEntropy};
+use crate::{DiskLayout, FileDisk, FilesCleanup, HostError, Interface, SystemEntropy};
 
 /// How long a server may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -25,6 +26,8 @@ pub struct HostSettings {
     pub disk: DiskLayout,
     /// A disk operation that takes longer is logged.
     pub slow_io_threshold: Duration,
+    /// Which of the files are kept.
+    pub files_cleanup: FilesCleanup,
 }
 
 impl HostSettings {
@@ -40,6 +43,7 @@ impl HostSettings {
                 sealed: directory.join("sealed"),
             },
             slow_io_threshold: Duration::from_millis(10),
+            files_cleanup: FilesCleanup::default(),
         }
     }
 }
@@ -48,17 +52,20 @@ impl HostSettings {
 pub struct InProcessHost {
     listeners: Listeners,
     disk: FileDisk,
+    /// Ended with the host.
+    _cleanup: JoinSet<()>,
     started: Instant,
 }
 
 impl InProcessHost {
     /// Binds every interface and takes the directories. Must be called on a tokio runtime.
     pub fn start(settings: HostSettings) -> Result<Self, HostError> {
-        Ok(Self {
-            listeners: Listeners::bind(&settings.interfaces)?,
-            disk: FileDisk::open(settings.disk, settings.slow_io_threshold)?,
-            started: Instant::now(),
-        })
+        let listeners = Listeners::bind(&settings.interfaces)?;
+        let disk = FileDisk::open(settings.disk.clone(), settings.slow_io_threshold)?;
+        // Once the directories are this process's.
+        let mut cleanup = JoinSet::new();
+        cleanup.spawn(settings.files_cleanup.run(settings.disk));
+        Ok(Self { listeners, disk, _cleanup: cleanup, started: Instant::now() })
     }
 
     /// Where each interface listens in fact.

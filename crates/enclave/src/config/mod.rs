@@ -114,7 +114,7 @@ pub struct Config {
     /// CCF's enclave ring buffers; without effect.
     #[serde(default)]
     pub memory: Memory,
-    /// Retention of files; without effect in this version.
+    /// Retention of files.
     #[serde(default)]
     pub files_cleanup: FilesCleanup,
     /// Fetching of previous identities; without effect in this version.
@@ -123,7 +123,7 @@ pub struct Config {
     /// Recovery without shares; without effect in this version.
     #[serde(default)]
     pub sealing_recovery: Option<SealingRecovery>,
-    /// Threads that execute transactions; 0 means as many as cores.
+    /// Threads that execute transactions; 0 means one less than the cores, and at least one.
     #[serde(default)]
     pub worker_threads: usize,
     /// Limit of a node-to-node message.
@@ -256,7 +256,7 @@ section! {
         time_interval: Time = millis(0),
         /// Directory with older snapshots.
         read_only_directory: Option<String> = None,
-        /// Fetching by backups; without effect on one node.
+        /// Fetching by backups.
         backup_fetch: BackupFetch = BackupFetch::default(),
     }
 }
@@ -270,7 +270,7 @@ section! {
         max_attempts: u32 = 3,
         /// Pause between tries.
         retry_interval: Time = millis(1_000),
-        /// Name of the interface to ask.
+        /// CCF's interface to ask; without effect: nodes ask each other over their channels.
         target_rpc_interface: Option<String> = None,
         /// Limit.
         max_size: Size = megabytes(200),
@@ -394,10 +394,10 @@ section! {
 section! {
     /// Retention of files.
     FilesCleanup {
-        /// Snapshots to keep.
-        max_snapshots: Option<u64> = None,
-        /// Committed chunks to keep.
-        max_committed_ledger_chunks: Option<u64> = None,
+        /// Committed snapshots to keep.
+        max_snapshots: Option<usize> = None,
+        /// Committed chunks to keep; older ones go that are in a read-only directory, too.
+        max_committed_ledger_chunks: Option<usize> = None,
         /// How often.
         interval: Time = millis(30_000),
     }
@@ -481,6 +481,17 @@ impl Config {
         positive("network.rpc_interfaces", self.network.rpc_interfaces.len() as u64)?;
         let days = u64::from(self.node_certificate.initial_validity_days);
         positive("node_certificate.initial_validity_days", days)?;
+        positive("files_cleanup.interval", self.files_cleanup.interval.0.as_millis() as u64)?;
+        let FilesCleanup { max_snapshots, max_committed_ledger_chunks, .. } = self.files_cleanup;
+        positive("files_cleanup.max_snapshots", max_snapshots.unwrap_or(1) as u64)?;
+        if let Some(chunks) = max_committed_ledger_chunks {
+            let key = "files_cleanup.max_committed_ledger_chunks";
+            positive(key, chunks as u64)?;
+            if self.ledger.read_only_directories.is_empty() {
+                let rule = "absent without ledger.read_only_directories, where the others are";
+                return Err(ConfigError::OutOfRange { key, value: chunks.to_string(), rule });
+            }
+        }
         self.network.check()?;
         self.command.check()
     }

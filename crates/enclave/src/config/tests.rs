@@ -95,4 +95,15 @@ fn unknown_keys_and_impossible_values_are_refused() {
     let days = "validity_days\": 90";
     assert!(changed(days, "validity_days\": 0").contains("initial_service_certificate"));
     assert!(changed("\"primary\"", "\"king\"").contains("king"));
+    let cleanup = |text: &str| {
+        let with = format!("\"files_cleanup\": {{{text}}}, \"ignore_first_sigterm\"");
+        changed("\"ignore_first_sigterm\"", &with)
+    };
+    assert!(cleanup("\"max_snapshots\": 0").contains("files_cleanup.max_snapshots"));
+    assert!(cleanup("\"interval\": \"0s\"").contains("files_cleanup.interval"));
+    let chunks = "files_cleanup.max_committed_ledger_chunks";
+    assert!(cleanup("\"max_committed_ledger_chunks\": 0").contains(chunks));
+    let five = "\"files_cleanup\": {\"max_committed_ledger_chunks\": 5}, \"command\"";
+    let without_archive = Config::parse(&LEAST.replacen("\"command\"", five, 1)).unwrap_err();
+    assert!(without_archive.to_string().contains("read_only_directories"));
 }

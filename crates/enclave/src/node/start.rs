@@ -26,7 +26,7 @@ use serde_json::Value as Json;
 
 use super::log::{self, TICK};
 use super::material::{Material, curve, node_to_node, rpc_interfaces};
-use super::{Adapters, Identity, Inner, Node, NodeState, retirement};
+use super::{Adapters, Identity, Inner, Node, NodeState, backup_fetch, retirement};
 use crate::channels::NodeChannels;
 use crate::config::{self, CommandType, Config, Files};
 use crate::former::FormerLedger;
@@ -568,6 +568,11 @@ impl Node {
         tasks.push(tokio::spawn(issuers::run(self.clone())));
         if self.is_networked() {
             tasks.push(tokio::spawn(retirement::run(self.clone())));
+            let backup_fetch = &self.0.config.snapshots.backup_fetch;
+            if backup_fetch.enabled {
+                let fetches = backup_fetch::run(self.clone(), backup_fetch.clone());
+                tasks.push(tokio::spawn(fetches));
+            }
         }
     }
 

@@ -65,7 +65,7 @@ use crate::historical::{FetchError, Historical};
 use crate::host::{Area, BoxFuture, Host};
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
-use crate::snapshots::{self, FetchRules};
+use crate::snapshots::{self, FetchRules, Search};
 
 /// Executed transactions that are not yet on the ledger take at most about this much memory.
 const MAX_PENDING_BYTES: u64 = 256 << 20;
@@ -336,6 +336,24 @@ impl Pipeline {
             None if coming == Seqno(0) || coming > to => SnapshotOffer::Nothing,
             _ => SnapshotOffer::Coming(coming),
         })
+    }
+
+    /// Brings the newest snapshot of other nodes here, unless one as new is here already. Returns
+    /// the newest that is here then.
+    pub(crate) async fn fetch_snapshot(
+        &self,
+        rules: FetchRules,
+    ) -> std::io::Result<Option<SnapshotName>> {
+        let inner = &*self.inner;
+        let (host, channels, keys) = (&*inner.host, &*inner.channels, &*inner.keys);
+        let newest = || async { Ok(snapshots::committed(host).await?.first().map(|it| it.name)) };
+        let here: Option<SnapshotName> = newest().await?;
+        let after = here.map_or(Seqno(0), |name| name.seqno);
+        let to = self.last_committed().seqno;
+        match (Search { host, channels, keys, rules, after, to }).newest().await {
+            Some(_) => newest().await,
+            None => Ok(here),
+        }
     }
 
     /// Bytes of a committed snapshot of this node, from `offset` on.

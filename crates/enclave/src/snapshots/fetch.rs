@@ -18,7 +18,7 @@ use coco_ledger::SnapshotName;
 
 use super::load::{LoadError, LoadedSnapshot, MAX_SNAPSHOT_BYTES, committed, load};
 use crate::channels::wire::SnapshotOffer;
-use crate::config::{Config, Join};
+use crate::config::{BackupFetch, Config, Join};
 use crate::disk::{set_aside, submit};
 use crate::host::{Area, DiskOp, Host};
 use crate::pipeline::Channels;
@@ -40,6 +40,15 @@ pub(crate) struct FetchRules {
 }
 
 impl FetchRules {
+    /// Those for backups.
+    pub fn of_backup(config: &BackupFetch) -> Self {
+        Self {
+            max_bytes: config.max_size.0.min(MAX_SNAPSHOT_BYTES),
+            attempts: config.max_attempts.max(1),
+            pause: config.retry_interval.0,
+        }
+    }
+
     /// Those configured; none if snapshots are not to be fetched.
     pub fn of(config: &Config) -> Option<Self> {
         let Join {
@@ -103,7 +112,7 @@ impl Search<'_> {
             };
             match loaded {
                 Ok(loaded) => {
-                    tracing::info!(%name, from, "going on from a snapshot");
+                    tracing::info!(%name, from, "a snapshot is verified");
                     return Some(loaded);
                 }
                 Err(error) => tracing::warn!(%name, from, %error, "a snapshot is refused"),
