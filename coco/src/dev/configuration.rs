@@ -49,6 +49,8 @@ pub(super) struct NodeConfig<'a> {
     pub(super) home: &'a Path,
     pub(super) listening: Listening,
     pub(super) command: Command<'a>,
+    /// Of which 0 means as many as fit the machine.
+    pub(super) worker_threads: usize,
 }
 
 impl NodeConfig<'_> {
@@ -66,6 +68,7 @@ impl NodeConfig<'_> {
             "command": self.command(),
             "ledger": { "directory": at("ledger") },
             "snapshots": { "directory": at("snapshots") },
+            "worker_threads": self.worker_threads,
             "output_files": {
                 "node_certificate_file": at("node_cert.pem"),
                 "pid_file": at("node.pid"),

@@ -148,7 +148,8 @@ impl DevFolder {
     }
 
     fn configure(&self, listening: Listening, command: Command<'_>) -> Result<()> {
-        let config = NodeConfig { folder: self, home: &self.path, listening, command };
+        let (home, worker_threads) = (&self.path, 0);
+        let config = NodeConfig { folder: self, home, listening, command, worker_threads };
         self.write_config(&config.to_json())
     }
 
@@ -158,12 +159,14 @@ impl DevFolder {
         number: u8,
         listening: Listening,
         command: Command<'_>,
+        worker_threads: usize,
     ) -> Result<()> {
         let home = self.home(number);
         fs::create_dir_all(&home)
             .with_context(|| format!("{} cannot be created", home.display()))?;
-        let config = NodeConfig { folder: self, home: &home, listening, command };
-        write_json(&config_file(&home), &config.to_json())
+        let home = home.as_path();
+        let config = NodeConfig { folder: self, home, listening, command, worker_threads };
+        write_json(&config_file(home), &config.to_json())
     }
 
     fn write_genesis(&self, genesis: &Genesis) -> Result<()> {
@@ -294,8 +297,8 @@ mod tests {
         let folder = DevFolder::at(&scratch.path().join("dev"));
         folder.create_shared(&FirstBlock::of_development(None).unwrap()).unwrap();
         let listening = Listening { nodes: Some(0), ..Listening::default() };
-        folder.create_home(0, listening, Command::Start { fees: &Value::Null }).unwrap();
-        folder.create_home(1, listening, Command::Join { target: "127.0.0.1:8000" }).unwrap();
+        folder.create_home(0, listening, Command::Start { fees: &Value::Null }, 1).unwrap();
+        folder.create_home(1, listening, Command::Join { target: "127.0.0.1:8000" }, 1).unwrap();
         assert!(folder.has_several_nodes() && !folder.has_service());
         let config = |number| read(&config_file(&folder.home(number))).unwrap();
         let [first, second] = [0, 1].map(|number| Config::parse(&config(number)).unwrap());

@@ -23,7 +23,7 @@ use super::process::NodeProcess;
 use super::{DevArgs, announce, bootstrap, describe, ethereum};
 use crate::bundle::Bundle;
 use crate::client::Client;
-use crate::node::{LogLevel, PidFile, runtime};
+use crate::node::{LogLevel, PidFile, runtime, usual_worker_threads};
 use crate::output::Output;
 use crate::service::{RunningService, read};
 
@@ -96,12 +96,13 @@ fn open(
     let deadline = Instant::now() + START_LIMIT;
     let mut places = (0_u8..).zip(listening);
     let (_, first) = places.next().context("a service has a node")?;
-    folder.create_home(0, *first, Command::Start { fees })?;
+    let threads = usual_worker_threads(listening.len());
+    folder.create_home(0, *first, Command::Start { fees }, threads)?;
     let started = nodes.start(folder, 0)?;
     let target = started.wait_started(deadline)?.to_string();
     let chain = ethereum(folder, started.address(ETHEREUM_INTERFACE), first.ethereum_tls)?;
     for (number, listening) in places {
-        folder.create_home(number, *listening, Command::Join { target: &target })?;
+        folder.create_home(number, *listening, Command::Join { target: &target }, threads)?;
         nodes.start(folder, number)?;
     }
     let certificate = read(&folder.service_cert_file())?;

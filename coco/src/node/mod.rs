@@ -24,7 +24,7 @@ pub(crate) use input::{ProgramDigest, read_files};
 pub(crate) use log::{LogLevel, log_to_file, log_to_stdout};
 pub(crate) use output_files::PidFile;
 pub(crate) use protocols::{Protocols, read_genesis};
-pub(crate) use run::{RunningNode, runtime};
+pub(crate) use run::{RunningNode, runtime, usual_worker_threads};
 
 #[derive(Args, Debug)]
 pub(crate) struct NodeArgs {

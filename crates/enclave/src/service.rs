@@ -138,8 +138,10 @@ impl NodeEnvironment {
         pipeline: Pipeline,
         forwarder: Option<Arc<Forwarder>>,
     ) -> Self {
-        // Twice the threads: enough that none idles, few enough that memory is bounded.
-        let places = Handle::current().metrics().num_workers().saturating_mul(2);
+        // Twice the cores, of which the node leaves one to others: enough that none idles, few
+        // enough that memory is bounded.
+        let cores = Handle::current().metrics().num_workers().saturating_add(1);
+        let places = cores.saturating_mul(2);
         let offloaded = Arc::new(Semaphore::new(places));
         Self { host, clock, pipeline, forwarder, offloaded }
     }

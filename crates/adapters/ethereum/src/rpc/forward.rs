@@ -341,7 +341,7 @@ impl Rpc {
 
     async fn answer_calls(&self, calls: &[Call], participant: Option<B256>) -> Vec<Answered> {
         let participant = participant.map(|id| Digest(id.0));
-        let mut ahead = Ahead::of(calls.iter().map(Some));
+        let mut ahead = Ahead::of(calls.iter().map(Some), &self.recoveries);
         let mut answers = Vec::with_capacity(calls.len());
         let mut room = Self::MAX_ANSWERS_BYTES;
         for (index, call) in calls.iter().enumerate() {

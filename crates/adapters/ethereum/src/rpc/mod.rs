@@ -30,6 +30,8 @@ use coco_adapter::Limits;
 use coco_crypto::Digest;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use crate::{Chain, Head, Node, Outbox, Pool};
 
@@ -53,6 +55,8 @@ pub struct Rpc {
     outbox: Outbox,
     filters: Filters,
     news: News,
+    /// Places for recoveries of senders on threads of their own.
+    recoveries: Arc<Semaphore>,
 }
 
 /// Who asks, and over what.
@@ -116,7 +120,10 @@ impl Rpc {
         let head = Head::at(&mut node.begin(), node.committed()).ok().flatten();
         let news = News::new(head.map_or(0, |head| head.number));
         let (pool, outbox, filters) = Default::default();
-        Self { chain, node, pool, outbox, filters, news }
+        // As many as cores, of which the node leaves one to others.
+        let workers = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_workers());
+        let recoveries = Arc::new(Semaphore::new(workers.saturating_add(1)));
+        Self { chain, node, pool, outbox, filters, news, recoveries }
     }
 
     /// The chain.
@@ -178,7 +185,10 @@ impl Rpc {
         let requests: Vec<Asked> = requests.into_iter().map(Asked::of).collect();
         let mut answered = self.answered_by_primary(&requests, asker.participant).await;
         let mut ahead = match answered.is_empty() {
-            true => Ahead::of(requests.iter().map(|asked| asked.call.as_ref().ok())),
+            true => {
+                let calls = requests.iter().map(|asked| asked.call.as_ref().ok());
+                Ahead::of(calls, &self.recoveries)
+            }
             false => Ahead::default(),
         };
         let mut replies = Vec::new();

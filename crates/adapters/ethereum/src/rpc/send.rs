@@ -1,6 +1,7 @@
 //! Transactions on their way into a block.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
@@ -9,8 +10,8 @@ use alloy_rpc_types_eth::TransactionRequest;
 use coco_kv::{Tx, TxId};
 use serde_json::{Map, Value as Json, json};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::blocks::rpc_pending;
 use super::envelope::signed;
@@ -49,7 +50,11 @@ impl Ahead {
     /// Transactions that one thread recovers in a row.
     const CHUNK: usize = 8;
 
-    pub(super) fn of<'a>(requests: impl Iterator<Item = Option<&'a Call>>) -> Self {
+    /// `places` bounds the threads that all batches have together.
+    pub(super) fn of<'a>(
+        requests: impl Iterator<Item = Option<&'a Call>>,
+        places: &Arc<Semaphore>,
+    ) -> Self {
         let mut ahead = Self::default();
         let Ok(runtime) = Handle::try_current() else { return ahead };
         let mut raw = Vec::new();
@@ -63,12 +68,15 @@ impl Ahead {
         while !raw.is_empty() {
             let rest = raw.split_off(raw.len().min(Self::CHUNK));
             let chunk = std::mem::replace(&mut raw, rest);
+            let places = Arc::clone(places);
             ahead.chunks.push_back(runtime.spawn(async move {
                 let recover = |text: &String| {
                     let raw = Params::new(Some(json!([text])))?.required::<Bytes>(0)?;
                     Ok(SignedTransaction::from_wire(&raw)?)
                 };
-                chunk.iter().map(recover).collect()
+                let _place = places.acquire_owned().await;
+                let recovered = spawn_blocking(move || chunk.iter().map(recover).collect());
+                recovered.await.unwrap_or_default()
             }));
         }
         ahead
