@@ -1,7 +1,7 @@
 //! Batches of another primary: read and checked as a whole, before anything of them is applied.
 //!
 //! ```text
-//!   check    entries, order, the signed root, who has signed     well under a tenth of the time
+//!   check    entries, order, the signed root, who has signed     a sixth of the time
 //!   verify   the two signatures                                  while the disk takes the batch
 //! ```
 
