@@ -171,7 +171,10 @@ def test_a_backup_fetches_snapshots_and_removes_what_is_in_its_archive(network):
     until(lambda: newest(tidy) == newest(first))
     until(lambda: len(tidy.committed_snapshots()) == KEPT["max_snapshots"])
 
-    chunks = lambda: sorted(tidy.ledger.glob("*.committed"), key=lambda file: int(file.name.split("_")[1].split("-")[0]))
+    def chunks() -> list[pathlib.Path]:
+        files = [file for _, file in sorted(tidy.chunks().items())]
+        return [file for file in files if file.name.endswith(".committed")]
+
     before = chunks()
     assert len(before) > KEPT["max_committed_ledger_chunks"] + 1
     time.sleep(1)
@@ -185,8 +188,7 @@ def test_a_backup_fetches_snapshots_and_removes_what_is_in_its_archive(network):
     until(lambda: not any(file.exists() for file in old))
     reply = receipt(tidy, early)
     assert reply.status_code == 200, reply.text
-    last = write(tidy, "after", 5)
-    assert last
+    write(tidy, "after", 5)
 
 
 @pytest.mark.parametrize("damage", ["none", "flip", "tail", "missing"])

@@ -56,12 +56,11 @@ impl FilesCleanup {
         if let Some(kept) = self.max_committed_chunks {
             let newest = snapshots(&layout.snapshots)?.into_iter().map(|(name, _)| name).max();
             let mut chunks = committed_chunks(&layout.ledger)?;
-            chunks.sort_unstable_by_key(|chunk| chunk.name);
+            chunks.sort_unstable_by_key(|(name, _)| *name);
             let excess = chunks.len().saturating_sub(kept);
-            for Chunk { name, state, path } in chunks.drain(..excess) {
-                let is_past = newest.is_some_and(
-                    |newest| matches!(state, ChunkState::Committed { end } if end < newest.seqno),
-                );
+            for (name, path) in chunks.drain(..excess) {
+                let is_past =
+                    newest.zip(name.end()).is_some_and(|(newest, end)| end < newest.seqno);
                 if !is_past {
                     break;
                 }
@@ -76,18 +75,10 @@ impl FilesCleanup {
     }
 }
 
-struct Chunk {
-    name: ChunkName,
-    state: ChunkState,
-    path: PathBuf,
-}
-
-fn committed_chunks(directory: &Path) -> io::Result<Vec<Chunk>> {
-    let chunks = named::<ChunkName>(directory)?.into_iter();
-    let chunks = chunks.map(|(name, path)| Chunk { name, state: name.state, path });
-    Ok(chunks
-        .filter(|it| matches!(it.state, ChunkState::Committed { .. }) && !it.name.recovery)
-        .collect())
+fn committed_chunks(directory: &Path) -> io::Result<Vec<(ChunkName, PathBuf)>> {
+    let mut chunks = named::<ChunkName>(directory)?;
+    chunks.retain(|(name, _)| matches!(name.state, ChunkState::Committed { .. }) && !name.recovery);
+    Ok(chunks)
 }
 
 fn snapshots(directory: &Path) -> io::Result<Vec<(SnapshotName, PathBuf)>> {

@@ -451,13 +451,9 @@ impl Inner {
             Effect::Persist(write, batch) if is_own => {
                 let operations = self.files.lock().append(&batch);
                 let inner = Arc::clone(self);
+                let done = Box::new(move |result| inner.persisted(write, result));
                 match operations {
-                    Ok(operations) => {
-                        self.persist(
-                            operations,
-                            Box::new(move |done| inner.persisted(write, done)),
-                        );
-                    }
+                    Ok(operations) => self.persist(operations, done),
                     Err(error) => self.fail(&error),
                 }
             }
