@@ -160,7 +160,7 @@ impl Chain {
             withdrawals: Vec::new(),
             transactions: Vec::new(),
         };
-        record_block(tx, &block, hash, Included::default());
+        record_block(tx, &block, hash, &Included::default());
         chain.tries().remember(block.header.number, hash, trie, 0);
         chain.try_empty_block(tx)?;
         Ok((chain, hash))

@@ -3,14 +3,14 @@
 use alloy_consensus::{Block, EMPTY_OMMER_ROOT_HASH, Header, TxEnvelope, proofs};
 use alloy_primitives::{B256, Bytes, U256};
 use alloy_rlp::Decodable;
-use coco_kv::{Seqno, Tx};
+use coco_kv::Tx;
 use revm::context::BlockEnv;
 use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::primitives::hardfork::SpecId;
 
 use crate::block::{
     BlockDraft, BlockTransaction, Head, Included, begin_block, end_block, merged, pay,
-    record_block, requests_hash, weight,
+    record_block, record_transaction, requests_hash, weight,
 };
 use crate::record::{BlockRecord, Change, OpenBlock, TransactionRecord};
 use crate::{Chain, Refusal, SignedTransaction, StateError, Surroundings, World, roots};
@@ -133,8 +133,7 @@ impl Chain {
                 record.outcome = Bytes::copy_from_slice(trie.root().as_slice());
             }
             changes.extend(changed);
-            let executed_at = Seqno::default();
-            included.transactions.push(BlockTransaction { hash, record, executed_at });
+            included.transactions.push(BlockTransaction { hash, record });
         }
         changes.extend(self.rewards(&mut world, header, &block.body.ommers)?);
         let deposits = config.deposit_contract_address;
@@ -169,7 +168,10 @@ impl Chain {
             transactions: included.hashes(),
         };
         let changed = weight(&included.changes);
-        record_block(tx, &record, hash, included);
+        for BlockTransaction { hash, record } in &included.transactions {
+            record_transaction(tx, hash, record);
+        }
+        record_block(tx, &record, hash, &included);
         self.tries().remember(number, hash, trie, changed);
         Ok(hash)
     }

@@ -8,8 +8,9 @@
 //!   ethereum.storage_was   address ‖ slot ‖ block       value before that block; empty: zero
 //!   ethereum.storage_only  address                      "": has storage, but neither nonce nor code
 //!   ethereum.open          ""                           the block being filled
-//!   ethereum.executed      tx hash                      what a transaction of the open block did
-//!   ethereum.transactions  tx hash                      envelope, sender, receipt, place in its block
+//!   ethereum.transactions  tx hash                      envelope, sender, what came of it
+//!   ethereum.executed      tx hash                      what a transaction of the open block changed
+//!   ethereum.positions     tx hash                      where a transaction of a sealed block is
 //!   ethereum.blocks        block                        header, ommers, withdrawals, tx hashes
 //!   ethereum.hashes        block                        block hash
 //!   ethereum.numbers       block hash                   block
@@ -40,8 +41,9 @@ maps! {
     STORAGE_ONLY = "ethereum.storage_only",
     STORAGE_WAS = "ethereum.storage_was",
     OPEN = "ethereum.open",
-    EXECUTED = "ethereum.executed",
     TRANSACTIONS = "ethereum.transactions",
+    EXECUTED = "ethereum.executed",
+    POSITIONS = "ethereum.positions",
     BLOCKS = "ethereum.blocks",
     HASHES = "ethereum.hashes",
     NUMBERS = "ethereum.numbers",

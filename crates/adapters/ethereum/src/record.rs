@@ -128,24 +128,6 @@ impl TransactionRecord {
     }
 }
 
-/// A transaction of the open block.
-#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
-pub(crate) struct ExecutedRecord {
-    /// The transaction and what came of it.
-    pub record: TransactionRecord,
-    /// What it changed, and if it opened the block what that changed.
-    pub changes: Vec<Change>,
-}
-
-/// A transaction of a sealed block.
-#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
-pub(crate) struct IncludedRecord {
-    /// The transaction and what came of it.
-    pub record: TransactionRecord,
-    /// Where it is.
-    pub position: Position,
-}
-
 fn bad_transaction() -> StateError {
     StateError::BadRecord { map: TRANSACTIONS.as_str() }
 }
@@ -161,9 +143,6 @@ pub struct Position {
     pub cumulative_gas_used: u64,
     /// Logs in the block before this transaction's.
     pub first_log: u64,
-    /// The position on the ledger at which it was executed; 0 if it is on the ledger where this
-    /// record is.
-    pub executed_at: u64,
 }
 
 /// A sealed block.
@@ -224,8 +203,8 @@ mod tests {
             let _ = decode::<Account>(&ACCOUNTS, &bytes);
             let _ = decode::<OpenBlock>(&ACCOUNTS, &bytes);
             let _ = decode::<Vec<Change>>(&ACCOUNTS, &bytes);
-            let _ = decode::<ExecutedRecord>(&ACCOUNTS, &bytes);
-            let _ = decode::<IncludedRecord>(&ACCOUNTS, &bytes);
+            let _ = decode::<TransactionRecord>(&ACCOUNTS, &bytes);
+            let _ = decode::<Position>(&ACCOUNTS, &bytes);
             let _ = decode::<BlockRecord>(&ACCOUNTS, &bytes);
             let _ = SignedTransaction::from_wire(&bytes);
         }
@@ -245,21 +224,17 @@ mod tests {
             let envelope = envelope.into();
             let record =
                 TransactionRecord { envelope, sender, outcome, gas_used, logs: vec![log] };
-            prop_assert_eq!(decode(&ACCOUNTS, &encode(&record)), Ok(record.clone()));
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&record)), Ok(record));
             let slots = slots.into_iter().map(U256::from).collect();
             let changes = vec![Change { address: sender, slots }];
-            prop_assert_eq!(decode(&ACCOUNTS, &encode(&changes)), Ok(changes.clone()));
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&changes)), Ok(changes));
             let position = Position {
                 block: gas_used,
                 index: 1,
                 cumulative_gas_used: gas_used,
                 first_log: 2,
-                executed_at: gas_used,
             };
-            let included = IncludedRecord { record: record.clone(), position };
-            prop_assert_eq!(decode(&ACCOUNTS, &encode(&included)), Ok(included));
-            let executed = ExecutedRecord { record, changes };
-            prop_assert_eq!(decode(&ACCOUNTS, &encode(&executed)), Ok(executed));
+            prop_assert_eq!(decode(&ACCOUNTS, &encode(&position)), Ok(position));
         }
     }
 

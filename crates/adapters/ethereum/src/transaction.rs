@@ -69,6 +69,8 @@ impl SignedTransaction {
     /// Checks the signature of an envelope; a high `s` is refused (EIP-2).
     pub fn new(envelope: TxEnvelope) -> Result<Self, TransactionSyntax> {
         let sender = envelope.recover_signer().map_err(|_| TransactionSyntax::InvalidSender)?;
+        // Kept in the envelope: computed here, where other threads do the same for others.
+        envelope.tx_hash();
         Ok(Self { envelope, sender })
     }
 

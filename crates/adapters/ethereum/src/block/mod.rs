@@ -13,7 +13,8 @@ pub use read::{
 pub(crate) use read::{executed_transaction, is_executed};
 pub use seal::Sealed;
 pub(crate) use seal::{
-    BlockDraft, BlockTransaction, Included, executed, log_key, merged, record_block, weight,
+    BlockDraft, BlockTransaction, Included, executed, log_key, merged, record_block,
+    record_transaction, weight,
 };
 pub(crate) use system::{begin_block, end_block, pay, requests_hash};
 

@@ -9,9 +9,9 @@ use revm::context::{BlockEnv, TxEnv};
 use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::primitives::hardfork::SpecId;
 
-use super::{Head, begin_block, is_executed};
+use super::{Head, begin_block, is_executed, record_transaction};
 use crate::maps::{EXECUTED, OPEN, hash_key};
-use crate::record::{self, ExecutedRecord, OpenBlock, TransactionRecord};
+use crate::record::{self, OpenBlock, TransactionRecord};
 use crate::{Chain, FeePolicy, Refusal, SignedTransaction, StateError, Surroundings, World};
 
 /// What the transaction that opens a block takes from outside the store.
@@ -90,8 +90,8 @@ impl Chain {
         changes.extend(world.apply(executed.state, surroundings.spec())?);
 
         let result = executed.result;
-        let record = TransactionRecord::of(transaction, &result);
-        tx.put(&EXECUTED, hash_key(&hash), record::encode(&ExecutedRecord { record, changes }));
+        record_transaction(tx, &hash, &TransactionRecord::of(transaction, &result));
+        tx.put(&EXECUTED, hash_key(&hash), record::encode(&changes));
         Ok(Executed { hash, result })
     }
 

@@ -8,10 +8,8 @@ use alloy_rlp::{RlpDecodable, RlpEncodable};
 use coco_kv::{Seqno, Tx};
 
 use crate::StateError;
-use crate::maps::{BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, NUMBERS, TRANSACTIONS};
-use crate::record::{
-    self, BlockRecord, Change, ExecutedRecord, IncludedRecord, Position, TransactionRecord,
-};
+use crate::maps::{BLOCKS, CHAIN, CHANGES, HASHES, NUMBERS, POSITIONS, TRANSACTIONS};
+use crate::record::{self, BlockRecord, Change, Position, TransactionRecord};
 
 /// The last sealed block, as much as the next one needs of it.
 #[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
@@ -108,15 +106,15 @@ impl IncludedTransaction {
 
 /// A transaction of a sealed block.
 pub fn transaction(tx: &mut Tx, hash: B256) -> Result<Option<IncludedTransaction>, StateError> {
-    let included = record::read::<IncludedRecord>(tx, &TRANSACTIONS, hash.as_slice())?;
-    let Some(IncludedRecord { record, position }) = included else { return Ok(None) };
+    let Some(position) = record::read(tx, &POSITIONS, hash.as_slice())? else { return Ok(None) };
+    let record = executed_transaction(tx, hash)?.ok_or(StateError::NoTransaction(hash))?;
     let (envelope, sender) = (record.transaction()?, record.sender);
     Ok(Some(IncludedTransaction { envelope, sender, position, record }))
 }
 
 /// Whether a transaction was executed, in the open block or an earlier one.
 pub(crate) fn is_executed(tx: &mut Tx, hash: &B256) -> bool {
-    tx.has(&EXECUTED, hash.as_slice()) || tx.has(&TRANSACTIONS, hash.as_slice())
+    tx.has(&TRANSACTIONS, hash.as_slice())
 }
 
 /// An executed transaction, in the open block or an earlier one.
@@ -124,21 +122,12 @@ pub(crate) fn executed_transaction(
     tx: &mut Tx,
     hash: B256,
 ) -> Result<Option<TransactionRecord>, StateError> {
-    if let Some(executed) = record::read::<ExecutedRecord>(tx, &EXECUTED, hash.as_slice())? {
-        return Ok(Some(executed.record));
-    }
-    let included = record::read::<IncludedRecord>(tx, &TRANSACTIONS, hash.as_slice())?;
-    Ok(included.map(|included| included.record))
+    record::read(tx, &TRANSACTIONS, hash.as_slice())
 }
 
 /// The position on the ledger at which a transaction was executed: whose receipt proves it.
 pub fn ledger_position(tx: &mut Tx, hash: B256) -> Option<Seqno> {
-    if let Some(position) = tx.version_of_previous_write(&EXECUTED, hash.as_slice()) {
-        return Some(position);
-    }
-    let written_at = tx.version_of_previous_write(&TRANSACTIONS, hash.as_slice())?;
-    let executed_at = transaction(tx, hash).ok()??.position.executed_at;
-    Some(if executed_at == 0 { written_at } else { Seqno(executed_at) })
+    tx.version_of_previous_write(&TRANSACTIONS, hash.as_slice())
 }
 
 /// The accounts and slots that changed in a sealed block.

@@ -7,21 +7,19 @@ use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::map::HashMap;
 use alloy_primitives::{Address, B256, Bloom, BloomInput, Bytes, Log, U256, keccak256};
 use alloy_trie::root::ordered_trie_root_with_encoder;
-use coco_kv::{Seqno, Tx, TxId};
+use coco_kv::{Tx, TxId};
 use revm::primitives::hardfork::SpecId;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::end_block;
-use super::read::{Head, receipt};
+use super::read::{Head, executed_transaction, receipt};
 use super::system::requests_hash;
 use crate::maps::{
-    BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, LOGS, NUMBERS, OPEN, TRANSACTIONS, hash_key,
+    BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, LOGS, NUMBERS, OPEN, POSITIONS, TRANSACTIONS,
+    hash_key,
 };
-use crate::record::{
-    self, BlockRecord, Change, ExecutedRecord, IncludedRecord, OpenBlock, Position,
-    TransactionRecord,
-};
+use crate::record::{self, BlockRecord, Change, OpenBlock, Position, TransactionRecord};
 use crate::{Chain, Refusal, StateError, World, roots};
 
 /// A block that was sealed.
@@ -45,8 +43,6 @@ pub(crate) struct Included {
 pub(crate) struct BlockTransaction {
     pub hash: B256,
     pub record: TransactionRecord,
-    /// The position on the ledger at which it was executed; 0 if that is where its block is.
-    pub executed_at: Seqno,
 }
 
 impl Included {
@@ -122,7 +118,7 @@ impl Chain {
             transactions: included.hashes(),
         };
         let changed = weight(&included.changes);
-        record_block(tx, &block, hash, included);
+        record_block(tx, &block, hash, &included);
         self.tries().remember(open.number, hash, trie, changed);
         Ok(Some(Sealed { hash, header }))
     }
@@ -181,20 +177,25 @@ impl Blooms {
 pub(crate) fn executed(tx: &mut Tx) -> Result<Included, StateError> {
     let mut found = Vec::new();
     tx.for_each(&EXECUTED, |key, value| {
-        found.push((B256::try_from(key), record::decode::<ExecutedRecord>(&EXECUTED, value)));
+        found.push((B256::try_from(key), record::decode::<Vec<Change>>(&EXECUTED, value)));
         ControlFlow::Continue(())
     });
     let mut included = Included::default();
-    for (hash, executed) in found {
+    for (hash, changes) in found {
         let hash = hash.map_err(|_| StateError::BadRecord { map: EXECUTED.as_str() })?;
-        let ExecutedRecord { record, changes } = executed?;
-        let position = tx.version_of_previous_write(&EXECUTED, hash.as_slice());
-        let executed_at = position.unwrap_or_default();
-        included.transactions.push(BlockTransaction { hash, record, executed_at });
-        included.changes.extend(changes);
+        let record = executed_transaction(tx, hash)?.ok_or(StateError::NoTransaction(hash))?;
+        included.transactions.push(BlockTransaction { hash, record });
+        included.changes.extend(changes?);
     }
-    included.transactions.sort_by_key(|transaction| transaction.executed_at);
+    included.transactions.sort_by_cached_key(|transaction| {
+        tx.version_of_previous_write(&EXECUTED, transaction.hash.as_slice())
+    });
     Ok(included)
+}
+
+/// Writes an executed transaction, for ever.
+pub(crate) fn record_transaction(tx: &mut Tx, hash: &B256, record: &TransactionRecord) {
+    tx.put(&TRANSACTIONS, hash_key(hash), record::encode(record));
 }
 
 /// Accounts and slots that changed.
@@ -216,8 +217,8 @@ pub(crate) fn merged(changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
     by_address.into_iter().map(merge).collect()
 }
 
-/// Writes everything by which a block is found again, and makes it the head.
-pub(crate) fn record_block(tx: &mut Tx, block: &BlockRecord, hash: B256, included: Included) {
+/// Writes everything by which a block and its transactions are found again, and makes it the head.
+pub(crate) fn record_block(tx: &mut Tx, block: &BlockRecord, hash: B256, included: &Included) {
     let header = &block.header;
     let number = header.number.to_be_bytes();
     tx.put(&BLOCKS, number, record::encode(block));
@@ -225,16 +226,9 @@ pub(crate) fn record_block(tx: &mut Tx, block: &BlockRecord, hash: B256, include
     tx.put(&NUMBERS, hash_key(&hash), number);
     tx.put(&CHANGES, number, record::encode(&included.changes));
     let (mut cumulative_gas_used, mut first_log) = (0_u64, 0);
-    for (index, BlockTransaction { hash, record, executed_at }) in (0..).zip(included.transactions)
-    {
+    for (index, BlockTransaction { hash, record }) in (0..).zip(&included.transactions) {
         cumulative_gas_used = cumulative_gas_used.saturating_add(record.gas_used);
-        let position = Position {
-            block: header.number,
-            index,
-            cumulative_gas_used,
-            first_log,
-            executed_at: executed_at.0,
-        };
+        let position = Position { block: header.number, index, cumulative_gas_used, first_log };
         first_log += record.logs.len() as u64;
         for log in &record.logs {
             tx.put(&LOGS, log_key(0, log.address.as_slice(), header.number), []);
@@ -242,8 +236,7 @@ pub(crate) fn record_block(tx: &mut Tx, block: &BlockRecord, hash: B256, include
                 tx.put(&LOGS, log_key(kind, topic.as_slice(), header.number), []);
             }
         }
-        let included = IncludedRecord { record, position };
-        tx.put(&TRANSACTIONS, hash_key(&hash), record::encode(&included));
+        tx.put(&POSITIONS, hash_key(hash), record::encode(&position));
     }
     tx.put(&CHAIN, "head", record::encode(&Head::of(header, hash)));
 }

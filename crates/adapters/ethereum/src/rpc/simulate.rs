@@ -8,7 +8,7 @@ use alloy_rpc_types_eth::simulate::{SimBlock, SimulatePayload};
 use alloy_rpc_types_eth::{
     Block, BlockOverrides, BlockTransactions, Log, Transaction, TransactionRequest, Withdrawals,
 };
-use coco_kv::{Seqno, Tx};
+use coco_kv::Tx;
 use revm::context::result::{EVMError, ExecutionResult, InvalidTransaction};
 use serde_json::{Value as Json, json};
 
@@ -164,8 +164,8 @@ impl Simulation<'_> {
                     _ => Vec::new(),
                 },
             };
-            let (hash, executed_at) = (*called.envelope.tx_hash(), Seqno::default());
-            included.transactions.push(BlockTransaction { hash, record, executed_at });
+            let hash = *called.envelope.tx_hash();
+            included.transactions.push(BlockTransaction { hash, record });
             calls.push(called);
         }
         let deposits = chain.rules().config().deposit_contract_address;
