@@ -18,7 +18,8 @@ use coco_kv::{Tx, TxId, TxIdSyntax, View};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use super::send::{Ahead, Sent, executed_after};
+use super::recover::Ahead;
+use super::send::{Sent, executed_after};
 use super::{Answer, Asked, Params, Rpc, RpcError, to_json, too_large};
 use crate::{ForwardRefusal, Head, Place, Refusal, SignedTransaction, StateError, block};
 

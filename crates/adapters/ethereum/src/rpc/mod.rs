@@ -16,6 +16,7 @@ mod forward;
 mod logs;
 mod news;
 mod params;
+mod recover;
 mod send;
 mod simulate;
 mod state;
@@ -31,7 +32,6 @@ use coco_crypto::Digest;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use crate::{Chain, Head, Node, Outbox, Pool};
 
@@ -42,7 +42,7 @@ pub use subscribe::Session;
 use filters::Filters;
 use forward::Call;
 use news::News;
-use send::{Ahead, Recovered};
+use recover::{Ahead, Recovered, Recoveries};
 
 /// A result of a method.
 pub type Answer = Result<Json, RpcError>;
@@ -55,8 +55,8 @@ pub struct Rpc {
     outbox: Outbox,
     filters: Filters,
     news: News,
-    /// Places for recoveries of senders on threads of their own.
-    recoveries: Arc<Semaphore>,
+    /// Threads that find out who signed what is sent.
+    recoveries: Arc<Recoveries>,
 }
 
 /// Who asks, and over what.
@@ -122,7 +122,7 @@ impl Rpc {
         let (pool, outbox, filters) = Default::default();
         // As many as cores, of which the node leaves one to others.
         let workers = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_workers());
-        let recoveries = Arc::new(Semaphore::new(workers.saturating_add(1)));
+        let recoveries = Arc::new(Recoveries::new(workers.saturating_add(1)));
         Self { chain, node, pool, outbox, filters, news, recoveries }
     }
 
@@ -174,7 +174,8 @@ impl Rpc {
             Ok(request) => {
                 let id = request.get("id").cloned().unwrap_or_default();
                 let asked = Asked::of(request);
-                let answer = to_bytes(&self.handle_one(asked, asker, None).await?);
+                let recovered = self.recover_ahead(std::slice::from_ref(&asked)).next(0).await;
+                let answer = to_bytes(&self.handle_one(asked, asker, recovered).await?);
                 let fits = answer.len() <= asker.limits.max_reply_bytes;
                 Some(if fits { answer } else { to_bytes(&reply(id, Err(too_large()))) })
             }
@@ -184,13 +185,7 @@ impl Rpc {
     async fn handle_batch(&self, requests: Vec<Json>, asker: Asker<'_>) -> Option<Vec<u8>> {
         let requests: Vec<Asked> = requests.into_iter().map(Asked::of).collect();
         let mut answered = self.answered_by_primary(&requests, asker.participant).await;
-        let mut ahead = match answered.is_empty() {
-            true => {
-                let calls = requests.iter().map(|asked| asked.call.as_ref().ok());
-                Ahead::of(calls, &self.recoveries)
-            }
-            false => Ahead::default(),
-        };
+        let mut ahead = self.recover_ahead(&requests);
         let mut replies = Vec::new();
         for (index, request) in requests.into_iter().enumerate() {
             let id = request.id.clone();
@@ -217,6 +212,15 @@ impl Rpc {
         }
         replies.push(b']');
         Some(replies)
+    }
+
+    /// Recovers the senders of the transactions among these on other threads, if they are to be
+    /// executed here.
+    fn recover_ahead(&self, requests: &[Asked]) -> Ahead {
+        if !self.node.is_primary() {
+            return Ahead::default();
+        }
+        Ahead::of(requests.iter().map(|asked| asked.call.as_ref().ok()), &self.recoveries)
     }
 
     async fn handle_one(

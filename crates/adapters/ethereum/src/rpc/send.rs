@@ -1,21 +1,16 @@
 //! Transactions on their way into a block.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
 use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U64, U256};
 use alloy_rpc_types_eth::TransactionRequest;
 use coco_kv::{Tx, TxId};
 use serde_json::{Map, Value as Json, json};
-use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::watch;
 
 use super::blocks::rpc_pending;
 use super::envelope::signed;
-use super::forward::Call;
+use super::recover::Recovered;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::is_executed;
 use crate::pool::Fate;
@@ -24,9 +19,6 @@ use crate::{
     TransactionRecord, World, block, transaction,
 };
 
-/// A transaction with its sender, or why it is none.
-pub(super) type Recovered = Result<SignedTransaction, RpcError>;
-
 /// A transaction that was taken.
 pub(super) struct Sent {
     pub hash: B256,
@@ -34,69 +26,6 @@ pub(super) struct Sent {
     pub raw: Option<Bytes>,
     /// Where it was executed; it waits for others if it was not.
     pub executed: Option<TxId>,
-}
-
-/// The senders of a batch's transactions, recovered on other threads while those before are
-/// executed. Recovery is most of what a transaction costs before the commit point.
-#[derive(Default)]
-pub(super) struct Ahead {
-    // Which requests of the batch are in the chunks.
-    requests: VecDeque<usize>,
-    chunks: VecDeque<JoinHandle<Vec<Recovered>>>,
-    done: VecDeque<Recovered>,
-}
-
-impl Ahead {
-    /// Transactions that one thread recovers in a row.
-    const CHUNK: usize = 8;
-
-    /// `places` bounds the threads that all batches have together.
-    pub(super) fn of<'a>(
-        requests: impl Iterator<Item = Option<&'a Call>>,
-        places: &Arc<Semaphore>,
-    ) -> Self {
-        let mut ahead = Self::default();
-        let Ok(runtime) = Handle::try_current() else { return ahead };
-        let mut raw = Vec::new();
-        for (index, call) in requests.enumerate() {
-            let sends = call.filter(|call| call.method == "eth_sendRawTransaction");
-            if let Some(Json::String(text)) = sends.and_then(|call| call.params.raw(0)) {
-                ahead.requests.push_back(index);
-                raw.push(text.clone());
-            }
-        }
-        while !raw.is_empty() {
-            let rest = raw.split_off(raw.len().min(Self::CHUNK));
-            let chunk = std::mem::replace(&mut raw, rest);
-            let places = Arc::clone(places);
-            ahead.chunks.push_back(runtime.spawn(async move {
-                let recover = |text: &String| {
-                    let raw = Params::new(Some(json!([text])))?.required::<Bytes>(0)?;
-                    Ok(SignedTransaction::from_wire(&raw)?)
-                };
-                let _place = places.acquire_owned().await;
-                let recovered = spawn_blocking(move || chunk.iter().map(recover).collect());
-                recovered.await.unwrap_or_default()
-            }));
-        }
-        ahead
-    }
-
-    /// The transaction of a request; they are asked for in order.
-    pub(super) async fn next(&mut self, request: usize) -> Option<Recovered> {
-        if self.requests.front() != Some(&request) {
-            return None;
-        }
-        if self.done.is_empty() {
-            // If the runtime stops, each is recovered when its turn comes.
-            self.done = self.chunks.pop_front()?.await.unwrap_or_default().into();
-            if self.done.is_empty() {
-                self.requests.clear();
-            }
-        }
-        self.requests.pop_front();
-        self.done.pop_front()
-    }
 }
 
 impl Rpc {
