@@ -120,9 +120,9 @@ impl Rpc {
         let head = Head::at(&mut node.begin(), node.committed()).ok().flatten();
         let news = News::new(head.map_or(0, |head| head.number));
         let (pool, outbox, filters) = Default::default();
-        // As many as cores, of which the node leaves one to others.
+        // As many as the node's own.
         let workers = Handle::try_current().map_or(0, |runtime| runtime.metrics().num_workers());
-        let recoveries = Arc::new(Recoveries::new(workers.saturating_add(1)));
+        let recoveries = Arc::new(Recoveries::new(workers));
         Self { chain, node, pool, outbox, filters, news, recoveries }
     }
 
