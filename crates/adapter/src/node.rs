@@ -17,8 +17,9 @@ pub trait Node: Environment {
     /// The commit point. Never waits.
     fn commit(&self, tx: Tx, outcome: &Outcome) -> Result<TxId, CommitError>;
 
-    /// Has what was executed signed and written so long from now at the latest. Without it a batch
-    /// that nobody waits for is cut after `ledger_signatures.delay`.
+    /// Has what was executed signed and written so long from now, or some milliseconds later if
+    /// batches take long to make. Without it a batch that nobody waits for is cut after
+    /// `ledger_signatures.delay`.
     fn cut_within(&self, pause: Duration);
 
     /// Resolves when the fate of a transaction is known: `Committed` or `Invalid`; or `Pending` if

@@ -36,6 +36,10 @@ const ABSORB_FROM: usize = 256;
 const MAX_CUT_BY_WAITER: usize = 64;
 /// A batch is cut at this size even if nobody waits.
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// A protocol's wish to have a batch soon is met after so many times what the last one took to cut,
+/// if that is longer, up to a limit.
+const PAUSE_BY_CUTTING: u32 = 8;
+const MAX_PAUSE: Duration = Duration::from_millis(10);
 /// Whoever is to cut for those who wait goes on when in so many turns of the executor nobody came
 /// along: they take a part of the time that a batch takes.
 const GATHER_PATIENCE: usize = 40;
@@ -92,6 +96,8 @@ pub(super) struct Inner {
     pub wake: Notify,
     /// Somebody waits for company before a batch is cut, and cuts it then.
     pub gathers: AtomicBool,
+    /// Wakes whoever tells the backups what is committed.
+    pub committed_signal: Notify,
     /// Wakes whoever waits for the pipeline to run empty.
     pub drained: Notify,
     pub counters: Counters,
@@ -101,6 +107,8 @@ pub(super) struct Inner {
     pub sealed_to: Vec<AtomicU64>,
     /// When the next batch is to be cut at the latest, in microseconds of uptime.
     pub cut_by_us: AtomicU64,
+    /// What the last batch took to cut, in microseconds.
+    pub cutting_us: AtomicU64,
     /// Batches made here and not committed.
     pub in_flight: AtomicUsize,
     /// The log takes nothing until it has gone on.
@@ -267,8 +275,11 @@ impl Inner {
         self.progress.wanted().0 > self.cut_to.load(Ordering::SeqCst)
     }
 
-    /// Has the next batch cut so long from now at the latest.
+    /// Has the next batch cut so long from now at the latest; under load somewhat later, so that
+    /// what each batch costs is shared by more transactions.
     pub fn cut_within(&self, pause: Duration) {
+        let cutting = Duration::from_micros(self.cutting_us.load(Ordering::Relaxed));
+        let pause = pause.max(cutting.saturating_mul(PAUSE_BY_CUTTING).min(MAX_PAUSE));
         let at = self.host.uptime().saturating_add(pause).as_micros();
         let at = u64::try_from(at).unwrap_or(u64::MAX);
         if self.cut_by_us.fetch_min(at, Ordering::SeqCst) > at {
@@ -299,9 +310,12 @@ impl Inner {
         if self.standing() == Standing::Failed {
             return;
         }
+        let began = self.host.uptime();
         if let Err(error) = self.try_cut(&mut writer) {
             return self.fail(&error);
         }
+        let took = self.host.uptime().saturating_sub(began).as_micros();
+        self.cutting_us.store(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
         drop(writer);
         self.pump();
     }
@@ -460,6 +474,7 @@ impl Inner {
             Effect::Persist(write, batch) => self.follow(write, &batch),
             Effect::Committed(tx_id) => {
                 self.commit(tx_id);
+                self.committed_signal.notify_one();
                 self.wake.notify_one();
                 self.drained.notify_waiters();
             }

@@ -254,11 +254,13 @@ impl Pipeline {
             standing: AtomicU8::new(Standing::Running as u8),
             wake: Notify::new(),
             gathers: AtomicBool::new(false),
+            committed_signal: Notify::new(),
             drained: Notify::new(),
             counters: Counters::default(),
             cut_to: AtomicU64::new(last.0),
             sealed_to,
             cut_by_us: AtomicU64::new(u64::MAX),
+            cutting_us: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             stalled: AtomicBool::new(false),
             recovery: watch::Sender::new(parts.is_recovery),
@@ -274,11 +276,15 @@ impl Pipeline {
         Arc::clone(&self.inner).run()
     }
 
-    /// The tasks of one of several nodes: the log's clock, and what brings the ledger here when the
-    /// log asks for it.
-    pub(crate) fn replicate(&self, tick: Duration) -> [BoxFuture<'static, ()>; 2] {
+    /// The tasks of one of several nodes: the log's clock, what tells the backups of commits, and
+    /// what brings the ledger here when the log asks for it.
+    pub(crate) fn replicate(&self, tick: Duration) -> [BoxFuture<'static, ()>; 3] {
         let inner = &self.inner;
-        [Box::pin(Arc::clone(inner).keep_time(tick)), Box::pin(Arc::clone(inner).keep_installed())]
+        [
+            Box::pin(Arc::clone(inner).keep_time(tick)),
+            Box::pin(Arc::clone(inner).keep_informed()),
+            Box::pin(Arc::clone(inner).keep_installed()),
+        ]
     }
 
     /// A frame of the log has come from another node, which has been authenticated.
@@ -470,7 +476,7 @@ impl Pipeline {
         }
     }
 
-    /// Has what was executed signed and written so long from now at the latest.
+    /// Has what was executed signed and written so long from now, as `coco_adapter::Node` says.
     pub fn cut_within(&self, pause: Duration) {
         self.inner.cut_within(pause);
     }

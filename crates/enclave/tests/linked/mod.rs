@@ -344,6 +344,8 @@ impl Network {
             pipelines.iter().all(|it| it.last_committed() == last && it.store().head() == last)
         })
         .await;
+        // The files' names follow.
+        tokio::time::sleep(Duration::from_millis(10)).await;
         let last = pipelines[0].last_committed().seqno;
         for pipeline in &pipelines {
             assert_eq!(pipeline.root_at(last), pipelines[0].root_at(last));
