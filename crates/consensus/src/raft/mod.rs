@@ -35,6 +35,9 @@ use crate::{
 use log::Log;
 use translate::Addresses;
 
+/// After so many election timeouts without a word a node is taken for gone. One is too few: a busy
+/// machine pauses for as long.
+const SILENT_ELECTION_TIMEOUTS: usize = 4;
 /// Reads that wait for an answer, at most.
 const MAX_READS: usize = 1_024;
 
@@ -68,6 +71,8 @@ pub struct Raft {
     install_ticks: BTreeMap<u64, usize>,
     /// How far the log was committed when the others were last told so.
     told_committed: u64,
+    /// On the primary: for how long nothing has come from each node, in ticks.
+    silent_ticks: BTreeMap<u64, usize>,
     sends: VecDeque<(NodeId, Bytes)>,
     effects: VecDeque<Effect>,
 }
@@ -99,6 +104,8 @@ pub struct Replica {
     pub persisted: TxId,
     /// It is at an installation.
     pub is_installing: bool,
+    /// Nothing has come from it for a few election timeouts.
+    pub is_silent: bool,
 }
 
 impl Raft {
@@ -153,6 +160,7 @@ impl Raft {
             installing_now: None,
             install_ticks: BTreeMap::new(),
             told_committed: 0,
+            silent_ticks: BTreeMap::new(),
             sends: VecDeque::new(),
             effects: VecDeque::new(),
         }
@@ -244,6 +252,18 @@ impl Raft {
             }
         }
         self.install_ticks = ticks;
+    }
+
+    /// One tick more without a word from each of the others, as long as this node is primary.
+    fn count_silence(&mut self) {
+        if !self.is_primary() {
+            self.silent_ticks.clear();
+            return;
+        }
+        let counted = std::mem::take(&mut self.silent_ticks);
+        let ticks = |number: &u64| counted.get(number).unwrap_or(&0).saturating_add(1);
+        let others = self.addresses.keys().filter(|number| **number != self.me.number());
+        self.silent_ticks = others.map(|number| (*number, ticks(number))).collect();
     }
 }
 
@@ -339,6 +359,7 @@ impl Consensus for Raft {
         }
         self.retry_installations();
         self.tell_committed();
+        self.count_silence();
         self.engine.tick();
         self.turn();
     }
@@ -368,11 +389,15 @@ impl Consensus for Raft {
             return Vec::new();
         }
         let raft = &self.engine.raft;
+        let silent_after =
+            self.settings.max_election_ticks.saturating_mul(SILENT_ELECTION_TIMEOUTS);
         let replica = |(number, node): (&u64, &NodeId)| {
             let progress = raft.prs().get(*number).filter(|_| *node != self.me)?;
             let persisted = self.log().end_at(progress.matched).unwrap_or_default();
             let is_installing = progress.state == ProgressState::Snapshot;
-            Some(Replica { node: *node, persisted, is_installing })
+            let is_silent =
+                self.silent_ticks.get(number).is_some_and(|ticks| *ticks > silent_after);
+            Some(Replica { node: *node, persisted, is_installing, is_silent })
         };
         self.addresses.iter().filter_map(replica).collect()
     }
@@ -498,6 +523,32 @@ mod tests {
         let mut joining = Raft::join(Settings::default(), NodeId(Digest([2; 32])));
         assert_eq!(joining.propose(batch(1, 1)), Err(ConsensusError::NotPrimary));
         assert_eq!(joining.read(ReadNo(0)), Err(ConsensusError::NoPrimary));
+    }
+
+    #[test]
+    fn whoever_says_nothing_for_long_is_silent() {
+        use crate::wire::{Frame, Message};
+        let settings = Settings::default();
+        let silent_after = settings.max_election_ticks * SILENT_ELECTION_TIMEOUTS;
+        let mut raft = raft(settings);
+        let (me, peer) = (raft.me(), NodeId(Digest([9; 32])));
+        raft.propose_change(batch(1, 1), &[Change::Learner(peer)]).unwrap();
+        raft.persisted(WriteNo(0)).unwrap();
+        let is_silent = |raft: &Raft| {
+            let replicas = raft.replicas();
+            assert_eq!(replicas.len(), 1);
+            replicas.iter().any(|replica| replica.node == peer && replica.is_silent)
+        };
+        for _ in 0..silent_after {
+            raft.tick();
+            assert!(!is_silent(&raft), "it may just have come");
+        }
+        raft.tick();
+        assert!(is_silent(&raft));
+        let message = Message::HeartbeatReply { committed: 0, read: None };
+        let frame = Frame { from: peer, to: me, view: View(2), message }.encode();
+        raft.receive(peer, frame).unwrap();
+        assert!(!is_silent(&raft));
     }
 
     #[test]

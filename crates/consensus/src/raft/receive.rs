@@ -13,6 +13,7 @@ impl Raft {
     pub(super) fn step(&mut self, from: NodeId, frame: Bytes) -> Result<(), FrameError> {
         let mut frame = Frame::decode(frame)?;
         self.check(from, &frame)?;
+        self.silent_ticks.remove(&from.number());
         match &frame.message {
             // It could not begin a view with everything persisted, see `Raft::tick`.
             Message::StandNow if !self.is_persisted() => return Ok(()),
