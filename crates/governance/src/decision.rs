@@ -111,6 +111,15 @@ impl<'a> Court<'a> {
         Ok(())
     }
 
+    /// Whether a node takes its seat without a vote; nothing if the constitution does not say.
+    pub(crate) fn may_take_seat(
+        &self,
+        tx: &mut Tx,
+        candidate: &str,
+    ) -> Result<Option<bool>, ScriptError> {
+        self.constitution().may_take_seat(tx, candidate)
+    }
+
     /// Runs every ballot. One that fails is no vote; why is recorded.
     fn count(
         &self,

@@ -1,6 +1,6 @@
 //! Governance: members decide, by proposals and ballots, what the service is and whom it trusts.
 //!
-//! The rules are a *constitution*: JavaScript with three functions that members themselves can
+//! The rules are a *constitution*: JavaScript with a few functions that members themselves can
 //! replace. This crate runs it, keeps what it decides in governed tables, and serves CCF's `/gov`
 //! API. It holds no keys and reacts to nothing: the enclave lends it the service's keys
 //! ([`ServiceControl`]) and acts on what is committed.
@@ -15,6 +15,7 @@
 //! * A step that fails writes nothing: the request is answered 500 and the transaction dropped.
 //! * A signed proposal counts once; its id binds it to the state that its signer's node read.
 //! * Scripts read governed tables only; `apply` alone writes them, and only through the store.
+//! * A node is trusted by vote, or takes a seat that was voted for ([`seats`]).
 //! * A service opens only with enough recovery members for its threshold, and the default
 //!   constitution lets none of them go below it.
 //!
@@ -51,6 +52,7 @@ mod moment;
 mod natives;
 pub mod recovery;
 mod replay;
+pub mod seats;
 mod service_control;
 pub mod tables;
 

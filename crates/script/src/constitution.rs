@@ -1,10 +1,10 @@
-//! What governance runs: the constitution's three functions and ballots.
+//! What governance runs: the constitution's functions and ballots.
 //!
 //! Each step gets a new interpreter realm and never less than the default limits.
 
 use coco_adapter::Environment;
 use coco_kv::{Tx, Value as Bytes};
-use rquickjs::{Array, Object, Value};
+use rquickjs::{Array, Function, Object, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Context;
@@ -125,6 +125,21 @@ impl Constitution<'_> {
         })
     }
 
+    /// `mayTakeSeat(candidate)`: whether a node takes its seat without a vote. Nothing where the
+    /// constitution says nothing about it. `candidate` is JSON text.
+    pub fn may_take_seat(&self, tx: &mut Tx, candidate: &str) -> Result<Option<bool>, ScriptError> {
+        self.run(tx, Context::GovernanceReadOnly, None, CONSTITUTION, self.source, |running| {
+            let may_take_seat = match running.exported(CONSTITUTION, MAY_TAKE_SEAT) {
+                Err(Fault::Script(ScriptError::NoSuchFunction { .. })) => return Ok(None),
+                exported => exported?,
+            };
+            let candidate = running.ctx.json_parse(candidate)?;
+            let reply = running.settle(may_take_seat.call((candidate,))?, MAY_TAKE_SEAT)?;
+            let answer = reply.as_bool().ok_or_else(|| bad_return(MAY_TAKE_SEAT, "a boolean"))?;
+            Ok(Some(answer))
+        })
+    }
+
     fn run<R>(
         &self,
         tx: &mut Tx,
@@ -142,6 +157,7 @@ impl Constitution<'_> {
     }
 }
 
+const MAY_TAKE_SEAT: &str = "mayTakeSeat";
 const VALIDITY: &str = "an object {valid: boolean, description: string}";
 
 fn expect_object<'js>(value: Value<'js>, function: &str) -> Result<Object<'js>, Fault> {
@@ -153,7 +169,8 @@ fn bad_return(function: &str, expected: &'static str) -> Fault {
 }
 
 /// Whether a text is a constitution: an ES module that parses, evaluates and exports the functions
-/// `validate`, `resolve` and `apply`, with CCF's numbers of parameters.
+/// `validate`, `resolve` and `apply`, with CCF's numbers of parameters, and `mayTakeSeat`, if at all,
+/// with one.
 pub fn check_constitution(
     engine: &ScriptEngine,
     environment: &dyn Environment,
@@ -175,13 +192,20 @@ pub(crate) fn check_nested(source: &str) -> Result<(), ScriptError> {
 
 fn exports_all(running: &Running<'_, '_>) -> Result<(), Fault> {
     for (function, expected) in FUNCTIONS {
-        let found = running.exported(CONSTITUTION, function)?.get::<_, i32>("length")?;
-        if found != expected {
-            let function = function.to_owned();
-            return Err(ScriptError::BadParameters { function, expected, found }.into());
-        }
+        has_parameters(running.exported(CONSTITUTION, function)?, function, expected)?;
     }
-    Ok(())
+    match running.exported(CONSTITUTION, MAY_TAKE_SEAT) {
+        Err(Fault::Script(ScriptError::NoSuchFunction { .. })) => Ok(()),
+        exported => has_parameters(exported?, MAY_TAKE_SEAT, 1),
+    }
+}
+
+fn has_parameters(exported: Function<'_>, function: &str, expected: i32) -> Result<(), Fault> {
+    let found = exported.get::<_, i32>("length")?;
+    if found == expected {
+        return Ok(());
+    }
+    Err(ScriptError::BadParameters { function: function.to_owned(), expected, found }.into())
 }
 
 /// The functions of a constitution with their numbers of parameters.

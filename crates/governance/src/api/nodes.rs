@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use coco_adapter::{Call, ErrorResponse, Response};
-use coco_crypto::Digest;
+use coco_crypto::{Certificate, Digest};
 use coco_kv::Tx;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::request::{ApiVersion, id_param, not_found};
 use super::{Endpoints, Governance};
+use crate::seats::sitting_at;
 use crate::tables::{
-    Base64, NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem, QuoteFormat, QuoteInfo,
+    Base64, NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem, QuoteFormat, QuoteInfo, SEATS,
     TableError,
 };
 
@@ -19,6 +20,8 @@ pub(super) fn add_to(endpoints: &mut Endpoints) {
     let any = ApiVersion::Preview;
     endpoints.get("/service/nodes", any, "All nodes", nodes);
     endpoints.get("/service/nodes/{nodeId}", any, "One node", node);
+    let summary = "Ours: who may put a node where without a vote";
+    endpoints.get("/service/seats", any, summary, seats);
 }
 
 fn nodes(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
@@ -35,6 +38,33 @@ fn node(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse> 
     let info = info.ok_or_else(|| not_found(format!("Node {id} does not exist.")))?;
     let description = describe(call.tx, &id, info)?;
     call.reply(&description)
+}
+
+fn seats(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
+    let mut value = Vec::new();
+    for (address, seat) in SEATS.rows(call.tx)? {
+        let operator = Certificate::from_pem(&seat.operator_cert.0).ok();
+        let node_ids = sitting_at(call.tx, &address)?.into_iter().map(|(id, _)| id.to_string());
+        value.push(SeatDescription {
+            node_ids: node_ids.collect(),
+            operator_id: operator.map(|operator| operator.fingerprint().to_string()),
+            operator_certificate: seat.operator_cert,
+            address,
+        });
+    }
+    call.reply(&json!({"value": value}))
+}
+
+/// A seat as the API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SeatDescription {
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operator_id: Option<String>,
+    operator_certificate: Pem,
+    /// Who is trusted there, by vote or by seat.
+    node_ids: Vec<String>,
 }
 
 /// A node as the API shows it.

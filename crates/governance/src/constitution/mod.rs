@@ -1,7 +1,7 @@
 //! The default constitution: our own text with the actions and arguments of CCF's.
 
 /// One file per concern, in the order in which they make up the constitution.
-pub const FILES: [(&str, &str); 14] = [
+pub const FILES: [(&str, &str); 15] = [
     ("actions.js", include_str!("actions.js")),
     ("tables.js", include_str!("tables.js")),
     ("arguments.js", include_str!("arguments.js")),
@@ -12,6 +12,7 @@ pub const FILES: [(&str, &str); 14] = [
     ("jwt.js", include_str!("jwt.js")),
     ("service.js", include_str!("service.js")),
     ("nodes.js", include_str!("nodes.js")),
+    ("seats.js", include_str!("seats.js")),
     ("code.js", include_str!("code.js")),
     ("validate.js", include_str!("validate.js")),
     ("resolve.js", include_str!("resolve.js")),

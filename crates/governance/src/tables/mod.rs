@@ -38,9 +38,9 @@ pub use members::{
 };
 pub use nodes::{
     CodeStatus, Endorsement, NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, NodeToNode,
-    QuoteFormat, QuoteInfo, RpcInterface, SGX_MEASUREMENTS, SNP_HOST_DATA, SNP_MEASUREMENTS,
-    SNP_TCB_VERSIONS, SNP_UVM_ENDORSEMENTS, SpokenProtocol, TcbVersion, UvmFeed, VIRTUAL_HOST_DATA,
-    VIRTUAL_MEASUREMENTS,
+    QuoteFormat, QuoteInfo, RpcInterface, SEATS, SGX_MEASUREMENTS, SNP_HOST_DATA, SNP_MEASUREMENTS,
+    SNP_TCB_VERSIONS, SNP_UVM_ENDORSEMENTS, Seat, SpokenProtocol, TcbVersion, UvmFeed,
+    VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
 };
 pub use proposals::{
     CONSTITUTION, COSE_HISTORY, COSE_RECENT_PROPOSALS, Failure, PROPOSALS, PROPOSALS_INFO,

@@ -14,6 +14,8 @@ tables! {
     NODES: Table<Digest, NodeInfo> = "public:ccf.gov.nodes.info";
     /// Node id -> certificate endorsed by the service.
     NODE_ENDORSED_CERTS: Table<Digest, Pem> = "public:ccf.gov.nodes.endorsed_certificates";
+    /// Ours: address for other nodes -> who may put a node there without a vote.
+    SEATS: Table<String, Seat> = "public:ccf.gov.nodes.seats";
     /// SGX measurement (hex) -> may join.
     SGX_MEASUREMENTS: Table<String, CodeStatus> = "public:ccf.gov.nodes.code_ids";
     /// Software-TEE measurement (text) -> may join.
@@ -29,6 +31,16 @@ tables! {
         "public:ccf.gov.nodes.snp.uvm_endorsements";
     /// CPU id (8 hex digits) -> lowest accepted TCB.
     SNP_TCB_VERSIONS: Table<String, TcbVersion> = "public:ccf.gov.nodes.snp.tcb_versions";
+}
+
+/// Who may put a node at an address without a vote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// The operator's certificate.
+    pub operator_cert: Pem,
+    /// The node that has last taken the seat, without a vote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
 }
 
 /// Whether code may join.
@@ -266,4 +278,4 @@ impl NodeInfo {
     }
 }
 
-json_values!(CodeStatus, BTreeMap<String, UvmFeed>, TcbVersion, NodeInfo);
+json_values!(CodeStatus, BTreeMap<String, UvmFeed>, TcbVersion, NodeInfo, Seat);

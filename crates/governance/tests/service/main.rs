@@ -17,3 +17,4 @@ mod nodes;
 mod reads;
 mod recorded;
 mod refusals;
+mod seats;
