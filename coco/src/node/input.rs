@@ -6,8 +6,12 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 use coco_crypto::Digest;
-use coco_enclave::config::{CommandType, Config, Files, Start, StartMember, StartMemberFiles};
+use coco_enclave::config::{
+    CommandType, Config, Files, JoinSeat, Start, StartMember, StartMemberFiles,
+};
+use coco_governance::seats::Operator;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::service::read;
 
@@ -32,7 +36,9 @@ pub(crate) fn read_files(config: &Config, program: ProgramDigest) -> Result<File
     let members = start.map(|start| start.members.iter().map(member).collect()).transpose()?;
     let joins = config.command.kind == CommandType::Join;
     let service_certificate = joins.then_some(&*config.command.service_certificate_file);
+    let seat = config.command.join.as_ref().filter(|_| joins).and_then(|join| join.seat.as_ref());
     Ok(Files {
+        operator: seat.map(operator).transpose()?,
         service_certificate: service_certificate.map(|file| read(Path::new(file))).transpose()?,
         members: members.unwrap_or_default(),
         constitution: start.map(constitution).transpose()?.unwrap_or_default(),
@@ -40,6 +46,12 @@ pub(crate) fn read_files(config: &Config, program: ProgramDigest) -> Result<File
         service_data: optional_json(config.service_data_json_file.as_deref())?,
         executable_digest: program.finish()?,
     })
+}
+
+fn operator(seat: &JoinSeat) -> Result<Operator> {
+    let certificate = read(Path::new(&seat.operator_certificate_file))?;
+    let private_key = Zeroizing::new(read(Path::new(&seat.operator_private_key_file))?);
+    Operator::from_pem(&certificate, &private_key).context("command.join.seat")
 }
 
 fn member(member: &StartMember) -> Result<StartMemberFiles> {

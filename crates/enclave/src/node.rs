@@ -10,6 +10,7 @@ use coco_attestation::Evidence;
 use coco_consensus::Role;
 use coco_crypto::{Certificate, Digest, KeyPair, RsaKeyPair};
 use coco_kv::{Seqno, View};
+use coco_script::ScriptEngine;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 use tokio::task::JoinHandle;
@@ -42,6 +43,7 @@ struct Inner {
     /// The way to the primary, if the node can be one of several.
     forwarder: Option<Arc<Forwarder>>,
     keys: Arc<ServiceKeys>,
+    engine: Arc<ScriptEngine>,
     governance: Arc<dyn Endpoints>,
     adapters: Adapters,
     id: Digest,
@@ -188,6 +190,11 @@ impl Node {
     /// The keys of the service.
     pub fn service_keys(&self) -> &Arc<ServiceKeys> {
         &self.0.keys
+    }
+
+    /// Runs the constitution.
+    pub(crate) fn engine(&self) -> &ScriptEngine {
+        &self.0.engine
     }
 
     /// SHA-256 of the node's public key.

@@ -139,9 +139,21 @@ section! {
         fetch_snapshot_retry_interval: Time = millis(1_000),
         /// Limit.
         fetch_snapshot_max_size: Size = megabytes(10 << 10),
+        /// Ours: takes the seat at this node's address, by the word of its operator.
+        seat: Option<JoinSeat> = None,
         /// File name.
         host_data_transparent_statement_path: Option<String> = None,
     }
+}
+
+/// Who puts the node there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinSeat {
+    /// File with the operator's certificate.
+    pub operator_certificate_file: String,
+    /// File with the operator's private key.
+    pub operator_private_key_file: String,
 }
 
 section! {

@@ -1,5 +1,6 @@
 //! The contents of the files that the configuration names.
 
+use coco_governance::seats::Operator;
 use serde_json::Value as Json;
 
 use super::RecoveryRole;
@@ -17,6 +18,8 @@ pub struct Files {
     pub service_data: Option<Json>,
     /// The certificate in `command.service_certificate_file`, PEM, for `Join`.
     pub service_certificate: Option<String>,
+    /// The operator in `command.join.seat`, for `Join`.
+    pub operator: Option<Operator>,
     /// SHA-256 of the node's executable: the software TEE reports it as host data.
     pub executable_digest: coco_crypto::Digest,
 }

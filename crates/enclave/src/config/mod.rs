@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub use command::{
-    Command, CommandType, CoseSignatures, Join, Recover, RecoveryRole, ServiceConfiguration, Start,
-    StartMember,
+    Command, CommandType, CoseSignatures, Join, JoinSeat, Recover, RecoveryRole,
+    ServiceConfiguration, Start, StartMember,
 };
 pub use files::{Files, StartMemberFiles};
 pub use network::{

@@ -34,6 +34,9 @@ pub(crate) struct JoinRequest {
     /// What the node's protocols demand of the service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub protocols: BTreeMap<String, Json>,
+    /// The operator's statement, if the node is to take the seat at its address: COSE_Sign1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seat_statement: Option<Base64>,
 }
 
 /// Where the joining node is reached.
@@ -48,6 +51,9 @@ pub(crate) struct NodeInterfaces {
 pub(crate) struct JoinResponse {
     pub node_status: NodeStatus,
     pub node_id: String,
+    /// Why it does not take its seat, if it asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seat_refusal: Option<String>,
     /// Once it is trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_info: Option<NetworkInfo>,

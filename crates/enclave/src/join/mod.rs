@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   new node ── POST /node/join: evidence, keys, addresses ──▶ a node of the service
-//!            ◀─ Pending: ask again ────────────────────────── members vote, or the service opens
+//!            ◀─ Pending: ask again ────────────────────────── members vote, or the service opens,
+//!                                                             or the node's seat becomes free
 //!            ◀─ Trusted: secrets, encrypted to the new key ── once that is committed
 //!   the log then calls it, and brings it the ledger
 //! ```
@@ -107,7 +108,7 @@ pub(crate) async fn join(
     let body = Bytes::from(serde_json::to_vec(request).unwrap_or_default());
     let mut target = config.target_rpc_address.clone();
     let mut redirects = 0;
-    let mut is_pending = false;
+    let mut waits_for = None;
     loop {
         match ask(host, &client, &target, &body).await {
             Ok(Tried::Elsewhere(other)) if config.follow_redirect && redirects < MAX_REDIRECTS => {
@@ -124,8 +125,10 @@ pub(crate) async fn join(
                     let reason = "this node was retired".to_owned();
                     return Err(JoinError::Answer { target, reason });
                 }
-                _ if !std::mem::replace(&mut is_pending, true) => {
-                    tracing::info!(node = %answer.node_id, "waiting to be trusted");
+                _ if waits_for.as_ref() != Some(&answer.seat_refusal) => {
+                    let seat = answer.seat_refusal.as_deref();
+                    tracing::info!(node = %answer.node_id, seat, "waiting to be trusted");
+                    waits_for = Some(answer.seat_refusal);
                 }
                 _ => {}
             },

@@ -12,7 +12,10 @@ use coco_crypto::x509::{DistinguishedName, NameError, Validity};
 use coco_crypto::{Certificate, CertificateError, Digest, KeyError, KeyPair, RsaError};
 use coco_governance::genesis::{GenesisError, NewMember, NewNode, NewService};
 use coco_governance::recovery::{RecoverError, RecoveredService};
-use coco_governance::tables::{NODES, NodeStatus, Pem, RecoveryRole, ServiceConfig, TableKey as _};
+use coco_governance::seats::Statement;
+use coco_governance::tables::{
+    Base64, NODES, NodeStatus, Pem, RecoveryRole, ServiceConfig, TableKey as _,
+};
 use coco_governance::{
     CustodyError, LedgerPeriod, create_service, governance_api, recover_service,
 };
@@ -259,6 +262,11 @@ async fn joined_service(
     let command = config.command.join.clone().unwrap_or_default();
     let service = files.service_certificate.as_deref().unwrap_or_default();
     let service = Certificate::from_pem(service).map_err(JoinError::ServiceCertificate)?;
+    let service_id = service.public_key().map_err(JoinError::ServiceCertificate)?.id();
+    let seat_statement = files.operator.as_ref().map(|operator| {
+        let address = node_to_node_interface.address();
+        Base64(operator.sign(Statement { address, node_id: material.id(), service_id }))
+    });
     let request = JoinRequest {
         node_info_network: NodeInterfaces {
             node_to_node_interface,
@@ -270,6 +278,7 @@ async fn joined_service(
         certificate_signing_request: Pem(material.request.to_pem()),
         node_data: files.node_data.clone().unwrap_or(Json::Null),
         protocols,
+        seat_statement,
     };
     let (own, key) = (&material.self_signed, &material.node_key);
     // What is here is looked at while members think about the new node.
@@ -388,7 +397,7 @@ fn assemble(
     let keys = Arc::new(ServiceKeys::new(signer, periods, identities, host.entropy())?);
     let engine = Arc::new(ScriptEngine::new());
     let governance: Arc<dyn Endpoints> =
-        Arc::new(governance_api(Arc::<ServiceKeys>::clone(&keys), engine));
+        Arc::new(governance_api(Arc::<ServiceKeys>::clone(&keys), Arc::clone(&engine)));
 
     let chunk_rules = ChunkWriterConfig {
         chunk_bytes: config.ledger.chunk_size.0,
@@ -461,6 +470,7 @@ fn assemble(
         environment: Arc::new(environment),
         forwarder,
         keys,
+        engine,
         governance,
         adapters,
         state: Mutex::new(NodeState::PartOfNetwork),

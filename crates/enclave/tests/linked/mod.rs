@@ -21,6 +21,7 @@ use coco_enclave::config::{Config, Files};
 use coco_enclave::host::{Accepted, Area, BoxFuture, Disk, Host, Stream};
 use coco_enclave::node::{Adapters, Node, StartError};
 use coco_enclave::server::Server;
+use coco_governance::seats::Operator;
 use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
 use coco_kv::{MapName, Tx, TxId};
 use parking_lot::Mutex;
@@ -284,20 +285,45 @@ impl Network {
         adapters: impl Into<Adapters>,
     ) -> Result<usize, StartError> {
         let number = self.members.len();
+        let member = self.start(number, disk, program, adapters, None).await?;
+        self.members.push(member);
+        Ok(number)
+    }
+
+    /// Another node at the addresses of this one, which it takes the place of once it counts.
+    pub async fn try_replace(
+        &mut self,
+        number: usize,
+        operator: Option<Operator>,
+    ) -> Result<(), StartError> {
+        let (disk, program, app) = (SimulatedDisk::new(), sha256(b"program"), (self.app)());
+        let member = self.start(number, disk, program, app, operator).await?;
+        self.members[number] = member;
+        Ok(())
+    }
+
+    async fn start(
+        &mut self,
+        number: usize,
+        disk: Arc<SimulatedDisk>,
+        program: Digest,
+        adapters: impl Into<Adapters>,
+        operator: Option<Operator>,
+    ) -> Result<Member, StartError> {
         self.started += 1;
         let host = LinkedHost::new(number, self.started, &self.fabric, &disk);
         let first = self.members.first().map(|first| first.node.identity());
         let files = Files {
             service_certificate: first.map(|identity| identity.service_certificate.to_pem()),
             executable_digest: program,
+            operator,
             ..files()
         };
         let command = if number == 0 { "Start" } else { "Join" };
         let config = config(number, command, self.target, self.main, self.additions);
         let node = Node::start(host, config, files, adapters).await?;
         let server = Server::start(node.clone()).unwrap();
-        self.members.push(Member { node, server, disk });
-        Ok(number)
+        Ok(Member { node, server, disk })
     }
 
     pub async fn of(count: usize) -> Self {

@@ -1,21 +1,23 @@
 //! `POST /node/join`: another node asks to take part.
 //!
 //! Only the primary answers; others say who that is. The checks run in CCF's order. A node is
-//! trusted at once while the service is not open yet, and waits for its members afterwards. The
-//! secrets leave only when the trust is committed, and only encrypted to the key that the evidence
-//! of the accepted node stands for.
+//! trusted at once while the service is not open yet, or if it takes a seat that its members have
+//! approved ([`coco_governance::seats`]), and waits for them otherwise. The secrets leave only when
+//! the trust is committed, and only encrypted to the key that the evidence of the accepted node
+//! stands for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coco_adapter::{
     AuthnPolicy, Call, Caller, ErrorCode, ErrorResponse, ForwardingRequired, Mode, Response,
     RouteSyntax,
 };
 use coco_attestation::insecure::SoftwareVerifier;
-use coco_attestation::{Evidence, EvidenceFormat, Manifests, appraise, verify};
+use coco_attestation::{Claims, Evidence, EvidenceFormat, Manifests, appraise, verify};
 use coco_consensus::Role;
 use coco_crypto::x509::Validity;
 use coco_crypto::{Certificate, Digest, PublicKey, RsaPublicKey, SigningRequest};
+use coco_governance::seats::{Candidate, SeatError, Usher};
 use coco_governance::tables::{
     Base64, NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem, QuoteFormat, QuoteInfo,
     SERVICE_INFO, ServiceStatus, VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
@@ -36,6 +38,8 @@ pub(super) fn add(to: &mut Endpoints) -> Result<(), RouteSyntax> {
     let mut properties = properties(Mode::ReadWrite);
     properties.authn_policies = vec![AuthnPolicy::AnyCert];
     properties.waits_for_commit = true;
+    // The constitution may be asked.
+    properties.long_running = true;
     // The node that asks is to know whom it has asked.
     properties.forwarding_required = ForwardingRequired::Never;
     let node = to.node.clone();
@@ -63,12 +67,22 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
         let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::FrontendNotOpen);
         return Err(ErrorResponse::new(status, code, message));
     }
-    let request: JoinRequest = call.json()?;
+    let mut request: JoinRequest = call.json()?;
     let key = caller_key(call)?;
     let service = SERVICE_INFO.expect(call.tx).map_err(unreadable)?;
     let id = key.id();
+    let statement = request.seat_statement.take();
     if let Some(info) = NODES.get(call.tx, &id).map_err(unreadable)? {
-        return answer(node, call, id, &info, service.status);
+        let (info, refusal) = match statement {
+            Some(Base64(statement)) if info.status == NodeStatus::Pending => {
+                seat_waiting(node, call, &key, info, request.quote_info, &statement)?
+            }
+            _ => (info, None),
+        };
+        if let Some(refusal) = &refusal {
+            tracing::debug!(node = %id, %refusal, "a node does not take its seat yet");
+        }
+        return answer(node, call, id, &info, service.status, refusal);
     }
     let is_open =
         matches!(service.status, ServiceStatus::Open | ServiceStatus::WaitingForRecoveryShares);
@@ -82,7 +96,63 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     }
     NODES.put(call.tx, &id, &info);
     tracing::info!(node = %id, status = ?info.status, "a node asks to join");
-    answer(node, call, id, &info, service.status)
+    let (info, refusal) = match statement {
+        Some(Base64(statement)) if is_open => seat(node, call, id, info, &statement)?,
+        _ => (info, None),
+    };
+    if let Some(refusal) = &refusal {
+        tracing::warn!(node = %id, %refusal, "a node does not take its seat, and waits");
+    }
+    answer(node, call, id, &info, service.status, refusal)
+}
+
+/// A node that waits asks again for its seat. What members trust may have changed since it came.
+fn seat_waiting(
+    node: &Node,
+    call: &mut Call<'_>,
+    key: &PublicKey,
+    mut info: NodeInfo,
+    evidence: Evidence,
+    statement: &[u8],
+) -> Result<(NodeInfo, Option<String>), ErrorResponse> {
+    let claims = match appraised(call.tx, &evidence, key)? {
+        Ok(claims) => claims,
+        Err(reason) => return Ok((info, Some(format!("its evidence is not accepted: {reason}")))),
+    };
+    info.code_digest = Some(hex::encode(&claims.measurement));
+    info.quote_info = recorded(evidence);
+    seat(node, call, key.id(), info, statement)
+}
+
+/// The record of a node that takes its seat; or as it was, and why it does not.
+fn seat(
+    node: &Node,
+    call: &mut Call<'_>,
+    node_id: Digest,
+    info: NodeInfo,
+    statement: &[u8],
+) -> Result<(NodeInfo, Option<String>), ErrorResponse> {
+    let silent = node.pipeline().replicas().into_iter().filter(|replica| replica.is_silent);
+    let silent: BTreeSet<Digest> = silent.map(|replica| replica.node.0).collect();
+    let usher = Usher {
+        control: &**node.service_keys(),
+        engine: node.engine(),
+        environment: call.environment,
+        is_silent: &|id| silent.contains(id),
+    };
+    match usher.seat(call.tx, &Candidate { node_id, info: &info, statement }) {
+        Ok(seated) => {
+            tracing::info!(node = %node_id, "trusted without a vote: it takes its seat");
+            Ok((seated, None))
+        }
+        Err(SeatError::Table(error)) => Err(unreadable(error)),
+        Err(refusal) => {
+            if let SeatError::Constitution(error) = &refusal {
+                tracing::warn!(node = %node_id, %error, "the constitution's mayTakeSeat() failed");
+            }
+            Ok((info, Some(refusal.to_string())))
+        }
+    }
 }
 
 /// Refuses a node whose protocols do not find here what they demand: trusted, it would count, and
@@ -136,13 +206,10 @@ fn accept(
     }
     let address = node_info_network.node_to_node_interface.address();
     let former = others_at(call.tx, address, is_open)?;
-    let invalid = |reason: String| {
+    let claims = appraised(call.tx, &evidence, key)?.map_err(|reason| {
         let message = format!("Quote could not be verified: {reason}.");
         ErrorResponse::new(StatusCode::UNAUTHORIZED, ErrorCode::InvalidQuote, message)
-    };
-    let claims = verify(&evidence, &[&SoftwareVerifier]).map_err(|it| invalid(it.to_string()))?;
-    let manifests = Tables::read(call.tx)?;
-    appraise(&claims, &manifests, key).map_err(|error| invalid(error.to_string()))?;
+    })?;
     let csr = SigningRequest::from_pem(&certificate_signing_request.0);
     if csr.ok().is_none_or(|csr| csr.public_key() != key) {
         let message = "Public key in CSR does not match TLS session key.";
@@ -170,6 +237,21 @@ fn accept(
         legacy: Default::default(),
     }
     .with_legacy_addresses())
+}
+
+/// What evidence says of the holder of a key, if members trust that; otherwise why not.
+fn appraised(
+    tx: &mut Tx,
+    evidence: &Evidence,
+    key: &PublicKey,
+) -> Result<Result<Claims, String>, ErrorResponse> {
+    let manifests = Tables::read(tx)?;
+    let claims = match verify(evidence, &[&SoftwareVerifier]) {
+        Ok(claims) => claims,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let appraisal = appraise(&claims, &manifests, key);
+    Ok(appraisal.map(|()| claims).map_err(|error| error.to_string()))
 }
 
 /// Pending nodes at an address, whose place another one takes. One that is trusted may have been
@@ -234,9 +316,14 @@ fn answer(
     id: Digest,
     info: &NodeInfo,
     service_status: ServiceStatus,
+    seat_refusal: Option<String>,
 ) -> Result<Response, ErrorResponse> {
-    let mut response =
-        JoinResponse { node_status: info.status, node_id: id.to_string(), network_info: None };
+    let mut response = JoinResponse {
+        node_status: info.status,
+        node_id: id.to_string(),
+        seat_refusal,
+        network_info: None,
+    };
     let endorsed = NODE_ENDORSED_CERTS.get(call.tx, &id).map_err(unreadable)?;
     if info.status == NodeStatus::Trusted
         && let Some(endorsed_certificate) = endorsed
