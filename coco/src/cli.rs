@@ -12,6 +12,7 @@ use crate::command::{
     member::MemberCommand,
     node::{RetireArgs, TrustArgs},
     receipt::ReceiptCommand,
+    seat::SeatCommand,
     status::StatusArgs,
 };
 use crate::dev::DevArgs;
@@ -46,7 +47,7 @@ pub(crate) enum Command {
     Dev(DevArgs),
     /// Make a service for development whose Ethereum chain was made elsewhere
     ImportChain(ImportArgs),
-    /// Run a node, check its configuration; list, trust and retire the nodes of a service
+    /// Run a node, check its configuration; list, trust, retire and seat the nodes of a service
     #[command(subcommand)]
     Node(NodeCommand),
     /// Show a service and its nodes on one screen
@@ -123,6 +124,9 @@ Examples:
   coco node retire 3f2a --url https://node:8000 --service-cert service_cert.pem \\
       --cert alice_cert.pem --key alice_privk.pem")]
     Retire(RetireArgs),
+    /// List, approve and remove seats: addresses at which an operator's node needs no vote
+    #[command(subcommand)]
+    Seat(SeatCommand),
 }
 
 /// Accepts the command line of CCF's executables, which have no commands:

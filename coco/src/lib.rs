@@ -104,6 +104,7 @@ fn dispatch(cli: &Cli, application: &Application) -> Result<()> {
         Command::Node(NodeCommand::List(service)) => command::node::list(service, output),
         Command::Node(NodeCommand::Trust(arguments)) => command::node::trust(arguments, output),
         Command::Node(NodeCommand::Retire(arguments)) => command::node::retire(arguments, output),
+        Command::Node(NodeCommand::Seat(command)) => command::seat::run(command, output),
         Command::Status(arguments) => command::status::run(arguments, output),
         Command::Member(command) => command::member::run(command, output),
         Command::App(command) => command::app::run(command, output),

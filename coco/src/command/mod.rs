@@ -6,5 +6,6 @@ pub(crate) mod ledger;
 pub(crate) mod member;
 pub(crate) mod node;
 pub(crate) mod receipt;
+pub(crate) mod seat;
 pub(crate) mod shell;
 pub(crate) mod status;

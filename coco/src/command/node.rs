@@ -216,7 +216,7 @@ fn wait_until_removable(others: &[Client], node_id: &str, limit: Duration) -> Re
 }
 
 /// What other members have to do.
-fn still_open(proposal: &Proposal, signed: &SignedArgs) -> String {
+pub(super) fn still_open(proposal: &Proposal, signed: &SignedArgs) -> String {
     let Proposal { proposal_id, ballot_count, .. } = proposal;
     let short = proposal_id.get(..8).unwrap_or(proposal_id);
     let service = signed.service.as_options();

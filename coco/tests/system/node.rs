@@ -96,7 +96,25 @@ fn configurations_are_checked() {
     assert_eq!(coco_json(path, &["node", "check", "-c", "node.json"])["members"], 1);
     assert!(coco(path, &["--config", "node.json", "--check"]).status.success());
     let text = std::fs::read_to_string(path.join("node.json")).unwrap();
+    coco_json(path, &["keys", "new", "ops"]);
+    let joins = |certificate: &str, private_key: &str| {
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["command"] = json!({
+            "type": "Join",
+            "service_certificate_file": "ops_cert.pem",
+            "join": { "target_rpc_address": "10.0.0.1:8080", "seat": {
+                "operator_certificate_file": certificate,
+                "operator_private_key_file": private_key,
+            } },
+        });
+        config.to_string()
+    };
+    std::fs::write(path.join("joins.json"), joins("ops_cert.pem", "ops_privk.pem")).unwrap();
+    assert_eq!(coco_json(path, &["node", "check", "-c", "joins.json"])["command"], "Join");
     let table = [
+        (joins("ops_cert.pem", "missing.pem"), "missing.pem"),
+        (joins("member0_cert.pem", "ops_privk.pem"), "not that of the certificate"),
+        (joins("ops_privk.pem", "ops_cert.pem"), "command.join.seat: the operator's certificate"),
         (text.replace("\"network\"", "\"netwrok\""), "netwrok"),
         (text.replace("member0_cert.pem", "missing.pem"), "missing.pem"),
         (text.replace("\"Start\"", "\"Begin\""), "Begin"),
