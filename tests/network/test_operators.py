@@ -42,6 +42,13 @@ class Network(Service):
     def status(self) -> dict[str, dict]:
         return {node["node_id"]: node for node in self.coco("status")["nodes"]}
 
+    def node_to_node(self, node_id: str) -> str:
+        """Where other nodes call this one."""
+        with self.client() as client:
+            consensus = client.get("/node/consensus").json()
+        (config,) = consensus["details"]["configs"]
+        return config["nodes"][node_id]["address"]
+
     def primary(self) -> dict:
         ids = [node for node, it in self.listed().items() if it["role"] == "primary"]
         return next(node for node in self.nodes if [node["node_id"]] == ids)
@@ -179,6 +186,25 @@ def test_a_node_comes_and_goes(network, tmp_path):
         assert "does not come back" in network.refused("node", "trust", fourth_id)
         assert fourth.stop() == 0
         network.put(backup["url"], "after")
+
+
+def test_a_seat_is_approved_and_removed(network):
+    cert = network.folder / "user0_cert.pem"
+    first = network.nodes[0]["node_id"]
+    at = network.node_to_node(first)
+    approved = network.coco("node", "seat", "approve", at, "--operator", cert)
+    assert approved["proposal"]["proposalState"] == "Accepted"
+    network.coco("node", "seat", "approve", "node9.example:8081", "--operator", cert)
+    seats = {seat["address"]: seat["node_ids"] for seat in network.coco("node", "seat", "list")["seats"]}
+    assert seats == {at: [first], "node9.example:8081": []}
+    refused = network.refused("node", "seat", "approve", "nowhere", "--operator", cert)
+    assert "args.address must be an address" in refused
+
+    removed = network.coco("node", "seat", "remove", at)
+    assert removed["proposal"]["proposalState"] == "Accepted"
+    assert [seat["address"] for seat in network.coco("node", "seat", "list")["seats"]] == ["node9.example:8081"]
+    assert "coco node seat list" in network.refused("node", "seat", "remove", at)
+    assert network.listed()[first]["status"] == "Trusted"
 
 
 def test_a_node_that_waits_can_be_stopped_and_forgotten(network, tmp_path):
