@@ -28,15 +28,13 @@ use crate::ServiceControl;
 use crate::decision::{Court, Undecided};
 use crate::tables::{
     NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem, SEATS, SERVICE_CONFIG, SERVICE_INFO,
-    Seat, ServiceStatus, TableError, canonical_json,
+    Seat, ServiceConfig, ServiceStatus, TableError, canonical_json,
 };
 
 /// The longest statement of an operator that is looked at.
 const MAX_STATEMENT_BYTES: usize = 4 << 10;
 /// Says what a statement is, so that no other message of the same key passes for one.
 const STATEMENT_TYPE: (&str, &str) = ("coco.msg.type", "node_seat");
-/// Validity of a node's certificate where the service's configuration does not limit it.
-const DEFAULT_VALIDITY_DAYS: u64 = 365;
 
 /// What an operator signs: that this node takes the seat at this address, of this service. The node
 /// has its key for one life only, so that the statement cannot serve for another one.
@@ -291,7 +289,8 @@ impl Usher<'_> {
         service: &Certificate,
     ) -> Result<Pem, SeatError> {
         let longest = SERVICE_CONFIG.expect(tx)?.maximum_node_certificate_validity_days;
-        let days = u32::try_from(longest.unwrap_or(DEFAULT_VALIDITY_DAYS)).unwrap_or(u32::MAX);
+        let days = u32::try_from(longest.unwrap_or(ServiceConfig::DEFAULT_VALIDITY_DAYS))
+            .unwrap_or(u32::MAX);
         let now_s = i64::try_from(self.environment.now_ms() / 1_000).unwrap_or(i64::MAX);
         let request = info.certificate_signing_request.as_ref().map(|request| request.0.as_str());
         let request = SigningRequest::from_pem(request.unwrap_or_default())?;

@@ -13,12 +13,9 @@ use crate::replay;
 use crate::tables::{
     CA_CERT_BUNDLES, CONSTITUTION, JWT_ISSUERS, JWT_PUBLIC_SIGNING_KEYS, JwtIssuer, JwtKey,
     PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT, Pem, SERVICE_CONFIG, SERVICE_INFO, SGX_MEASUREMENTS,
-    SNP_HOST_DATA, SNP_MEASUREMENTS, SNP_TCB_VERSIONS, SNP_UVM_ENDORSEMENTS, ServiceStatus,
-    VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
+    SNP_HOST_DATA, SNP_MEASUREMENTS, SNP_TCB_VERSIONS, SNP_UVM_ENDORSEMENTS, ServiceConfig,
+    ServiceStatus, VIRTUAL_HOST_DATA, VIRTUAL_MEASUREMENTS,
 };
-
-/// Longest validity of certificates when the configuration does not say.
-const DEFAULT_VALIDITY_DAYS: u64 = 365;
 
 pub(super) fn add_to(endpoints: &mut Endpoints) {
     let any = ApiVersion::Preview;
@@ -56,7 +53,7 @@ fn info(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse> 
         .get(call.tx)?
         .ok_or_else(|| not_found("Service information is not available."))?;
     let config = SERVICE_CONFIG.get(call.tx)?.unwrap_or_default();
-    let days = |days: Option<u64>| days.unwrap_or(DEFAULT_VALIDITY_DAYS);
+    let days = |days: Option<u64>| days.unwrap_or(ServiceConfig::DEFAULT_VALIDITY_DAYS);
     let window = config.recent_cose_proposals_window_size.unwrap_or(replay::DEFAULT_WINDOW);
     let description = ServiceDescription {
         status: service.status,

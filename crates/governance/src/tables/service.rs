@@ -84,4 +84,9 @@ pub struct ServiceConfig {
     pub reconfiguration_type: Option<String>,
 }
 
+impl ServiceConfig {
+    /// Longest validity of certificates when the configuration does not say.
+    pub const DEFAULT_VALIDITY_DAYS: u64 = 365;
+}
+
 json_values!(ServiceInfo, ServiceConfig);

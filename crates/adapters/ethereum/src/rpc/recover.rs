@@ -61,13 +61,13 @@ impl Recoveries {
     /// One thread's work: until nothing waits.
     fn work(&self) {
         while let Some(Recovery { raw, done }) = self.next() {
+            // The client may have gone.
             if done.is_closed() {
                 continue;
             }
             // Should a library panic, the request that waits meets that itself.
             let recovered = catch_unwind(AssertUnwindSafe(|| raw.iter().map(recover).collect()));
             if let Ok(recovered) = recovered {
-                // The client may have gone.
                 let _ = done.send(recovered);
             }
         }
