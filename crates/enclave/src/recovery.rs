@@ -27,14 +27,13 @@ use crate::disk::{read_file, set_aside, submit};
 use crate::host::{Area, DiskOp, FileEntry, Host};
 use crate::identities::Identities;
 use crate::ledger_files::disk_operations;
+use crate::pipeline::MAX_BATCHES_IN_FLIGHT;
 use crate::snapshots::{self, LoadError, LoadedSnapshot};
 pub use replay::ReplayFault;
 use replay::{Located, Replay};
 
 /// A chunk larger than this is not one of ours: positions in it have 32 bits.
 const MAX_CHUNK_BYTES: u64 = 8 << 30;
-/// Batches that may have been on their way to the disk when the node stopped.
-const MAX_BATCHES_IN_FLIGHT: usize = 2;
 
 /// The ledger on the disk cannot be continued.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,7 @@ use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
 
 /// Batches between the writer and the disk: one that is synced while the next is signed.
-const MAX_BATCHES_IN_FLIGHT: usize = 2;
+pub(crate) const MAX_BATCHES_IN_FLIGHT: usize = 2;
 /// From this many executed transactions on, the writer's task encodes them ahead of the cut.
 const ABSORB_FROM: usize = 256;
 /// A waiter cuts the batch itself if it is at most this long; longer ones are for the task.
