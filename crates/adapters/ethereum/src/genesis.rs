@@ -9,7 +9,9 @@ use coco_kv::Tx;
 use revm::primitives::hardfork::SpecId;
 use serde::{Deserialize, Serialize};
 
-use crate::block::{Head, Included, Opening, begin_block, end_block, record_block};
+use crate::block::{
+    Head, Included, Opening, begin_block, end_block, record_block, record_included,
+};
 use crate::maps::CHAIN;
 use crate::record::{BlockRecord, OpenBlock};
 use crate::{Chain, ChainOptions, ChainRules, Refusal, StateError, StateTrie, World, block_hash};
@@ -160,7 +162,8 @@ impl Chain {
             withdrawals: Vec::new(),
             transactions: Vec::new(),
         };
-        record_block(tx, &block, hash, &Included::default());
+        record_block(tx, &block, hash);
+        record_included(tx, block.header.number, &Included::default());
         chain.tries().remember(block.header.number, hash, trie, 0);
         chain.try_empty_block(tx)?;
         Ok((chain, hash))

@@ -10,10 +10,11 @@ use revm::primitives::hardfork::SpecId;
 
 use crate::block::{
     BlockDraft, BlockTransaction, Head, Included, begin_block, end_block, merged, pay,
-    record_block, record_transaction, requests_hash, weight,
+    record_block, record_included, record_transaction, requests_hash, weight,
 };
 use crate::record::{BlockRecord, Change, OpenBlock, TransactionRecord};
-use crate::{Chain, Refusal, SignedTransaction, StateError, Surroundings, World, roots};
+use crate::roots::Successor;
+use crate::{Chain, Refusal, SignedTransaction, StateError, Surroundings, World};
 
 /// A block as it is exchanged, with signed transactions.
 pub type ImportedBlock = Block<TxEnvelope>;
@@ -117,7 +118,8 @@ impl Chain {
             return Err(ImportError::Unsupported { number, what: "the DAO's irregular state" });
         }
         let surroundings = self.surroundings_of(header);
-        let mut trie = roots::present(tx, self.codes(), self.tries(), head.number, &[])?;
+        let known = Successor::of(tx, self.codes(), self.tries(), head.number, &[])?;
+        let mut trie = known.make();
 
         let withdrawals = block.body.withdrawals.as_ref().map(|w| w.0.clone()).unwrap_or_default();
         let mut world = World::in_block(tx, self.codes(), number);
@@ -171,7 +173,8 @@ impl Chain {
         for BlockTransaction { hash, record } in &included.transactions {
             record_transaction(tx, hash, record);
         }
-        record_block(tx, &record, hash, &included);
+        record_block(tx, &record, hash);
+        record_included(tx, number, &included);
         self.tries().remember(number, hash, trie, changed);
         Ok(hash)
     }

@@ -41,6 +41,7 @@
 //! ```
 
 mod adapter;
+mod beside;
 mod block;
 mod chain;
 mod error;

@@ -60,15 +60,7 @@ impl StateTrie {
 
     /// Takes over the values that changed accounts and slots have in `world`.
     pub fn update(&mut self, world: &mut World<'_>, changes: &[Change]) -> Result<(), StateError> {
-        for Change { address, slots } in changes {
-            let hashed = keccak256(address);
-            for slot in slots {
-                let value = world.slot(*address, *slot)?;
-                self.put_slot(hashed, *slot, value);
-            }
-            let account = world.account(*address)?;
-            self.put_account(hashed, account);
-        }
+        self.put_all(Changed::all(world, changes)?);
         Ok(())
     }
 
@@ -93,6 +85,16 @@ impl StateTrie {
         trie.map_or_else(Vec::new, |trie| trie.proof(keccak256(slot.to_be_bytes::<32>())))
     }
 
+    fn put_all(&mut self, changed: Vec<Changed>) {
+        for Changed { address, account, slots } in changed {
+            let hashed = keccak256(address);
+            for (slot, value) in slots {
+                self.put_slot(hashed, slot, value);
+            }
+            self.put_account(hashed, account);
+        }
+    }
+
     fn put_slot(&mut self, address: B256, slot: U256, value: U256) {
         let slot = keccak256(slot.to_be_bytes::<32>());
         if !value.is_zero() {
@@ -113,6 +115,26 @@ impl StateTrie {
         let storage_root = self.storages.get(&hashed).map_or(EMPTY_ROOT_HASH, Trie::root);
         let account = TrieAccount { nonce, balance, storage_root, code_hash };
         self.accounts.insert(hashed, alloy_rlp::encode(account));
+    }
+}
+
+/// The values of an account and of its slots that changed.
+#[derive(Debug)]
+struct Changed {
+    address: Address,
+    account: Option<Account>,
+    slots: Vec<(U256, U256)>,
+}
+
+impl Changed {
+    /// What accounts and slots have in `world`.
+    fn all(world: &mut World<'_>, changes: &[Change]) -> Result<Vec<Self>, StateError> {
+        let read = |Change { address, slots }: &Change| {
+            let values = slots.iter().map(|slot| Ok((*slot, world.slot(*address, *slot)?)));
+            let slots = values.collect::<Result<_, StateError>>()?;
+            Ok(Self { address: *address, account: world.account(*address)?, slots })
+        };
+        changes.iter().map(read).collect()
     }
 }
 
@@ -190,21 +212,40 @@ impl RecentTries {
     }
 }
 
-/// The tries of the present, made from the last ones that are known and what changed since: in the
-/// blocks up to `parent`, the last sealed one, and after it.
-pub(crate) fn present(
-    tx: &mut Tx,
-    codes: &Codes,
-    tries: &RecentTries,
-    parent: u64,
-    since: &[Change],
-) -> Result<StateTrie, StateError> {
-    let known = tries.last_of(parent, |number| block_hash(tx, number));
-    let Some((number, mut trie)) = known else { return StateTrie::build(tx) };
-    let mut all = since.to_vec();
-    for missed in number.saturating_add(1)..=parent {
-        all.extend(changes(tx, missed)?);
+/// The tries of the present before they are made: the last ones that are known, and the values that
+/// changed since. What is left to do needs no store.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    known: StateTrie,
+    changed: Vec<Changed>,
+}
+
+impl Successor {
+    /// The tries of the present, to be made with what changed in the blocks up to `parent`, the
+    /// last sealed one, and `since`.
+    pub fn of(
+        tx: &mut Tx,
+        codes: &Codes,
+        tries: &RecentTries,
+        parent: u64,
+        since: &[Change],
+    ) -> Result<Self, StateError> {
+        let known = tries.last_of(parent, |number| block_hash(tx, number));
+        let Some((number, known)) = known else {
+            return Ok(Self { known: StateTrie::build(tx)?, changed: Vec::new() });
+        };
+        let mut all = since.to_vec();
+        for missed in number.saturating_add(1)..=parent {
+            all.extend(changes(tx, missed)?);
+        }
+        let changed = Changed::all(&mut World::scratch(tx, codes), &merged(all))?;
+        Ok(Self { known, changed })
     }
-    trie.update(&mut World::scratch(tx, codes), &merged(all))?;
-    Ok(trie)
+
+    /// Makes them.
+    pub fn make(self) -> StateTrie {
+        let mut trie = self.known;
+        trie.put_all(self.changed);
+        trie
+    }
 }

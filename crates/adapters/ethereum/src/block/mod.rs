@@ -14,7 +14,7 @@ pub(crate) use read::{executed_transaction, is_executed};
 pub use seal::Sealed;
 pub(crate) use seal::{
     BlockDraft, BlockTransaction, Included, executed, log_key, merged, record_block,
-    record_transaction, weight,
+    record_included, record_transaction, weight,
 };
 pub(crate) use system::{begin_block, end_block, pay, requests_hash};
 

@@ -15,12 +15,14 @@ use std::ops::ControlFlow;
 use super::end_block;
 use super::read::{Head, executed_transaction, receipt};
 use super::system::requests_hash;
+use crate::beside::beside;
 use crate::maps::{
     BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, LOGS, NUMBERS, OPEN, POSITIONS, TRANSACTIONS,
     hash_key,
 };
 use crate::record::{self, BlockRecord, Change, OpenBlock, Position, TransactionRecord};
-use crate::{Chain, Refusal, StateError, World, roots};
+use crate::roots::Successor;
+use crate::{Chain, Refusal, StateError, World};
 
 /// A block that was sealed.
 #[derive(Clone, Debug)]
@@ -66,6 +68,9 @@ pub(crate) struct BlockDraft {
 }
 
 impl Chain {
+    /// From so many transactions on another thread pays.
+    const SEALED_ON_TWO_THREADS: usize = 8;
+
     /// Seals the open block, if there is one: called once when a batch is cut, with the last
     /// transaction before the cut, which the block's extra data names. Fails only if the stored
     /// state is broken.
@@ -80,14 +85,23 @@ impl Chain {
         included.changes = merged(included.changes.into_iter().chain(changes));
 
         let parent = open.number.saturating_sub(1);
-        let trie = roots::present(tx, self.codes(), self.tries(), parent, &included.changes)?;
-        let draft = BlockDraft::of(&included)?;
+        let successor = Successor::of(tx, self.codes(), self.tries(), parent, &included.changes)?;
+        let make_tries = move || {
+            let trie = successor.make();
+            (trie.root(), trie)
+        };
+        let many = included.transactions.len() >= Self::SEALED_ON_TWO_THREADS;
+        let ((state_root, trie), draft) = beside(many, make_tries, || {
+            record_included(tx, open.number, &included);
+            BlockDraft::of(&included)
+        });
+        let draft = draft?;
         let since = |fork: SpecId| surroundings.spec().is_enabled_in(fork);
         let header = Header {
             parent_hash: open.parent_hash,
             ommers_hash: EMPTY_OMMER_ROOT_HASH,
             beneficiary: open.beneficiary,
-            state_root: trie.root(),
+            state_root,
             transactions_root: draft.transactions_root,
             receipts_root: draft.receipts_root,
             logs_bloom: draft.bloom,
@@ -118,7 +132,7 @@ impl Chain {
             transactions: included.hashes(),
         };
         let changed = weight(&included.changes);
-        record_block(tx, &block, hash, &included);
+        record_block(tx, &block, hash);
         self.tries().remember(open.number, hash, trie, changed);
         Ok(Some(Sealed { hash, header }))
     }
@@ -217,28 +231,32 @@ pub(crate) fn merged(changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
     by_address.into_iter().map(merge).collect()
 }
 
-/// Writes everything by which a block and its transactions are found again, and makes it the head.
-pub(crate) fn record_block(tx: &mut Tx, block: &BlockRecord, hash: B256, included: &Included) {
+/// Writes a block and all by which it is found again, and makes it the head.
+pub(crate) fn record_block(tx: &mut Tx, block: &BlockRecord, hash: B256) {
     let header = &block.header;
     let number = header.number.to_be_bytes();
     tx.put(&BLOCKS, number, record::encode(block));
     tx.put(&HASHES, number, hash.0);
     tx.put(&NUMBERS, hash_key(&hash), number);
-    tx.put(&CHANGES, number, record::encode(&included.changes));
+    tx.put(&CHAIN, "head", record::encode(&Head::of(header, hash)));
+}
+
+/// Writes what a block changed, and all by which its transactions and their logs are found again.
+pub(crate) fn record_included(tx: &mut Tx, block: u64, included: &Included) {
+    tx.put(&CHANGES, block.to_be_bytes(), record::encode(&included.changes));
     let (mut cumulative_gas_used, mut first_log) = (0_u64, 0);
     for (index, BlockTransaction { hash, record }) in (0..).zip(&included.transactions) {
         cumulative_gas_used = cumulative_gas_used.saturating_add(record.gas_used);
-        let position = Position { block: header.number, index, cumulative_gas_used, first_log };
+        let position = Position { block, index, cumulative_gas_used, first_log };
         first_log += record.logs.len() as u64;
         for log in &record.logs {
-            tx.put(&LOGS, log_key(0, log.address.as_slice(), header.number), []);
+            tx.put(&LOGS, log_key(0, log.address.as_slice(), block), []);
             for (kind, topic) in (1..).zip(log.topics()) {
-                tx.put(&LOGS, log_key(kind, topic.as_slice(), header.number), []);
+                tx.put(&LOGS, log_key(kind, topic.as_slice(), block), []);
             }
         }
         tx.put(&POSITIONS, hash_key(hash), record::encode(&position));
     }
-    tx.put(&CHAIN, "head", record::encode(&Head::of(header, hash)));
 }
 
 /// The key under which a block is found by an address (kind 0) or topic (kinds 1 to 4) in its logs.

@@ -11,7 +11,8 @@ use super::params::slot;
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::{executed, weight};
-use crate::{Account, Head, StateError, StateTrie, World, block_hash, changes, roots};
+use crate::roots::Successor;
+use crate::{Account, Head, StateError, StateTrie, World, block_hash, changes};
 
 impl Rpc {
     /// Slots that one request may ask for.
@@ -176,7 +177,8 @@ impl Rpc {
             return Ok(trie);
         }
         let open = executed(tx)?.changes;
-        let mut trie = roots::present(tx, self.chain.codes(), tries, head.number, &open)?;
+        let successor = Successor::of(tx, self.chain.codes(), tries, head.number, &open)?;
+        let mut trie = successor.make();
         trie.update(&mut World::past(tx, self.chain.codes(), head.number), &open)?;
         tries.remember(head.number, head.hash, trie.clone(), 0);
         Ok(trie)
