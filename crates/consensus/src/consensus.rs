@@ -15,6 +15,11 @@ pub trait Consensus: Send {
     /// The last committed transaction, as this node knows.
     fn committed(&self) -> TxId;
 
+    /// Whether the ledger on this node's disk has a batch that ends with `tx_id`; not known of what
+    /// has been compacted. Two logs that both do are the same up to there, so that whoever knows
+    /// `tx_id` as committed may be given all before it, even if this node does not know that yet.
+    fn has_persisted(&self, tx_id: TxId) -> bool;
+
     /// Whether a batch would be taken now. To be asked before a batch is encrypted: what is once
     /// encrypted at a position of a view must be proposed as it is or never, for its nonce is used.
     ///

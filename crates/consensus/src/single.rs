@@ -48,6 +48,10 @@ impl Consensus for SingleNode {
         self.committed
     }
 
+    fn has_persisted(&self, tx_id: TxId) -> bool {
+        self.committed == tx_id
+    }
+
     fn may_propose(&self) -> Result<(), ConsensusError> {
         Ok(())
     }

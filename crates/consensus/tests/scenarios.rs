@@ -18,6 +18,7 @@
 //! read a n            a asks for read n
 //! compact a v.s       what a's log holds of the ledger up to v.s may go
 //! installed a v.s     a has brought the ledger there
+//! has a v.s           whether a has it on its disk, for one that knows it as committed
 //! status              who is what
 //! ```
 
@@ -126,6 +127,11 @@ impl Scenario {
             ["installed", node, at] => {
                 let installed = self.node(node).installed(at.parse().unwrap());
                 installed.map_err(|error| error.to_string())
+            }
+            ["has", node, tx_id] => {
+                let has = self.node(node).has_persisted(tx_id.parse().unwrap());
+                self.say(if has { "yes" } else { "no" });
+                Ok(())
             }
             ["status"] => {
                 self.status();
@@ -409,6 +415,7 @@ scenarios!(
     voted_out,
     voted_out_with_more,
     installation,
+    installation_without_the_primary,
     handing_over,
     reading,
     slow_disk,

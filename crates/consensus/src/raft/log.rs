@@ -93,6 +93,13 @@ impl Log {
         self.at(index).map(|stored| stored.end)
     }
 
+    /// The first entry after which the ledger ends with `tx_id`; `None` if it is not kept.
+    pub fn index_of(&self, tx_id: TxId) -> Option<u64> {
+        let at = self.entries.partition_point(|stored| stored.end.seqno < tx_id.seqno);
+        let mut candidates = std::iter::once(&self.start).chain(self.entries.get(at));
+        candidates.find(|stored| stored.end == tx_id).map(|stored| stored.position.index)
+    }
+
     /// The view of the entry at `index`; `None` if it is not kept.
     pub fn view_at(&self, index: u64) -> Option<View> {
         self.at(index).map(|stored| stored.position.view)

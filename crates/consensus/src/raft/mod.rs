@@ -273,6 +273,12 @@ impl Consensus for Raft {
         self.log().committed()
     }
 
+    fn has_persisted(&self, tx_id: TxId) -> bool {
+        let persisted = self.engine.raft.raft_log.persisted;
+        let index = self.log().index_of(tx_id).filter(|_| self.installing.is_none());
+        index.is_some_and(|index| index <= persisted)
+    }
+
     fn may_propose(&self) -> Result<(), ConsensusError> {
         let raft = &self.engine.raft;
         if !self.is_primary() {
