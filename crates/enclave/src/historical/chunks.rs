@@ -39,6 +39,8 @@ pub(crate) enum FetchError {
     Entry { file: ChunkName, offset: u64, seqno: Seqno, fault: EntryError },
     #[error("entry {seqno} at offset {offset} of {file} is not the one that was signed")]
     NotSigned { file: ChunkName, offset: u64, seqno: Seqno },
+    #[error("what stands in the files at {0} or after it is of another view")]
+    OtherView(Seqno),
     #[error("no signature follows {seqno} in {file}")]
     NoSignature { file: ChunkName, seqno: Seqno },
     #[error("the signature at {seqno} in {file} is damaged: {fault}")]

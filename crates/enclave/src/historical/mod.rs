@@ -18,7 +18,7 @@ use coco_crypto::PublicKey;
 use coco_kv::{Seqno, Snapshot, TxId};
 use coco_ledger::{
     ChunkName, Entry, LeafComponents, MerkleTree, ReceiptError as LedgerReceiptError,
-    SignatureTransaction, SignedProof,
+    SignatureTransaction, SignedProof, ViewHistory,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -29,7 +29,7 @@ use queries::Queries;
 pub(crate) use queries::Query;
 
 use crate::host::Host;
-use crate::pipeline::Channels;
+use crate::pipeline::{Channels, split_entry};
 use crate::service::ServiceKeys;
 
 /// Entries for another node are given out in parts of this size.
@@ -94,6 +94,25 @@ impl Historical {
             entries.extend_from_slice(&entry);
         }
         Ok(entries.freeze())
+    }
+
+    /// The same for another node: only entries of this order, which its views tell. What was taken
+    /// back has valid signatures, too, and may still stand in a file or in memory.
+    pub async fn entries_of(
+        &self,
+        views: &ViewHistory,
+        first: Seqno,
+        last: Seqno,
+    ) -> Result<Bytes, FetchError> {
+        let mut entries = self.entries(first, last).await?;
+        if !are_of(views, &entries) {
+            self.passed_on.clear();
+            entries = self.entries(first, last).await?;
+        }
+        match are_of(views, &entries) {
+            true => Ok(entries),
+            false => Err(FetchError::OtherView(first)),
+        }
     }
 
     /// A committed entry, from the disk or else from another node.
@@ -204,6 +223,22 @@ impl Historical {
         chunk.verified.lock().insert(seqno, Arc::clone(&verified));
         Ok(verified)
     }
+}
+
+/// Whether all of these entries have the views that they have in the order. As no seqno is used
+/// twice in a view, they are those of the order then.
+fn are_of(views: &ViewHistory, mut entries: &[u8]) -> bool {
+    while !entries.is_empty() {
+        let Ok((entry, rest)) = split_entry(entries) else { return false };
+        let Ok(TxId { view, seqno }) = Entry::parse(entry).map(|entry| entry.tx_id()) else {
+            return false;
+        };
+        if views.view_of(seqno) != Some(view) {
+            return false;
+        }
+        entries = rest;
+    }
+    true
 }
 
 /// Checks both signatures of a signature transaction, and that it stands where it says.

@@ -21,7 +21,7 @@ use crate::service::ServiceKeys;
 
 /// A batch that no correct node of this service proposes.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BatchFault {
+pub(crate) enum BatchFault {
     #[error("the batch is not made of whole entries")]
     CutShort,
     #[error("an entry is malformed or does not authenticate: {0}")]
@@ -71,7 +71,7 @@ impl CheckedBatch {
 }
 
 /// Takes the next entry off the front of `bytes`.
-pub(super) fn split_entry(bytes: &[u8]) -> Result<(&[u8], &[u8]), BatchFault> {
+pub(crate) fn split_entry(bytes: &[u8]) -> Result<(&[u8], &[u8]), BatchFault> {
     let header = bytes.first_chunk::<FRAME_HEADER_BYTES>().ok_or(BatchFault::CutShort)?;
     let header = FrameHeader::parse(*header)?;
     let length = usize::try_from(header.total_bytes()).map_err(|_| BatchFault::CutShort)?;

@@ -50,6 +50,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 pub(crate) use drive::MAX_BATCHES_IN_FLIGHT;
 use drive::{Counters, Inner};
+pub(crate) use follow::split_entry;
 pub use latency::{LATENCY_BOUNDS_US, Latencies};
 use progress::Progress;
 use queue::{Pending, Queue, estimated_bytes};
@@ -320,10 +321,14 @@ impl Pipeline {
     }
 
     /// Entries of the ledger that follow `after`, up to `to` at most, all of them committed: some,
-    /// and at least one.
+    /// or none if there are none to give.
     pub(crate) async fn ledger(&self, after: Seqno, to: Seqno) -> Result<Bytes, FetchError> {
-        let to = to.min(self.last_committed().seqno);
-        self.inner.historical.entries(after.next(), to).await
+        let inner = &*self.inner;
+        let (first, last) = (after.next(), to.min(inner.progress.committed_seqno()));
+        if last < first {
+            return Ok(Bytes::new());
+        }
+        inner.historical.entries_of(&inner.progress.views(), first, last).await
     }
 
     /// The newest snapshot of this node that is no later than `to`, or the one that is coming.
