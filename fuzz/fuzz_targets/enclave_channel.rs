@@ -36,7 +36,12 @@ fn seeds() -> Vec<Bytes> {
     let answers = answers.map(|answer| answer.encode().unwrap());
     let mut messages = vec![
         Message::Log("frame".into()),
-        Message::LedgerPlease { number: 1, after: Seqno(2), to: Seqno(9) },
+        Message::LedgerPlease {
+            number: 1,
+            after: Seqno(2),
+            to: Seqno(9),
+            committed: TxId::new(2, 9),
+        },
         Message::Ledger { number: 1, entries: "entries".into() },
         Message::Ping,
         Message::Busy { number: 1 },

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use coco_consensus::{Membership, NodeId, Role};
 use coco_crypto::{KeyPair, PublicKey};
 use coco_governance::tables::{NODES, NodeInfo, NodeStatus};
-use coco_kv::{Seqno, StateMap};
+use coco_kv::{Seqno, StateMap, TxId};
 use coco_ledger::SnapshotName;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -328,9 +328,10 @@ impl NodeChannels {
                 Message::Log(frame) => pipeline
                     .receive(node, frame)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
-                Message::LedgerPlease { number, after, to } => {
+                Message::LedgerPlease { number, after, to, committed } => {
                     // One at a time: whoever asks for more waits in the stream.
-                    let entries = pipeline.ledger(after, to).await.unwrap_or_else(|error| {
+                    let entries = pipeline.ledger(after, to, committed).await;
+                    let entries = entries.unwrap_or_else(|error| {
                         tracing::warn!(%node, %error, "the ledger cannot be given");
                         Bytes::new()
                     });
@@ -450,8 +451,9 @@ impl Channels for Arc<NodeChannels> {
         from: NodeId,
         after: Seqno,
         to: Seqno,
+        committed: TxId,
     ) -> BoxFuture<'static, io::Result<Bytes>> {
-        let question = |number| Message::LedgerPlease { number, after, to };
+        let question = |number| Message::LedgerPlease { number, after, to, committed };
         self.ask(from, question, |answer| match answer {
             Message::Ledger { entries, .. } => Some(entries),
             _ => None,

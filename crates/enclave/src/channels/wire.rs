@@ -5,7 +5,7 @@
 //!
 //! kind body
 //!  1 log             a frame of the log (coco_consensus::wire)
-//!  2 ledger please   number (8) │ after (8) │ to (8)
+//!  2 ledger please   number (8) │ after (8) │ to (8) │ committed: view (8) │ seqno (8)
 //!  3 ledger          number (8) │ entries; none if there are none to give
 //!  4 ping            nothing
 //!  5 question        number (8) │ question (crate::forward::message)
@@ -24,7 +24,7 @@ use std::io;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use coco_consensus::wire::MAX_FRAME_BYTES;
-use coco_kv::Seqno;
+use coco_kv::{Seqno, TxId};
 use coco_ledger::SnapshotName;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -77,6 +77,8 @@ pub enum Message {
         after: Seqno,
         /// Up to here at most.
         to: Seqno,
+        /// This is committed, as the asker knows; 0.0 if it knows nothing.
+        committed: TxId,
     },
     /// The answer to the request of this number.
     Ledger {
@@ -154,11 +156,11 @@ impl Message {
                 bytes.put_u8(LOG);
                 bytes.put_slice(frame);
             }
-            Self::LedgerPlease { number, after, to } => {
+            Self::LedgerPlease { number, after, to, committed: TxId { view, seqno } } => {
                 bytes.put_u8(LEDGER_PLEASE);
-                bytes.put_u64_le(*number);
-                bytes.put_u64_le(after.0);
-                bytes.put_u64_le(to.0);
+                for number in [*number, after.0, to.0, view.0, seqno.0] {
+                    bytes.put_u64_le(number);
+                }
             }
             Self::Ledger { number, entries } => put(&mut bytes, LEDGER, *number, entries),
             Self::Ping => bytes.put_u8(PING),
@@ -211,6 +213,7 @@ impl Message {
                 number: number(&mut body)?,
                 after: Seqno(number(&mut body)?),
                 to: Seqno(number(&mut body)?),
+                committed: TxId::new(number(&mut body)?, number(&mut body)?),
             },
             SNAPSHOT_PLEASE => {
                 Self::SnapshotPlease { number: number(&mut body)?, to: Seqno(number(&mut body)?) }
@@ -327,10 +330,11 @@ mod tests {
         prop_oneof![
             bytes().prop_map(Message::Log),
             Just(Message::Ping),
-            any::<[u64; 3]>().prop_map(|[number, after, to]| Message::LedgerPlease {
+            any::<[u64; 5]>().prop_map(|[number, after, to, view, seqno]| Message::LedgerPlease {
                 number,
                 after: Seqno(after),
-                to: Seqno(to)
+                to: Seqno(to),
+                committed: TxId::new(view, seqno),
             }),
             (any::<u64>(), bytes())
                 .prop_map(|(number, entries)| Message::Ledger { number, entries }),

@@ -137,7 +137,7 @@ impl Historical {
         let mut bytes = BytesMut::zeroed(coco_ledger::FIRST_ENTRY_OFFSET as usize);
         let mut last = Seqno(seqno.0.saturating_sub(1));
         loop {
-            let more = self.channels.ledger(node, last, Seqno(u64::MAX)).await?;
+            let more = self.channels.ledger(node, last, Seqno(u64::MAX), TxId::default()).await?;
             if more.is_empty() {
                 return Err(FetchError::NoChunk(last.next()));
             }

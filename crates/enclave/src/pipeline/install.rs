@@ -6,6 +6,9 @@
 //! ```
 //! Without a snapshot it begins with the first entry. What another node gives is never believed:
 //! a snapshot has the service's receipt, a batch both signatures over a root that is computed here.
+//!
+//! Who is asked is told what is to be reached, and gives its ledger up to there if it has just that,
+//! whether it knows it as committed or not (`Pipeline::ledger`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,6 +66,14 @@ enum InstallError {
     Stopped,
 }
 
+/// What is to be reached, and how often that was tried before.
+#[derive(Clone, Copy)]
+struct Aim {
+    /// The log says that this is committed.
+    at: TxId,
+    attempt: usize,
+}
+
 /// Entries of a batch, until its signature comes.
 struct Gathered {
     /// The end of the last whole batch.
@@ -103,7 +114,7 @@ impl Inner {
             let Some(at) = asked else { continue };
             tracing::info!(%at, "the ledger is brought here from other nodes");
             let (mut attempt, mut is_missing) = (0, false);
-            while let Err(error) = self.install(at, attempt, is_missing).await {
+            while let Err(error) = self.install(Aim { at, attempt }, is_missing).await {
                 if self.standing() == Standing::Stopped || self.standing() == Standing::Failed {
                     return;
                 }
@@ -120,13 +131,9 @@ impl Inner {
         }
     }
 
-    /// Makes the ledger end with `at`. What is here and committed stays.
-    async fn install(
-        self: &Arc<Self>,
-        at: TxId,
-        attempt: usize,
-        is_missing: bool,
-    ) -> Result<(), InstallError> {
+    /// Makes the ledger end with what is aimed at. What is here and committed stays.
+    async fn install(self: &Arc<Self>, aim: Aim, is_missing: bool) -> Result<(), InstallError> {
+        let at = aim.at;
         let end = self.progress.committed_seqno();
         if self.store.head().seqno > end {
             let mut writer = self.writer.lock();
@@ -142,11 +149,11 @@ impl Inner {
             snapshot = search.newest().await;
         }
         let begin = snapshot.as_ref().map_or(end, |snapshot| snapshot.state.tx_id().seqno);
-        self.take_up_former(begin, at.seqno, attempt).await?;
+        self.take_up_former(begin, aim).await?;
         if let Some(snapshot) = snapshot {
-            self.go_on_from(snapshot, attempt).await?;
+            self.go_on_from(snapshot, aim).await?;
         }
-        if let Err(error) = self.replay(begin, at.seqno, attempt).await {
+        if let Err(error) = self.replay(begin, aim).await {
             // Whatever is wrong with files of this node's own, others have the same entries.
             let reached = self.progress.committed_seqno();
             if !matches!(error, InstallError::Stopped) && reached < self.files.lock().last() {
@@ -162,19 +169,15 @@ impl Inner {
         self.written().await
     }
 
-    /// Checks, applies and commits the batches after `end`, up to `to`.
-    async fn replay(
-        self: &Arc<Self>,
-        end: Seqno,
-        to: Seqno,
-        attempt: usize,
-    ) -> Result<(), InstallError> {
+    /// Checks, applies and commits the batches after `end`, up to what is aimed at.
+    async fn replay(self: &Arc<Self>, end: Seqno, aim: Aim) -> Result<(), InstallError> {
+        let to = aim.at.seqno;
         let mut gathered = Gathered::after(end);
         let own_end = self.files.lock().last();
         while gathered.end < to {
             let bytes = match gathered.last < own_end {
                 true => self.historical.entries(gathered.last.next(), own_end).await?,
-                false => self.entries(gathered.last, to, attempt).await?,
+                false => self.entries(gathered.last, to, aim).await?,
             };
             let mut rest: &[u8] = &bytes;
             while !rest.is_empty() {
@@ -202,21 +205,16 @@ impl Inner {
 
     /// The next entries of the ledger, from a node that has them. Whom to ask first changes with
     /// each attempt: what the last one gave may have been wrong.
-    async fn entries(
-        &self,
-        after: Seqno,
-        to: Seqno,
-        attempt: usize,
-    ) -> Result<Bytes, InstallError> {
+    async fn entries(&self, after: Seqno, to: Seqno, aim: Aim) -> Result<Bytes, InstallError> {
         if self.standing() != Standing::Running {
             return Err(InstallError::Stopped);
         }
         let mut sources = self.channels.sources();
-        let first = attempt.checked_rem(sources.len()).unwrap_or(0);
+        let first = aim.attempt.checked_rem(sources.len()).unwrap_or(0);
         sources.rotate_left(first);
         let mut fault = sources.is_empty().then(|| std::io::ErrorKind::NotConnected.into());
         for node in sources {
-            match self.channels.ledger(node, after, to).await {
+            match self.channels.ledger(node, after, to, aim.at).await {
                 Ok(entries) if !entries.is_empty() => return Ok(entries),
                 Ok(_) => {}
                 Err(error) => fault = Some(error),
@@ -227,15 +225,10 @@ impl Inner {
 
     /// Keeps those files of a former node that belong to the service's ledger, if they lead on from
     /// `begin`.
-    async fn take_up_former(
-        self: &Arc<Self>,
-        begin: Seqno,
-        to: Seqno,
-        attempt: usize,
-    ) -> Result<(), InstallError> {
+    async fn take_up_former(self: &Arc<Self>, begin: Seqno, aim: Aim) -> Result<(), InstallError> {
         let Some(former) = self.former.lock().clone() else { return Ok(()) };
         let end = match former.start() <= begin.next() {
-            true => self.shared_end(former.signatures(), to, attempt).await?,
+            true => self.shared_end(former.signatures(), aim).await?,
             false => Seqno(0),
         };
         if let Some(Kept { files, tree }) = former.keep_to(&*self.host, end).await? {
@@ -253,27 +246,26 @@ impl Inner {
         Ok(())
     }
 
-    /// The last of these signature transactions in the own files, no later than `to`, that is on
-    /// the service's ledger, too. All before it are.
+    /// The last of these signature transactions in the own files, no later than what is aimed at,
+    /// that is on the service's ledger, too. All before it are.
     async fn shared_end(
         &self,
         mut signatures: Vec<Seqno>,
-        to: Seqno,
-        attempt: usize,
+        aim: Aim,
     ) -> Result<Seqno, InstallError> {
-        signatures.retain(|seqno| *seqno <= to);
+        signatures.retain(|seqno| *seqno <= aim.at.seqno);
         let mut fork = ForkSearch::among(signatures.len());
         while let Some(seqno) = fork.guess().and_then(|guess| signatures.get(guess)) {
-            let is_shared = self.is_shared(*seqno, attempt).await?;
+            let is_shared = self.is_shared(*seqno, aim).await?;
             fork.tell(is_shared);
         }
         let last = fork.shared().checked_sub(1).and_then(|last| signatures.get(last));
         Ok(last.copied().unwrap_or_default())
     }
 
-    async fn is_shared(&self, seqno: Seqno, attempt: usize) -> Result<bool, InstallError> {
+    async fn is_shared(&self, seqno: Seqno, aim: Aim) -> Result<bool, InstallError> {
         let Ok(own) = self.historical.entries(seqno, seqno).await else { return Ok(false) };
-        match self.entries(Seqno(seqno.0.saturating_sub(1)), seqno, attempt).await {
+        match self.entries(Seqno(seqno.0.saturating_sub(1)), seqno, aim).await {
             Ok(others) => Ok(others == own),
             Err(InstallError::Missing(_)) => Ok(false),
             Err(error) => Err(error),
@@ -284,11 +276,11 @@ impl Inner {
     async fn go_on_from(
         self: &Arc<Self>,
         snapshot: LoadedSnapshot,
-        attempt: usize,
+        aim: Aim,
     ) -> Result<(), InstallError> {
         let at = snapshot.state.tx_id();
         let is_behind = self.files.lock().last() < at.seqno;
-        if is_behind && !self.fill(&snapshot, attempt).await {
+        if is_behind && !self.fill(&snapshot, aim).await {
             self.begin_files_after(at.seqno).await?;
         }
         let mut writer = self.writer.lock();
@@ -309,12 +301,12 @@ impl Inner {
 
     /// Brings the entries between the end of the files and a snapshot, for the files alone; whether
     /// they are there now.
-    async fn fill(self: &Arc<Self>, snapshot: &LoadedSnapshot, attempt: usize) -> bool {
+    async fn fill(self: &Arc<Self>, snapshot: &LoadedSnapshot, aim: Aim) -> bool {
         let (end, to) = (self.files.lock().last(), snapshot.state.tx_id().seqno);
         if end == Seqno(0) || to.0 - end.0 > MAX_FILLED {
             return false;
         }
-        let filled = self.try_fill(end, snapshot, attempt).await;
+        let filled = self.try_fill(end, snapshot, aim).await;
         filled.inspect_err(|error| tracing::warn!(%error, "the ledger's files begin anew")).is_ok()
     }
 
@@ -323,7 +315,7 @@ impl Inner {
         self: &Arc<Self>,
         end: Seqno,
         snapshot: &LoadedSnapshot,
-        attempt: usize,
+        aim: Aim,
     ) -> Result<(), InstallError> {
         let to = snapshot.state.tx_id().seqno;
         let of_files = self.files_tree.lock().take().filter(|tree| tree.len() == end.0 + 1);
@@ -331,7 +323,7 @@ impl Inner {
         let mut tree = tree.ok_or(InstallError::Missing(end))?;
         let mut gathered = Gathered::after(end);
         while gathered.end < to {
-            let bytes = self.entries(gathered.last, to, attempt).await?;
+            let bytes = self.entries(gathered.last, to, aim).await?;
             let mut rest: &[u8] = &bytes;
             while !rest.is_empty() {
                 let (entry, after) = split_entry(rest)?;

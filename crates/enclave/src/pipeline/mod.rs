@@ -322,9 +322,23 @@ impl Pipeline {
 
     /// Entries of the ledger that follow `after`, up to `to` at most, all of them committed: some,
     /// or none if there are none to give.
-    pub(crate) async fn ledger(&self, after: Seqno, to: Seqno) -> Result<Bytes, FetchError> {
+    ///
+    /// The node that asks knows `committed` to be, which this one may not have heard. If the log
+    /// here has that very transaction, all before it is the same in both (log matching), so that
+    /// it is given, and nothing after it. Otherwise a node that must have the ledger before it can
+    /// vote, and one that cannot learn what is committed without that vote, would wait for ever.
+    pub(crate) async fn ledger(
+        &self,
+        after: Seqno,
+        to: Seqno,
+        committed: TxId,
+    ) -> Result<Bytes, FetchError> {
         let inner = &*self.inner;
-        let (first, last) = (after.next(), to.min(inner.progress.committed_seqno()));
+        let mut known = inner.progress.committed_seqno();
+        if committed.seqno > known && inner.log.lock().consensus.has_persisted(committed) {
+            known = committed.seqno;
+        }
+        let (first, last) = (after.next(), to.min(known));
         if last < first {
             return Ok(Bytes::new());
         }

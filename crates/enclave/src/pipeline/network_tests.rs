@@ -29,7 +29,7 @@ use serde_json::json;
 
 use self::simulated::node::{audited, config};
 use self::simulated::{SeededEntropy, SimulatedDisk, SimulatedHost, in_virtual_time};
-use super::{Channels, Continuation, Pipeline, Settings};
+use super::{Channels, Continuation, Pipeline, Settings, split_entry};
 use crate::channels::wire::SnapshotOffer;
 use crate::host::{Area, BoxFuture, Host};
 use crate::identities::Identities;
@@ -38,17 +38,19 @@ use crate::service::{Clock, ServiceKeys};
 
 const TICK: Duration = Duration::from_millis(10);
 
-/// Frames between nodes take a millisecond, unless the way is cut.
+/// Frames between nodes take a millisecond, unless the way is cut, and what is asked for ten.
 #[derive(Default)]
 struct Network {
     pipelines: Mutex<BTreeMap<NodeId, Pipeline>>,
     cut_off: Mutex<BTreeSet<NodeId>>,
+    /// Frames of the first are lost on their way to the second.
+    lost: Mutex<BTreeSet<(NodeId, NodeId)>>,
 }
 
 impl Network {
-    fn is_cut(&self, one: NodeId, other: NodeId) -> bool {
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         let cut_off = self.cut_off.lock();
-        cut_off.contains(&one) || cut_off.contains(&other)
+        cut_off.contains(&from) || cut_off.contains(&to) || self.lost.lock().contains(&(from, to))
     }
 }
 
@@ -82,9 +84,12 @@ impl Channels for Link {
         from: NodeId,
         after: Seqno,
         to: Seqno,
+        committed: TxId,
     ) -> BoxFuture<'static, std::io::Result<Bytes>> {
         let other = self.other(from);
-        Box::pin(async move { Ok(other?.ledger(after, to).await.unwrap_or_default()) })
+        Box::pin(
+            async move { Ok(other.await?.ledger(after, to, committed).await.unwrap_or_default()) },
+        )
     }
 
     fn newest_snapshot(
@@ -93,7 +98,7 @@ impl Channels for Link {
         to: Seqno,
     ) -> BoxFuture<'static, std::io::Result<SnapshotOffer>> {
         let other = self.other(from);
-        Box::pin(async move { other?.snapshot_offer(to).await })
+        Box::pin(async move { other.await?.snapshot_offer(to).await })
     }
 
     fn snapshot_piece(
@@ -103,15 +108,19 @@ impl Channels for Link {
         offset: u64,
     ) -> BoxFuture<'static, std::io::Result<Bytes>> {
         let other = self.other(from);
-        Box::pin(async move { other?.snapshot_piece(name, offset).await })
+        Box::pin(async move { other.await?.snapshot_piece(name, offset).await })
     }
 }
 
 impl Link {
-    fn other(&self, id: NodeId) -> std::io::Result<Pipeline> {
-        let other = self.network.pipelines.lock().get(&id).cloned();
-        let other = other.filter(|_| !self.network.is_cut(self.me, id));
-        other.ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+    fn other(&self, id: NodeId) -> impl Future<Output = std::io::Result<Pipeline>> + use<> {
+        let (me, network) = (self.me, Arc::clone(&self.network));
+        async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let other = network.pipelines.lock().get(&id).cloned();
+            let other = other.filter(|_| !network.is_cut(me, id));
+            other.ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+        }
     }
 }
 
@@ -534,6 +543,97 @@ fn a_node_that_was_away_for_long_gets_the_ledger_from_others() {
         assert!(away.pipeline.last_committed().seqno < Seqno(100));
         service.heal();
         service.converge().await;
+        service.stop().await;
+    });
+}
+
+/// The primary is gone. Of the other two, one must have the ledger up to what the other has and has
+/// not heard to be committed, nor can hear before the first has it.
+#[test]
+fn what_a_node_must_install_it_gets_from_one_that_does_not_know_it_as_committed() {
+    in_virtual_time(async {
+        let mut service = Service::new();
+        service.max_kept_bytes = 4 << 10;
+        let service = service.with(3).await;
+        let [primary, unaware, lagging] = &service.nodes[..] else { panic!("three nodes") };
+        write(primary, 1, "together").await;
+        service.cut_off(lagging.id);
+        for key in 0..200 {
+            write(primary, key, "without it").await;
+        }
+        let moment = Duration::from_millis(1);
+        let tx = put(primary, 999, "not told");
+        let (executed, fate) = primary.pipeline.commit_and_wait(tx, &Outcome::default()).unwrap();
+        let fate = tokio::spawn(fate);
+        while unaware.pipeline.store().head().seqno < executed.tx_id.seqno {
+            tokio::time::sleep(moment).await;
+        }
+        service.network.lost.lock().insert((primary.id, unaware.id));
+        assert_eq!(fate.await.unwrap(), TxStatus::Committed);
+        service.heal();
+        let at = loop {
+            let installing = *lagging.pipeline.inner.installing.lock();
+            if let Some(at) = installing {
+                break at;
+            }
+            tokio::time::sleep(moment).await;
+        };
+        service.cut_off(primary.id);
+        assert!(at.seqno >= executed.tx_id.seqno);
+        assert_eq!(unaware.pipeline.status(executed.tx_id), TxStatus::Pending);
+
+        // It gives that to whoever names it, and nothing more to anybody else.
+        let after = unaware.pipeline.last_committed().seqno;
+        let given = async |to: u64, committed| {
+            let entries = unaware.pipeline.ledger(after, Seqno(to), committed).await.unwrap();
+            let (mut rest, mut count) = (&entries[..], 0);
+            while !rest.is_empty() {
+                rest = split_entry(rest).unwrap().1;
+                count += 1;
+            }
+            after.0 + count
+        };
+        assert_eq!(given(u64::MAX, at).await, at.seqno.0);
+        assert_eq!(given(at.seqno.0 - 1, at).await, at.seqno.0 - 1);
+        let others = [(0, 0), (1, at.seqno.0), (3, at.seqno.0), (2, at.seqno.0 + 1)];
+        for (view, seqno) in others {
+            assert_eq!(given(u64::MAX, TxId::new(view, seqno)).await, after.0, "{view}.{seqno}");
+        }
+
+        let gone_at = tokio::time::Instant::now();
+        let goes_on = async { write(service.elected().await, 2, "by two").await };
+        tokio::time::timeout(Duration::from_secs(60), goes_on).await.expect("it goes on");
+        assert!(gone_at.elapsed() < Duration::from_secs(2), "{:?}", gone_at.elapsed());
+        assert_eq!(unaware.pipeline.status(executed.tx_id), TxStatus::Committed);
+        service.network.lost.lock().clear();
+        service.heal();
+        service.converge().await;
+        service.stop().await;
+    });
+}
+
+/// It stands in memory, and has valid signatures.
+#[test]
+fn what_was_taken_back_is_given_to_nobody() {
+    in_virtual_time(async {
+        let service = Service::of(3).await;
+        let old = &service.nodes[0];
+        let kept = write(old, 1, "kept").await.seqno;
+        service.cut_off(old.id);
+        let lost = old.pipeline.commit(put(old, 2, "lost"), &Outcome::default()).unwrap().tx_id;
+        let new = service.elected().await;
+        write(new, 3, "later").await;
+        let historical = &old.pipeline.inner.historical;
+        let first = lost.seqno;
+        let void = historical.entries(first, first).await.unwrap();
+        service.heal();
+        service.converge().await;
+        assert_eq!(historical.entries(first, first).await.unwrap(), void, "it was read before");
+        let given = async |node: &TestNode| {
+            let last = node.pipeline.last_committed().seqno;
+            node.pipeline.ledger(kept, last, TxId::default()).await.unwrap()
+        };
+        assert_eq!(given(old).await, given(new).await);
         service.stop().await;
     });
 }

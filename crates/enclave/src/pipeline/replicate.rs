@@ -51,12 +51,14 @@ pub(crate) trait Channels: Send + Sync + 'static {
     fn sources(&self) -> Vec<NodeId>;
 
     /// Entries of another node's ledger from right after `after` on, up to `to` at most; nothing if
-    /// it does not have the first of them.
+    /// it does not have the first of them. It gives those that it knows as committed, or that come
+    /// before `committed`, which is known here to be.
     fn ledger(
         &self,
         from: NodeId,
         after: Seqno,
         to: Seqno,
+        committed: TxId,
     ) -> BoxFuture<'static, std::io::Result<Bytes>>;
 
     /// What another node has of snapshots no later than `to`.
@@ -87,7 +89,13 @@ impl Channels for Alone {
         Vec::new()
     }
 
-    fn ledger(&self, _: NodeId, _: Seqno, _: Seqno) -> BoxFuture<'static, std::io::Result<Bytes>> {
+    fn ledger(
+        &self,
+        _: NodeId,
+        _: Seqno,
+        _: Seqno,
+        _: TxId,
+    ) -> BoxFuture<'static, std::io::Result<Bytes>> {
         Box::pin(async { Err(std::io::ErrorKind::NotConnected.into()) })
     }
 
