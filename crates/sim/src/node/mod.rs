@@ -297,6 +297,13 @@ impl Node {
         tx_id
     }
 
+    /// Whether its ledger up to `at` may be given to a node that knows this as committed: whoever
+    /// has it need not know that, see `Consensus::has_persisted`.
+    pub fn has_for_others(&self, at: TxId) -> bool {
+        let is_known = self.raft.committed().seqno >= at.seqno || self.raft.has_persisted(at);
+        is_known && self.disk.written().holds(at)
+    }
+
     /// The ledger file that was asked for has been brought here. What a former process has left is
     /// used as far as it is right; what was brought comes after it. Returns whether that was used.
     pub fn bring(

@@ -12,7 +12,7 @@ mod operator;
 
 use std::collections::BTreeMap;
 
-use coco_consensus::{Consensus, Membership, NodeId};
+use coco_consensus::{Membership, NodeId};
 use coco_kv::{Seqno, TxId};
 
 use crate::channel::Channels;
@@ -341,8 +341,7 @@ impl World {
             .processes
             .values()
             .filter(|process| process.state == State::Running && process.node.id != id)
-            .filter(|process| process.node.raft.committed().seqno >= at.seqno)
-            .filter(|process| process.node.disk.written().holds(at))
+            .filter(|process| process.node.has_for_others(at))
             .map(|process| process.node.id)
             .collect();
         let source = self.random.pick(&sources).and_then(|source| self.processes.get(&source));
