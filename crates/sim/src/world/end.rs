@@ -4,7 +4,10 @@ use coco_consensus::{Consensus, NodeId};
 
 use super::{Process, State, World};
 use crate::receipts::check_receipts;
-use crate::replica::Replica;
+use crate::replica::{Replica, split_entry};
+
+/// Of the frame header of an entry.
+const VERSION_AND_FLAGS_BYTES: usize = 2;
 
 impl World {
     fn members(&self) -> Vec<&Process> {
@@ -60,7 +63,7 @@ impl World {
         let mut ledger = Vec::new();
         for id in sound {
             let bytes = self.check_disk(id)?;
-            if !ledger.is_empty() && ledger != bytes {
+            if !ledger.is_empty() && !are_same(&ledger, &bytes) {
                 return Err(format!("{id:?} has another history"));
             }
             ledger = bytes;
@@ -105,9 +108,23 @@ impl World {
             Ok(_) => bytes.len(),
             Err(bad) => bad.end_bytes,
         };
-        match bytes.get(..right) == ledger.get(..right) {
-            true => Ok(()),
-            false => Err(format!("the disk of {id:?} verifies and is another history")),
+        match bytes.get(..right).zip(ledger.get(..right)) {
+            Some((found, history)) if are_same(found, history) => Ok(()),
+            _ => Err(format!("the disk of {id:?} verifies and is another history")),
         }
     }
+}
+
+/// Whether two ledgers that verify are the same, but for the flags of their entries: these say where
+/// chunks end, and as in CCF nobody signs them.
+fn are_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && unflagged(one).eq(unflagged(other))
+}
+
+fn unflagged(mut ledger: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    std::iter::from_fn(move || {
+        let (entry, rest) = split_entry(ledger).ok()?;
+        ledger = rest;
+        Some(entry.get(VERSION_AND_FLAGS_BYTES..))
+    })
 }
