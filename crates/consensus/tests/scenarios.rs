@@ -416,6 +416,7 @@ scenarios!(
     voted_out_with_more,
     installation,
     installation_without_the_primary,
+    installation_in_a_new_view,
     handing_over,
     reading,
     slow_disk,

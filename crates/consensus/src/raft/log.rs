@@ -35,6 +35,7 @@ pub(super) struct Log {
     unapplied_bytes: usize,
     /// The last position whose effects have been given out.
     applied: Position,
+    settled: Settled,
     /// The last transaction that the driver knows as committed.
     committed: TxId,
     membership: Membership,
@@ -42,6 +43,14 @@ pub(super) struct Log {
     first_view: View,
     /// Installations that nodes were told of: told again, they must be the same.
     offered: RefCell<BTreeMap<u64, Snapshot>>,
+}
+
+/// The last position applied where all before it counts as committed: where another node may go on.
+/// A new primary may have applied more of earlier views, which counts only once that node helps.
+struct Settled {
+    position: Position,
+    end: TxId,
+    membership: Membership,
 }
 
 struct Stored {
@@ -66,6 +75,7 @@ impl Log {
             bytes: 0,
             unapplied_bytes: 0,
             applied: position,
+            settled: Settled { position, end, membership: membership.clone() },
             committed: end,
             membership,
             first_view: position.view,
@@ -113,11 +123,14 @@ impl Log {
         self.applied
     }
 
+    /// The next entry is applied: what it commits and how it changes the membership is noted.
     pub fn set_applied(&mut self, position: Position) {
-        for index in self.applied.index + 1..=position.index {
-            self.unapplied_bytes -= self.at(index).map_or(0, Stored::bytes);
-        }
+        self.unapplied_bytes -= self.at(position.index).map_or(0, Stored::bytes);
         self.applied = position;
+        let end = self.end_at(position.index);
+        if let Some(end) = end.filter(|end| end.seqno <= self.committed.seqno) {
+            self.settled = Settled { position, end, membership: self.membership.clone() };
+        }
     }
 
     /// The last transaction that counts as committed; never after what is applied.
@@ -166,10 +179,12 @@ impl Log {
     }
 
     /// Lets go of the entries whose ledger transactions go no further than `to`, but of none from
-    /// `needed` on as long as those kept take no more than `max_bytes`, and of none not applied.
+    /// `needed` on as long as those kept take no more than `max_bytes`, and of none after the place
+    /// where others may go on.
     pub fn compact(&mut self, to: TxId, needed: u64, max_bytes: usize) {
         while let Some(first) = self.entries.front() {
-            let done = first.end.seqno <= to.seqno && first.position.index <= self.applied.index;
+            let done =
+                first.end.seqno <= to.seqno && first.position.index <= self.settled.position.index;
             if !done || first.position.index >= needed && self.bytes <= max_bytes {
                 return;
             }
@@ -241,8 +256,8 @@ impl Storage for Log {
         Ok(Log::last_index(self))
     }
 
-    /// Not a snapshot, but where to go on from: everything applied here, once it counts as committed.
-    /// A node that has been told before is told the same, as long as the entries after that are kept.
+    /// Not a snapshot, but where to go on from: everything applied here that counts as committed. A
+    /// node that has been told before is told the same, as long as the entries after that are kept.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let mut offered = self.offered.borrow_mut();
         if let Some(before) = offered.get(&to) {
@@ -251,19 +266,18 @@ impl Storage for Log {
                 return Ok(before.clone());
             }
         }
-        let end = self.end_at(self.applied.index);
-        let may_go_on = |end: &TxId| {
-            self.applied.index >= request_index.max(1) && end.seqno <= self.committed.seqno
-        };
-        let Some(end) = end.filter(may_go_on) else {
+        let Settled { position, end, membership } = &self.settled;
+        // Who takes part only since then finds itself in it once more is settled.
+        let takes_part = membership.nodes().iter().any(|node| node.number() == to);
+        if position.index < request_index.max(1) || !takes_part {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
-        };
+        }
         let mut snapshot = Snapshot::default();
-        snapshot.data = install_data(end);
+        snapshot.data = install_data(*end);
         let metadata = snapshot.mut_metadata();
-        metadata.index = self.applied.index;
-        metadata.term = self.applied.view.0;
-        let state: ConfState = conf_state(&self.membership);
+        metadata.index = position.index;
+        metadata.term = position.view.0;
+        let state: ConfState = conf_state(membership);
         metadata.set_conf_state(state);
         offered.insert(to, snapshot.clone());
         Ok(snapshot)

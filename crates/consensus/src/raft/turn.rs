@@ -192,19 +192,20 @@ impl Raft {
 
     /// Entries that are committed, and persisted here.
     fn apply(&mut self, entries: Vec<Entry>) {
-        let Some(last) = entries.last() else { return };
-        let position = Position { index: last.index, view: View(last.term) };
+        let Some(last) = entries.last().map(|last| last.index) else { return };
         for entry in entries {
             let end = self.log().end_at(entry.index);
             self.commit_to(end);
-            let Some((changes, batch)) = changes_of(&entry) else { continue };
             // A change whose batch is void is void too.
-            if batch.is_none_or(|batch| Some(batch.last) == end) {
+            if let Some((changes, batch)) = changes_of(&entry)
+                && batch.is_none_or(|batch| Some(batch.last) == end)
+            {
                 self.change_membership(&changes);
             }
+            let position = Position { index: entry.index, view: View(entry.term) };
+            self.engine.mut_store().set_applied(position);
         }
-        self.engine.mut_store().set_applied(position);
-        self.engine.advance_apply_to(position.index);
+        self.engine.advance_apply_to(last);
         self.leave_office();
     }
 
