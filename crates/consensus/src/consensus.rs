@@ -63,6 +63,10 @@ pub trait Consensus: Send {
     /// Time passes: one tick of the driver's clock.
     fn tick(&mut self);
 
+    /// Tells the others how far the log is committed. The next batch does that, too, and every tick:
+    /// this is for when no batch follows soon.
+    fn tell_committed(&mut self);
+
     /// A frame has come through the channel from `from`, which has authenticated it.
     ///
     /// # Errors

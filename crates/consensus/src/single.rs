@@ -107,6 +107,8 @@ impl Consensus for SingleNode {
 
     fn tick(&mut self) {}
 
+    fn tell_committed(&mut self) {}
+
     fn receive(&mut self, _: NodeId, _: Bytes) -> Result<(), FrameError> {
         Err(FrameError::Recipient)
     }

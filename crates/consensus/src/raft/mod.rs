@@ -69,6 +69,8 @@ pub struct Raft {
     installing_now: Option<TxId>,
     /// How long each node has been at an installation, in ticks.
     install_ticks: BTreeMap<u64, usize>,
+    /// How far the log was committed when the others were last told so.
+    told_committed: u64,
     /// On the primary: for how long nothing has come from each node, in ticks.
     silent_ticks: BTreeMap<u64, usize>,
     sends: VecDeque<(NodeId, Bytes)>,
@@ -157,6 +159,7 @@ impl Raft {
             installing: None,
             installing_now: None,
             install_ticks: BTreeMap::new(),
+            told_committed: 0,
             silent_ticks: BTreeMap::new(),
             sends: VecDeque::new(),
             effects: VecDeque::new(),
@@ -361,9 +364,19 @@ impl Consensus for Raft {
             raft.election_elapsed = raft.election_elapsed.min(before_standing);
         }
         self.retry_installations();
+        self.tell_committed();
         self.count_silence();
         self.engine.tick();
         self.turn();
+    }
+
+    fn tell_committed(&mut self) {
+        let committed = self.engine.raft.raft_log.committed;
+        if self.is_primary() && committed > self.told_committed {
+            self.engine.raft.bcast_append();
+            self.turn();
+        }
+        self.told_committed = committed;
     }
 
     fn receive(&mut self, from: NodeId, frame: Bytes) -> Result<(), FrameError> {

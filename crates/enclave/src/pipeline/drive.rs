@@ -96,6 +96,8 @@ pub(super) struct Inner {
     pub wake: Notify,
     /// Somebody waits for company before a batch is cut, and cuts it then.
     pub gathers: AtomicBool,
+    /// Wakes whoever tells the backups what is committed.
+    pub committed_signal: Notify,
     /// Wakes whoever waits for the pipeline to run empty.
     pub drained: Notify,
     pub counters: Counters,
@@ -472,6 +474,7 @@ impl Inner {
             Effect::Persist(write, batch) => self.follow(write, &batch),
             Effect::Committed(tx_id) => {
                 self.commit(tx_id);
+                self.committed_signal.notify_one();
                 self.wake.notify_one();
                 self.drained.notify_waiters();
             }

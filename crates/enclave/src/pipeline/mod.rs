@@ -256,6 +256,7 @@ impl Pipeline {
             standing: AtomicU8::new(Standing::Running as u8),
             wake: Notify::new(),
             gathers: AtomicBool::new(false),
+            committed_signal: Notify::new(),
             drained: Notify::new(),
             counters: Counters::default(),
             cut_to: AtomicU64::new(last.0),
@@ -277,11 +278,15 @@ impl Pipeline {
         Arc::clone(&self.inner).run()
     }
 
-    /// The tasks of one of several nodes: the log's clock, and what brings the ledger here when the
-    /// log asks for it.
-    pub(crate) fn replicate(&self, tick: Duration) -> [BoxFuture<'static, ()>; 2] {
+    /// The tasks of one of several nodes: the log's clock, what tells the backups of commits, and
+    /// what brings the ledger here when the log asks for it.
+    pub(crate) fn replicate(&self, tick: Duration) -> [BoxFuture<'static, ()>; 3] {
         let inner = &self.inner;
-        [Box::pin(Arc::clone(inner).keep_time(tick)), Box::pin(Arc::clone(inner).keep_installed())]
+        [
+            Box::pin(Arc::clone(inner).keep_time(tick)),
+            Box::pin(Arc::clone(inner).keep_informed()),
+            Box::pin(Arc::clone(inner).keep_installed()),
+        ]
     }
 
     /// A frame of the log has come from another node, which has been authenticated.

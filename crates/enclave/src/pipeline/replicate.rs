@@ -38,6 +38,8 @@ const HAND_OVER_WAITS: usize = 100;
 /// A learner counts once it has what was committed so many ticks ago: while transactions keep
 /// coming it never has quite everything.
 const CAUGHT_UP_TICKS: usize = 10;
+/// If nothing else is committed for so long, the backups are told of it by a message of its own.
+const QUIET: Duration = Duration::from_millis(1);
 
 /// The ways to the other nodes of the service. At the end of each is the enclave that it names.
 pub(crate) trait Channels: Send + Sync + 'static {
@@ -479,6 +481,22 @@ impl Inner {
             }
             if self.stalled.swap(false, Ordering::SeqCst) {
                 self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Tells the backups what is committed, if no batch comes that does so.
+    pub async fn keep_informed(self: Arc<Self>) {
+        while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
+            self.committed_signal.notified().await;
+            let committed = self.progress.committed_seqno();
+            self.host.sleep(QUIET).await;
+            if self.leads.load(Ordering::SeqCst)
+                && self.progress.committed_seqno() == committed
+                && self.in_flight.load(Ordering::SeqCst) == 0
+            {
+                self.log.lock().consensus.tell_committed();
+                self.pump();
             }
         }
     }
