@@ -50,20 +50,30 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn both_are_done_whether_a_thread_takes_it_or_not() {
-        for wait in [false, true] {
-            let (started, begun) = mpsc::sync_channel(1);
-            let work = move || started.send(()).map(|()| std::thread::current().id());
-            let here = || {
-                if wait {
-                    let _ = begun.recv();
-                }
-            };
-            let (thread, ()) = beside(true, work, here);
-            if wait {
-                assert_ne!(thread.unwrap(), std::thread::current().id());
-            }
-        }
+    async fn another_thread_does_the_work() {
+        let (begin, begun) = mpsc::sync_channel(1);
+        let work = move || begin.send(()).map(|()| std::thread::current().id());
+        let (there, here) = beside(true, work, || begun.recv());
+        assert_eq!(here, Ok(()));
+        assert_ne!(there, Ok(std::thread::current().id()));
+    }
+
+    #[test]
+    fn this_thread_does_the_work_if_no_other_is_free() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).max_blocking_threads(1).build().unwrap();
+        let _entered = runtime.enter();
+        let (release, released) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel();
+        let taken = runtime.spawn_blocking(move || {
+            begin.send(()).unwrap();
+            released.recv().is_err()
+        });
+        begun.recv().unwrap();
+        let (there, ()) = beside(true, || std::thread::current().id(), || ());
+        assert_eq!(there, std::thread::current().id());
+        drop(release);
+        assert!(runtime.block_on(taken).unwrap());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -118,8 +118,7 @@ impl Chain {
             return Err(ImportError::Unsupported { number, what: "the DAO's irregular state" });
         }
         let surroundings = self.surroundings_of(header);
-        let known = Successor::of(tx, self.codes(), self.tries(), head.number, &[])?;
-        let mut trie = known.make();
+        let mut trie = Successor::of(tx, self.codes(), self.tries(), head.number, &[])?.make();
 
         let withdrawals = block.body.withdrawals.as_ref().map(|w| w.0.clone()).unwrap_or_default();
         let mut world = World::in_block(tx, self.codes(), number);

@@ -6,8 +6,8 @@ use super::{Process, State, World};
 use crate::receipts::check_receipts;
 use crate::replica::{Replica, split_entry};
 
-/// Of the frame header of an entry.
-const VERSION_AND_FLAGS_BYTES: usize = 2;
+/// Where the flags of an entry stand in its frame header.
+const FLAGS_AT: usize = 1;
 
 impl World {
     fn members(&self) -> Vec<&Process> {
@@ -63,7 +63,7 @@ impl World {
         let mut ledger = Vec::new();
         for id in sound {
             let bytes = self.check_disk(id)?;
-            if !ledger.is_empty() && !are_same(&ledger, &bytes) {
+            if !ledger.is_empty() && ledger != bytes {
                 return Err(format!("{id:?} has another history"));
             }
             ledger = bytes;
@@ -108,23 +108,23 @@ impl World {
             Ok(_) => bytes.len(),
             Err(bad) => bad.end_bytes,
         };
-        match bytes.get(..right).zip(ledger.get(..right)) {
-            Some((found, history)) if are_same(found, history) => Ok(()),
-            _ => Err(format!("the disk of {id:?} verifies and is another history")),
+        match bytes.get(..right).map(unflagged) == ledger.get(..right).map(unflagged) {
+            true => Ok(()),
+            false => Err(format!("the disk of {id:?} verifies and is another history")),
         }
     }
 }
 
-/// Whether two ledgers that verify are the same, but for the flags of their entries: these say where
-/// chunks end, and as in CCF nobody signs them.
-fn are_same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && unflagged(one).eq(unflagged(other))
-}
-
-fn unflagged(mut ledger: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
-    std::iter::from_fn(move || {
-        let (entry, rest) = split_entry(ledger).ok()?;
-        ledger = rest;
-        Some(entry.get(VERSION_AND_FLAGS_BYTES..))
-    })
+/// A ledger without the flags of its entries: they say where chunks end, and as in CCF nobody signs
+/// them, so that a harmed disk verifies whatever they are.
+fn unflagged(ledger: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut rest) = (ledger.to_vec(), ledger);
+    while let Ok((_, after)) = split_entry(rest) {
+        let entry_at = bytes.len() - rest.len();
+        if let Some(flags) = bytes.get_mut(entry_at + FLAGS_AT) {
+            *flags = 0;
+        }
+        rest = after;
+    }
+    bytes
 }
