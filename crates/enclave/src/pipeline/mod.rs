@@ -56,8 +56,8 @@ use progress::Progress;
 use queue::{Pending, Queue, estimated_bytes};
 use replicate::Log;
 pub(crate) use replicate::{Alone, Channels};
-pub(crate) use writer::SnapshotDue;
 use writer::Writer;
+pub(crate) use writer::{KEPT_LEAVES, SnapshotDue};
 
 use crate::channels::wire::SnapshotOffer;
 use crate::config::{Config, Sync};

@@ -18,7 +18,7 @@ use super::queue::Pending;
 use crate::service::ServiceKeys;
 
 /// Leaves kept before the last signature, so that roots of recent positions can be told.
-const KEPT_LEAVES: u64 = 4_096;
+pub(crate) const KEPT_LEAVES: u64 = 4_096;
 
 /// So many bytes of a snapshot are loaded in the time that one of the ledger takes to be replayed,
 /// at least.

@@ -10,11 +10,9 @@ use coco_ledger::{
 };
 
 use crate::identities::Identities;
+use crate::pipeline::KEPT_LEAVES;
 
 use super::{LoadedSnapshot, Recovered, RecoveryError};
-
-/// Leaves kept before the last signature, for roots of recent positions.
-const KEPT_LEAVES: u64 = 4_096;
 
 /// What is wrong with an entry.
 #[derive(Debug, thiserror::Error)]
