@@ -13,7 +13,10 @@ use coco_adapter::{
 use coco_crypto::{CertificateError, Digest, Entropy, KeyPair, PublicKey};
 use coco_governance::{LedgerPeriod, ServiceControl};
 use coco_kv::{Seqno, Tx, TxId, View};
-use coco_ledger::{LedgerSecrets, Receipt, Signer};
+use coco_ledger::{
+    LedgerSecrets, Receipt, ReceiptError as LedgerReceiptError, SignedProof, Signer,
+};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -47,6 +50,8 @@ impl Clock {
 /// what it knows of the identities before.
 pub struct ServiceKeys {
     signer: ArcSwap<Signer>,
+    /// The last root that this node signed for receipts: those of a batch share it.
+    signed_root: Mutex<Option<(Digest, Vec<u8>)>>,
     identities: Identities,
     /// The endorsements of the earlier ones, PEM.
     endorsements: Vec<Arc<str>>,
@@ -69,7 +74,8 @@ impl ServiceKeys {
             secrets.insert(period.valid_from, Arc::clone(&period.secret));
         }
         let (signer, secrets) = (ArcSwap::from_pointee(signer), Arc::new(secrets));
-        Ok(Self { signer, identities, endorsements, periods, secrets })
+        let signed_root = Mutex::new(None);
+        Ok(Self { signer, signed_root, identities, endorsements, periods, secrets })
     }
 
     /// The key under which the service signed at a position.
@@ -83,6 +89,35 @@ impl ServiceKeys {
         let endorsement = self.identities.earlier_at(seqno);
         let endorsement = endorsement.and_then(|earlier| self.endorsements.get(earlier));
         endorsement.map(|pem| pem.to_string()).into_iter().collect()
+    }
+
+    /// The receipt of the committed transaction at `seqno`. Where no node signed the root on the
+    /// ledger, this node does.
+    pub(crate) fn receipt(
+        &self,
+        proof: &SignedProof,
+        seqno: Seqno,
+    ) -> Result<Receipt, LedgerReceiptError> {
+        match proof.signature.node {
+            Some(_) => proof.receipt(None, self.endorsements(seqno)),
+            None => {
+                let signer = self.signer();
+                let signature = self.sign_root(&signer, proof.proof.root());
+                Ok(proof.receipt_by(&signer, signature))
+            }
+        }
+    }
+
+    fn sign_root(&self, signer: &Signer, root: Digest) -> Vec<u8> {
+        let mut last = self.signed_root.lock();
+        if let Some((signed, signature)) = &*last
+            && *signed == root
+        {
+            return signature.clone();
+        }
+        let signature = signer.node_key.sign_digest(&root);
+        *last = Some((root, signature.clone()));
+        signature
     }
 
     /// What another node must hold to take part, next to the service's key.

@@ -141,6 +141,26 @@ fn statuses_and_receipts_follow_a_transaction() {
 }
 
 #[test]
+fn the_node_signs_every_so_often_and_its_receipts_whenever_asked() {
+    for (delay, by_node) in [("0s", 41), ("1s", 4), ("1h", 1)] {
+        let disk = SimulatedDisk::new();
+        let delay = format!(r#", "ledger_signatures": {{"node_delay": "{delay}"}}"#);
+        let key = in_virtual_time(async {
+            let node = start(1, &disk, "Start", &delay).await.unwrap();
+            for number in 0..40 {
+                let tx_id = put_committed(&node, "key", &number.to_string()).await;
+                node.pipeline().receipt(tx_id).await.unwrap().verify(&service_key(&node)).unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            node.shutdown().await;
+            service_key(&node)
+        });
+        let stats = audited(&disk, key).stats;
+        assert_eq!((stats.service_signatures, stats.node_signatures), (41, by_node), "{delay}");
+    }
+}
+
+#[test]
 fn a_root_can_be_had_before_the_batch_is_cut() {
     let disk = SimulatedDisk::new();
     in_virtual_time(async {
@@ -214,7 +234,7 @@ fn the_past_is_fetched_from_the_files_and_proven() {
 
 /// A node with a ledger of many small chunks, and a transaction of each; nothing of it in memory.
 async fn many_chunks(disk: &Arc<SimulatedDisk>) -> (Node, Vec<TxId>) {
-    let small = r#", "ledger": {"chunk_size": "4KB"}, "historical_cache_soft_limit": "100KB""#;
+    let small = r#", "ledger": {"chunk_size": "2KB"}, "historical_cache_soft_limit": "50KB""#;
     let node = start(1, disk, "Start", small).await.unwrap();
     let mut written = Vec::new();
     for number in 0..60 {

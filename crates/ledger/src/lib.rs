@@ -78,7 +78,7 @@ pub use receipt::{
 };
 pub use secret::{CommitEvidence, LedgerSecret, LedgerSecrets};
 pub use signature::{
-    NodeSignature, ServiceSignature, SignatureError, SignatureTransaction, Signer,
+    NodeSignature, ServiceSignature, SignatureError, SignatureTransaction, SignedBy, Signer,
 };
 pub use snapshot::{
     SnapshotError, SnapshotFile, SnapshotName, SnapshotNameError, SnapshotReceipt, attach_receipt,

@@ -1,9 +1,10 @@
 //! Signature transactions: what closes a batch.
 //!
-//! The transaction at seqno `s` signs the Merkle root over the leaves `0..s`, twice: with the key
-//! of the node that made it (JSON, ECDSA directly over the 32 bytes of the root) and with the
-//! service's key (COSE_Sign1, the root as detached payload). With them it carries the leaves since
-//! the previous signature transaction, so that a receipt can be made of two entries alone.
+//! The transaction at seqno `s` signs the Merkle root over the leaves `0..s` with the service's key
+//! (COSE_Sign1, the root as detached payload) and, as often as is configured, also with the key of
+//! the node that made it (JSON, ECDSA directly over the 32 bytes of the root). With them it carries
+//! the leaves since the previous signature transaction, so that a receipt can be made of two entries
+//! alone.
 
 use std::sync::Arc;
 
@@ -85,6 +86,15 @@ pub struct Signer {
     pub subject: String,
 }
 
+/// Who signs a root on the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedBy {
+    /// The service.
+    Service,
+    /// The service, and the node itself.
+    ServiceAndNode,
+}
+
 /// A node's signature over a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSignature {
@@ -159,7 +169,7 @@ impl ServiceSignature {
 /// The content of a signature transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignatureTransaction {
-    /// The node's signature; may be missing in ledgers of services that sign with COSE only.
+    /// The node's signature; not in every signature transaction since CCF 7.
     pub node: Option<NodeSignature>,
     /// The service's signature; missing in ledgers before CCF 6.
     pub service: Option<ServiceSignature>,
@@ -178,6 +188,7 @@ impl SignatureTransaction {
         tree: &MerkleTree,
         flushed: u64,
         signer: &Signer,
+        signed_by: SignedBy,
         issued_at_s: i64,
     ) -> Result<Self, SignatureError> {
         let leaves = tree.len();
@@ -187,18 +198,18 @@ impl SignatureTransaction {
         }
         let serialised = tree.serialise(flushed).ok_or(refused)?;
         let root = tree.root();
-        let node = NodeSignature {
+        let node = (signed_by == SignedBy::ServiceAndNode).then(|| NodeSignature {
             node_id: signer.node_key.public().id().to_string(),
             certificate: Some(signer.node_certificate.clone()),
             root,
             tx_id,
             committed: TxId::default(),
             signature: signer.node_key.sign_digest(&root),
-        };
+        });
         let header = service_header(tx_id, signer, issued_at_s);
         let message = CoseSign1::sign_detached(header, &root.0, &signer.service_key);
         let service = ServiceSignature { message, tx_id };
-        Ok(Self { node: Some(node), service: Some(service), tree: serialised })
+        Ok(Self { node, service: Some(service), tree: serialised })
     }
 
     /// Reads the signatures out of a transaction's public writes; `None` if it has none.
@@ -337,7 +348,13 @@ mod tests {
     fn a_signature_transaction_reads_back_and_verifies() {
         for curve in [Curve::P256, Curve::P384] {
             let (signer, tree, tx_id) = (signer(curve), tree(), TxId::new(2, 9));
-            let made = SignatureTransaction::sign(tx_id, &tree, 5, &signer, 1_763_000_000).unwrap();
+            let sign = |by| SignatureTransaction::sign(tx_id, &tree, 5, &signer, by, 1_763_000_000);
+            let made = sign(SignedBy::Service).unwrap();
+            assert_eq!(SignatureTransaction::parse(&made.writes()), Ok(Some(made.clone())));
+            assert_eq!(made.node, None);
+            made.service.unwrap().verify(signer.service_key.public(), tree.root()).unwrap();
+
+            let made = sign(SignedBy::ServiceAndNode).unwrap();
             let read = SignatureTransaction::parse(&made.writes()).unwrap().unwrap();
             assert_eq!(read, made);
             assert!(read.tx_ids().all(|signed| signed == tx_id));
@@ -358,7 +375,8 @@ mod tests {
         let (signer, tree) = (signer(Curve::P256), tree());
         for (seqno, flushed) in [(8, 0), (10, 0), (9, 9)] {
             let tx_id = TxId::new(2, seqno);
-            let refused = SignatureTransaction::sign(tx_id, &tree, flushed, &signer, 0);
+            let by = SignedBy::Service;
+            let refused = SignatureTransaction::sign(tx_id, &tree, flushed, &signer, by, 0);
             assert_eq!(refused, Err(SignatureError::Tree { tx_id, leaves: 9, flushed }));
         }
     }
@@ -380,9 +398,9 @@ mod tests {
 
     #[test]
     fn malformed_signatures_are_refused() {
-        let made = SignatureTransaction::sign(TxId::new(2, 9), &tree(), 0, &signer(Curve::P256), 0)
-            .unwrap()
-            .writes();
+        let (tree, signer, by) = (tree(), signer(Curve::P256), SignedBy::ServiceAndNode);
+        let made = SignatureTransaction::sign(TxId::new(2, 9), &tree, 0, &signer, by, 0);
+        let made = made.unwrap().writes();
         let with = |map: &str, value: &[u8]| {
             let mut writes = made.clone();
             writes.put(&MapName::new(map), SINGLE_KEY, value);

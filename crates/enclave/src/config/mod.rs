@@ -1,7 +1,7 @@
 //! The node's configuration: CCF's JSON schema with CCF's defaults, and a few keys of our own.
 //!
-//! Ours are `ledger.sync`, `ledger.sync_interval`, the command type `Restart`,
-//! `command.start.protocols`, `network.rpc_interfaces.*.coco`, and
+//! Ours are `ledger.sync`, `ledger.sync_interval`, `ledger_signatures.node_delay`, the command type
+//! `Restart`, `command.start.protocols`, `network.rpc_interfaces.*.coco`, and
 //! `output_files.sealed_service_location`; our defaults differ in `ledger_signatures.delay` (10 ms)
 //! and `node_certificate.curve_id` (P-256). Keys that configure what this version does not have
 //! are accepted and have no effect, so that an operator's file can be taken over; keys that nobody
@@ -240,6 +240,9 @@ section! {
         tx_count: u64 = 5_000,
         /// After this time.
         delay: Time = millis(10),
+        /// Every batch is signed by the service (COSE). After this time since it last did, the node
+        /// signs one too (JSON): 0 for every one.
+        node_delay: Time = millis(1_000),
     }
 }
 

@@ -71,6 +71,7 @@ fn absent_keys_take_the_defaults() {
     let config = Config::parse(LEAST).unwrap();
     assert_eq!(config.ledger_signatures.tx_count, 5_000);
     assert_eq!(config.ledger_signatures.delay, millis(10));
+    assert_eq!(config.ledger_signatures.node_delay, millis(1_000));
     assert_eq!(config.node_certificate.curve_id, CurveId::Secp256R1);
     assert_eq!(config.ledger.sync, Sync::Always);
     assert_eq!(config.idle_connection_timeout, Some(millis(60_000)));

@@ -125,8 +125,7 @@ fn tx(node: &Node, request: &Request) -> Result<Response, ErrorResponse> {
 
 fn receipt(node: &Node, request: &Request) -> Reply {
     prove(node, request, |node, proof, tx_id| {
-        let endorsements = node.service_keys().endorsements(tx_id.seqno);
-        let receipt = proof.receipt(None, endorsements).map_err(|error| {
+        let receipt = node.service_keys().receipt(proof, tx_id.seqno).map_err(|error| {
             tracing::error!(%tx_id, %error, "no receipt can be made");
             ErrorResponse::internal(format!("There is no receipt for transaction {tx_id}."))
         })?;

@@ -241,7 +241,7 @@ fn are_of(views: &ViewHistory, mut entries: &[u8]) -> bool {
     true
 }
 
-/// Checks both signatures of a signature transaction, and that it stands where it says.
+/// Checks the signatures of a signature transaction, and that it stands where it says.
 fn verify(
     verified: &VerifiedSignature,
     tx_id: TxId,
@@ -270,7 +270,7 @@ impl Proven {
         let entry = Entry::parse(&self.bytes).map_err(damaged)?;
         let writes = entry.writes(&keys.secrets()).map_err(damaged)?;
         let tx_id = entry.tx_id();
-        let receipt = self.proof.receipt(None, keys.endorsements(seqno)).map_err(|fault| {
+        let receipt = keys.receipt(&self.proof, seqno).map_err(|fault| {
             FetchError::NotVerified { file: coco_ledger::ChunkName::open(seqno), seqno, fault }
         })?;
         Ok(HistoricalState {

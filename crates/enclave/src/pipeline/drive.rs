@@ -345,6 +345,8 @@ impl Inner {
         drop(held);
         writer.absorb(pending, &secrets)?;
         let rules = CutRules {
+            now: self.host.uptime(),
+            node_delay: self.settings.node_delay,
             chunk_bytes: self.settings.chunk_bytes,
             snapshot_tx_count: self.settings.snapshot_tx_count,
             is_snapshot_coming: self.snapshot_coming.load(Ordering::SeqCst) > 0,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   check    entries, order, the signed root, who has signed     a sixth of the time
-//!   verify   the two signatures                                  while the disk takes the batch
+//!   verify   the signatures                                      while the disk takes the batch
 //! ```
 
 use std::sync::Arc;
@@ -45,8 +45,10 @@ pub(super) struct CheckedBatch {
     pub signature: Arc<SignatureTransaction>,
     /// The leaf of the signature.
     pub last_leaf: Digest,
-    /// The key of the node that has signed.
-    signer: PublicKey,
+    /// The root that is signed.
+    root: Digest,
+    /// The key of the node that has signed it too, if one has.
+    signer: Option<PublicKey>,
 }
 
 /// The key of a node that was trusted in a list of nodes. It is of use again as long as the list is
@@ -58,15 +60,18 @@ pub(super) struct KnownSigner {
 }
 
 impl CheckedBatch {
-    /// Both signatures must hold: that of the node and that of the service.
+    /// All signatures must hold: that of the service, and that of the node if there is one.
     pub fn verify(&self, keys: &ServiceKeys) -> Result<(), BatchFault> {
-        let (Some(node), Some(service)) = (&self.signature.node, &self.signature.service) else {
+        let Some(service) = &self.signature.service else {
             let at = self.transactions.last().map_or_else(TxId::default, |(tx_id, _)| *tx_id);
             return Err(BatchFault::Unsigned(at));
         };
-        let fault = |fault| BatchFault::Signature { at: node.tx_id, fault };
-        node.verify(&self.signer).map_err(|bad| fault(bad.into()))?;
-        service.verify(keys.identity_key(node.tx_id.seqno), node.root).map_err(fault)
+        let at = service.tx_id;
+        let fault = |fault| BatchFault::Signature { at, fault };
+        if let Some((node, signer)) = self.signature.node.as_ref().zip(self.signer.as_ref()) {
+            node.verify(signer).map_err(|bad| fault(bad.into()))?;
+        }
+        service.verify(keys.identity_key(at.seqno), self.root).map_err(fault)
     }
 }
 
@@ -131,11 +136,11 @@ fn try_check(
             return Err(BatchFault::Unsigned(tx_id));
         }
         if let Some(signature) = signature {
-            let signer =
-                check_signature(&signature, tx_id, tree.root(), &transactions, store, known)?;
+            let root = tree.root();
+            let signer = check_signature(&signature, tx_id, root, &transactions, store, known)?;
             let (signature, last_leaf) = (Arc::new(signature), entry.leaf());
             transactions.push((tx_id, writes));
-            return Ok(CheckedBatch { transactions, parts, signature, last_leaf, signer });
+            return Ok(CheckedBatch { transactions, parts, signature, last_leaf, root, signer });
         }
         parts.push(leaf_parts(&entry));
         tree.append(entry.leaf());
@@ -151,8 +156,8 @@ fn leaf_parts(entry: &Entry<'_>) -> LeafParts {
     }
 }
 
-/// Both signatures must be there, for this place and root, and the node be trusted in the state that
-/// is signed. Returns that node's key.
+/// The service's signature must be there, for this place; a node's must be for this root, too, and
+/// the node be trusted in the state that is signed. Returns that node's key.
 fn check_signature(
     signature: &SignatureTransaction,
     tx_id: TxId,
@@ -160,19 +165,20 @@ fn check_signature(
     transactions: &[(TxId, WriteSet)],
     store: &Store,
     known: &mut Option<KnownSigner>,
-) -> Result<PublicKey, BatchFault> {
+) -> Result<Option<PublicKey>, BatchFault> {
     if let Some(found) = signature.tx_ids().find(|signed| *signed != tx_id) {
         return Err(BatchFault::TxId { found, expected: tx_id });
     }
-    let (Some(node), Some(_)) = (&signature.node, &signature.service) else {
+    if signature.service.is_none() {
         return Err(BatchFault::Unsigned(tx_id));
-    };
+    }
+    let Some(node) = &signature.node else { return Ok(None) };
     if node.root != root {
         let fault = SignatureError::Root { signed: node.root, computed: root };
         return Err(BatchFault::Signature { at: tx_id, fault });
     }
-    signer(&node.node_id, transactions, store, known)
-        .ok_or_else(|| BatchFault::Signer { at: tx_id, node: node.node_id.clone() })
+    let signer = signer(&node.node_id, transactions, store, known);
+    signer.map(Some).ok_or_else(|| BatchFault::Signer { at: tx_id, node: node.node_id.clone() })
 }
 
 /// The key of a node that is trusted after these transactions, which is looked up again only when

@@ -104,6 +104,8 @@ pub struct Metrics {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub delay: Duration,
+    /// Between signatures of the node's own.
+    pub node_delay: Duration,
     pub tx_count: u64,
     pub max_uncommitted: u64,
     pub max_transaction_bytes: u64,
@@ -119,6 +121,7 @@ impl Settings {
     pub fn of(config: &Config) -> Self {
         Self {
             delay: config.ledger_signatures.delay.0,
+            node_delay: config.ledger_signatures.node_delay.0,
             tx_count: config.ledger_signatures.tx_count,
             max_uncommitted: config.consensus.max_uncommitted_tx_count,
             max_transaction_bytes: config.ledger.max_transaction_size.0,

@@ -22,7 +22,7 @@ use coco_governance::tables::{
 use coco_kv::{MapName, Seqno, Store, Tx, TxId, View};
 use coco_ledger::{
     ChunkWriter, ChunkWriterConfig, EntryFlags, LedgerSecret, MerkleTree, SignatureTransaction,
-    Signer, SnapshotName, ViewHistory, encode_entry,
+    SignedBy, Signer, SnapshotName, ViewHistory, encode_entry,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -671,7 +671,8 @@ fn a_batch_with_a_wrong_signature_is_refused_and_the_right_one_taken() {
         let tx_id = TxId { view: end.view, seqno: end.seqno.next() };
         let tree = backup.writer.lock().tree_to(end.seqno).unwrap();
         let sign = |tree: &MerkleTree| {
-            SignatureTransaction::sign(tx_id, tree, end.seqno.0, &signer, 0).unwrap()
+            let by = SignedBy::ServiceAndNode;
+            SignatureTransaction::sign(tx_id, tree, end.seqno.0, &signer, by, 0).unwrap()
         };
         let batch = |signature: &SignatureTransaction| {
             let (writes, flags) = (signature.writes(), EntryFlags::NONE);
@@ -686,7 +687,11 @@ fn a_batch_with_a_wrong_signature_is_refused_and_the_right_one_taken() {
         let mut of_node = right.clone();
         of_node.node.as_mut().unwrap().signature = other.node.unwrap().signature;
         let of_service = SignatureTransaction { service: other.service, ..right.clone() };
-        for wrong in [of_node, of_service] {
+        let without_node = SignatureTransaction { node: None, ..of_service.clone() };
+        let without_service = SignatureTransaction { service: None, ..right.clone() };
+        let refused = backup.apply(&batch(&without_service)).unwrap_err().to_string();
+        assert!(refused.contains("last entry is none"), "{refused}");
+        for wrong in [of_node, of_service, without_node] {
             let refused = backup.apply(&batch(&wrong)).unwrap_err().to_string();
             assert!(refused.contains("does not verify"), "{refused}");
             assert_eq!(backup.store.head(), end);

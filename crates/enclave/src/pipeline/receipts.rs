@@ -18,8 +18,7 @@ impl Pipeline {
             tx_id,
             reason: reason.to_string(),
         };
-        let endorsements = self.inner.keys.endorsements(tx_id.seqno);
-        proof.receipt(None, endorsements).map(Arc::new).map_err(unavailable)
+        self.inner.keys.receipt(&proof, tx_id.seqno).map(Arc::new).map_err(unavailable)
     }
 
     /// The COSE receipt of a committed transaction; `None` for a signature transaction, which has

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coco_consensus::{Batch, Change};
@@ -9,7 +10,7 @@ use coco_governance::tables::NODES;
 use coco_kv::{Seqno, Snapshot, Store, TxId};
 use coco_ledger::{
     EncodeError, EncodedEntry, EntryFlags, LedgerSecrets, MerkleTree, SignatureError,
-    SignatureTransaction, Signer, encode_entry,
+    SignatureTransaction, SignedBy, Signer, encode_entry,
 };
 
 use super::batch::{LeafParts, SignedBatch};
@@ -53,6 +54,8 @@ pub(crate) struct Writer {
     offer: Option<Offer>,
     /// A signature is due even if nothing was executed.
     must_sign: bool,
+    /// When the node itself is to sign next, in the host's uptime.
+    node_signs_at: Duration,
     /// What is written and not signed changes the list of nodes.
     changes_nodes: bool,
     /// Entries since then, back to back.
@@ -73,9 +76,13 @@ pub(crate) struct Writer {
     known_signer: Option<KnownSigner>,
 }
 
-/// When chunks end and snapshots are due.
+/// When chunks end, snapshots are due and the node itself signs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CutRules {
+    /// The host's uptime.
+    pub now: Duration,
+    /// The pause between the node's own signatures.
+    pub node_delay: Duration,
     pub chunk_bytes: u64,
     pub snapshot_tx_count: u64,
     /// One is due or being written: what it holds of the state is not held twice.
@@ -116,6 +123,7 @@ impl Writer {
             log_end: last_signature,
             offer: None,
             must_sign: false,
+            node_signs_at: Duration::ZERO,
             changes_nodes: false,
             entries: Vec::new(),
             parts: Vec::new(),
@@ -195,13 +203,16 @@ impl Writer {
         issued_at_s: i64,
         rules: CutRules,
     ) -> Result<Cut, WriteError> {
-        let signature = SignatureTransaction::sign(
-            tx_id,
-            &self.tree,
-            self.last_signature.0,
-            signer,
-            issued_at_s,
-        )?;
+        // The first of a chunk, too: the root that it names tells a torn chunk from a whole one.
+        let signed_by = if self.chunk_bytes == 0 || rules.now >= self.node_signs_at {
+            self.node_signs_at = rules.now.saturating_add(rules.node_delay);
+            SignedBy::ServiceAndNode
+        } else {
+            SignedBy::Service
+        };
+        let (tree, flushed) = (&self.tree, self.last_signature.0);
+        let signature =
+            SignatureTransaction::sign(tx_id, tree, flushed, signer, signed_by, issued_at_s)?;
         let writes = signature.writes();
         let since_snapshot = tx_id.seqno.0.saturating_sub(self.last_snapshot.0);
         self.since_snapshot_bytes += self.entries.len() as u64;

@@ -32,7 +32,7 @@ actions.set_member = {
       member_data: args.member_data ?? undefined,
       recovery_role: args.recovery_role ?? undefined,
     });
-    // The member acknowledges a state that includes this proposal's history.
+    // The member acknowledges a state that a node has signed.
     const signature = read(ccf.kv["public:ccf.internal.signatures"], ONLY);
     write(governed("members.acks"), id, { state_digest: signature?.root ?? "" });
 

@@ -45,8 +45,9 @@ pub enum CutReason {
     /// The entry is not the one that the next signature transaction covers.
     #[error("the next signature covers another entry here")]
     Leaf,
-    /// The signature transaction's root is not that of its tree.
-    #[error("the signed root is not that of the tree")]
+    /// The signature transaction's tree has another root than the one signed, or than the entries
+    /// since the signature before it make.
+    #[error("the root of the signature's tree is not that of the ledger")]
     Root,
     /// The positions table of a chunk that was being completed.
     #[error("the chunk was being completed")]
@@ -153,7 +154,8 @@ struct Fault {
     offset: usize,
     seqno: Seqno,
     reason: CutReason,
-    /// Behind the faulty entry, or behind the file if that cannot be told.
+    /// Behind the faulty entry, or the signature that tells of it, or behind the file if that cannot
+    /// be told.
     end: usize,
     /// The batch's signature transaction is there.
     is_signed: bool,
@@ -161,7 +163,6 @@ struct Fault {
 
 struct Scanned {
     offset: usize,
-    end: usize,
     leaf: Digest,
 }
 
@@ -175,6 +176,8 @@ struct Scan<'a> {
     offset: usize,
     entries: Vec<Scanned>,
     last_read: TxId,
+    /// The ledger's leaves, from the chunk's first signature transaction on.
+    tree: Option<MerkleTree>,
     /// Entries up to the last signature transaction that agrees with them.
     kept: usize,
     kept_end: usize,
@@ -192,6 +195,7 @@ impl<'a> Scan<'a> {
             offset,
             entries: Vec::new(),
             last_read: TxId::new(0, start.0.saturating_sub(1)),
+            tree: None,
             kept: 0,
             kept_end: offset,
             last: None,
@@ -232,15 +236,21 @@ impl<'a> Scan<'a> {
         let signature =
             SignatureTransaction::parse(&writes).map_err(|error| fault(error.into()))?;
         if let Some(signature) = &signature {
-            self.check(signature, tx_id).map_err(|(at, reason)| match self.entries.get(at) {
+            let checked = self.check(signature, tx_id);
+            // What differs may be the entry or the tree: the evidence is that of both.
+            let tree = checked.map_err(|(at, reason)| match self.entries.get(at) {
                 Some(entry) => {
                     let seqno = Seqno(self.start.0 + at as u64);
-                    Fault { offset: entry.offset, end: entry.end, seqno, reason, is_signed: true }
+                    Fault { offset: entry.offset, end, seqno, reason, is_signed: true }
                 }
                 None => fault(reason),
             })?;
+            self.tree = Some(tree);
         }
-        self.entries.push(Scanned { offset, end, leaf: entry.leaf() });
+        if let Some(tree) = &mut self.tree {
+            tree.append(entry.leaf());
+        }
+        self.entries.push(Scanned { offset, leaf: entry.leaf() });
         (self.offset, self.last_read) = (end, tx_id);
         if signature.is_some() {
             (self.kept, self.kept_end, self.last) = (self.entries.len(), end, Some(tx_id));
@@ -248,13 +258,13 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Whether the signature transaction at `tx_id` agrees with the entries before it; if not, the
-    /// index of the entry at fault, beyond the last for the signature transaction itself.
+    /// The tree of the signature transaction at `tx_id`, if it agrees with the entries before it; if
+    /// not, the index of the entry at fault, beyond the last for the signature transaction itself.
     fn check(
         &self,
         signature: &SignatureTransaction,
         tx_id: TxId,
-    ) -> Result<(), (usize, CutReason)> {
+    ) -> Result<MerkleTree, (usize, CutReason)> {
         let here = self.entries.len();
         let tree = consistent_tree(signature, tx_id).map_err(|reason| (here, reason))?;
         let known = (self.start.0..).zip(&self.entries).enumerate();
@@ -263,7 +273,10 @@ impl<'a> Scan<'a> {
                 return Err((at, CutReason::Leaf));
             }
         }
-        Ok(())
+        if self.tree.as_ref().is_some_and(|known| known.root() != tree.root()) {
+            return Err((here, CutReason::Root));
+        }
+        Ok(tree)
     }
 
     /// Whether the faulty entry's batch had been written to its end, and no part of the entry is

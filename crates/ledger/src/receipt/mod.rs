@@ -20,7 +20,7 @@ pub use json::Receipt;
 use crate::entry::{EncodedEntry, Entry, EntryError, leaf_digest};
 use crate::merkle::{MerkleTree, Path, TreeError};
 use crate::secret::LedgerSecrets;
-use crate::signature::{SignatureError, SignatureTransaction};
+use crate::signature::{SignatureError, SignatureTransaction, Signer};
 
 /// The longest receipt that is read.
 pub const MAX_RECEIPT_BYTES: usize = 1 << 20;
@@ -224,7 +224,7 @@ impl SignedProof {
         Self { proof, signature }
     }
 
-    /// The JSON receipt. `node_certificate` is used if the signature transaction has none, as
+    /// The JSON receipt that the ledger has the signature for. `node_certificate` is used if the signature transaction has none, as
     /// before CCF 2.0; `endorsements` lead from an earlier service identity to the present one.
     ///
     /// # Errors
@@ -243,6 +243,18 @@ impl SignedProof {
             signature: node.signature.clone(),
             endorsements,
         })
+    }
+
+    /// The JSON receipt of a root that no node has signed on the ledger, with the `signature` that
+    /// `signer`'s node makes of it for that. The root must be committed.
+    pub fn receipt_by(&self, signer: &Signer, signature: Vec<u8>) -> Receipt {
+        Receipt {
+            proof: self.proof.clone(),
+            certificate: signer.node_certificate.clone(),
+            node_id: signer.node_key.public().id().to_string(),
+            signature,
+            endorsements: Vec::new(),
+        }
     }
 
     /// The COSE receipt.

@@ -13,7 +13,7 @@ use crate::entry::{EncodedEntry, EntryFlags, encode_entry};
 use crate::history::ViewHistory;
 use crate::merkle::MerkleTree;
 use crate::secret::{LedgerSecret, LedgerSecrets};
-use crate::signature::{SignatureTransaction, Signer};
+use crate::signature::{SignatureTransaction, SignedBy, Signer};
 use crate::tables::{
     NODES_ENDORSED_CERTIFICATES, NODES_INFO, PREVIOUS_LAST_SIGNED_ROOT, PREVIOUS_SERVICE_IDENTITY,
     SERVICE_INFO, SINGLE_KEY,
@@ -96,7 +96,7 @@ impl OwnLedger {
         self.view += 2;
         let mut writes = self.identity_writes("Recovering");
         let (certificate, signature) = before;
-        let root = signature.node.as_ref().unwrap().root;
+        let root = MerkleTree::parse(&signature.tree).unwrap().root();
         let value = |text: String| serde_json::Value::from(text).to_string();
         writes.put(&MapName::new(PREVIOUS_SERVICE_IDENTITY), SINGLE_KEY, value(certificate));
         writes.put(&MapName::new(PREVIOUS_LAST_SIGNED_ROOT), SINGLE_KEY, value(root.to_string()));
@@ -117,11 +117,16 @@ impl OwnLedger {
         self.append(&writes, coco_crypto::sha256(&number.to_le_bytes()))
     }
 
-    /// Closes the batch.
+    /// Closes the batch; the node signs every second one, too.
     pub fn sign(&mut self) -> TxId {
         let (tx_id, flushed) = (self.next(), self.last_signed());
+        let by = match self.signatures.len() % 2 {
+            0 => SignedBy::Service,
+            _ => SignedBy::ServiceAndNode,
+        };
         let signature =
-            SignatureTransaction::sign(tx_id, &self.tree, flushed, &self.signer, NOW_S).unwrap();
+            SignatureTransaction::sign(tx_id, &self.tree, flushed, &self.signer, by, NOW_S);
+        let signature = signature.unwrap();
         if self.writer.is_chunk_due(3_000) {
             self.first_flags = EntryFlags::FORCE_CHUNK_AFTER;
         }
