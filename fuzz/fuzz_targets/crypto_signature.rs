@@ -35,6 +35,7 @@ fn seeds() -> Vec<Vec<u8>> {
     vec![
         p256.sign(b"something else"),
         p384.sign(b"something else"),
+        p256.sign_p1363(b"something else"),
         wrap_aes_kwp(&WRAPPING_KEY, b"a key of nineteen b").unwrap(),
         b"CN=service,O=Consortium,C=CH".to_vec(),
         b"dNSName:node.example.com".to_vec(),
@@ -48,6 +49,7 @@ fuzz_target!(init: coco_fuzz::seed("crypto_signature", seeds()), |bytes: &[u8]| 
     for key in ec {
         assert!(key.public().verify(message, bytes).is_err());
         assert!(key.public().verify_p1363(message, bytes).is_err());
+        assert!(key.verify_own_p1363(message, bytes).is_err());
     }
     let hash = HashAlgorithm::Sha256;
     assert!(rsa.public().verify_pkcs1(hash, message, bytes).is_err());

@@ -282,11 +282,23 @@ impl CoseSign1 {
 
     /// Verifies the signature; `detached` is the payload if the message carries none.
     pub fn verify(&self, key: &PublicKey, detached: Option<&[u8]>) -> Result<(), CoseError> {
-        let expected = key.curve().cose_algorithm();
-        if self.algorithm() != Some(expected) {
-            return Err(CoseError::Algorithm { found: self.algorithm(), expected });
-        }
+        self.require_algorithm(key.curve())?;
         key.verify_p1363(&self.signed_bytes(detached)?, &self.signature)?;
+        Ok(())
+    }
+
+    /// As [`CoseSign1::verify`], by whoever holds the private key.
+    pub fn verify_own(&self, key: &KeyPair, detached: Option<&[u8]>) -> Result<(), CoseError> {
+        self.require_algorithm(key.curve())?;
+        key.verify_own_p1363(&self.signed_bytes(detached)?, &self.signature)?;
+        Ok(())
+    }
+
+    fn require_algorithm(&self, curve: Curve) -> Result<(), CoseError> {
+        let (found, expected) = (self.algorithm(), curve.cose_algorithm());
+        if found != Some(expected) {
+            return Err(CoseError::Algorithm { found, expected });
+        }
         Ok(())
     }
 

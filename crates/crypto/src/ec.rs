@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::ecdsa_signature::{der_to_p1363, p1363_to_der};
 use crate::pem::{self, PemError};
-use crate::{Digest, Entropy, sha256};
+use crate::{Digest, Entropy, own_signature, sha256};
 
 /// The curves of CCF's identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -227,6 +227,17 @@ impl KeyPair {
     /// Signs a message with the curve's own hash; `r || s`, as COSE and JOSE want it.
     pub fn sign_p1363(&self, message: &[u8]) -> Vec<u8> {
         self.p1363(&self.sign(message))
+    }
+
+    /// Verifies `r || s` that this key itself is said to have made over a message hashed with the
+    /// curve's own hash. On P-256 it takes less than half the time of [`PublicKey::verify_p1363`].
+    pub fn verify_own_p1363(&self, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        match (self.curve(), self.scalar()) {
+            (Curve::P256, Some(scalar)) => {
+                own_signature::verify_p256(scalar.as_ref(), sha256(message).0, signature)
+            }
+            _ => self.public.verify_p1363(message, signature),
+        }
     }
 
     /// Signs a 32-byte prehash on either curve; DER. CCF's ledger signs the Merkle root this way.

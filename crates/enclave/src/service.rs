@@ -14,7 +14,8 @@ use coco_crypto::{CertificateError, Digest, Entropy, KeyPair, PublicKey};
 use coco_governance::{LedgerPeriod, ServiceControl};
 use coco_kv::{Seqno, Tx, TxId, View};
 use coco_ledger::{
-    LedgerSecrets, Receipt, ReceiptError as LedgerReceiptError, SignedProof, Signer,
+    LedgerSecrets, Receipt, ReceiptError as LedgerReceiptError, ServiceSignature, SignatureError,
+    SignedProof, Signer,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -81,6 +82,19 @@ impl ServiceKeys {
     /// The key under which the service signed at a position.
     pub(crate) fn identity_key(&self, seqno: Seqno) -> &PublicKey {
         &self.identities.at(seqno).key
+    }
+
+    /// Verifies a root that the service is said to have signed.
+    pub(crate) fn verify(
+        &self,
+        signature: &ServiceSignature,
+        root: Digest,
+    ) -> Result<(), SignatureError> {
+        let (signer, key) = (self.signer.load(), self.identity_key(signature.tx_id.seqno));
+        match *key == *signer.service_key.public() {
+            true => signature.verify_own(&signer.service_key, root),
+            false => signature.verify(key, root),
+        }
     }
 
     /// The certificates, PEM, that lead from the identity of a position to the present one; none if

@@ -152,10 +152,22 @@ impl ServiceSignature {
     /// # Errors
     /// If it does not verify.
     pub fn verify(&self, key: &PublicKey, root: Digest) -> Result<(), SignatureError> {
-        if self.message.key_id() != Some(key.id().to_string().as_bytes()) {
-            return Err(SignatureError::KeyId);
-        }
+        self.require_key(key)?;
         Ok(self.message.verify(key, Some(&root.0))?)
+    }
+
+    /// As [`verify`](Self::verify), by a node of the service: it holds the key.
+    ///
+    /// # Errors
+    /// If it does not verify.
+    pub fn verify_own(&self, key: &KeyPair, root: Digest) -> Result<(), SignatureError> {
+        self.require_key(key.public())?;
+        Ok(self.message.verify_own(key, Some(&root.0))?)
+    }
+
+    fn require_key(&self, key: &PublicKey) -> Result<(), SignatureError> {
+        let is_named = self.message.key_id() == Some(key.id().to_string().as_bytes());
+        is_named.then_some(()).ok_or(SignatureError::KeyId)
     }
 
     /// Issuer and subject, which a recovered service goes on with.
@@ -362,6 +374,10 @@ mod tests {
             let (node, service) = (read.node.unwrap(), read.service.unwrap());
             node.verify(signer.node_key.public()).unwrap();
             service.verify(signer.service_key.public(), tree.root()).unwrap();
+            service.verify_own(&signer.service_key, tree.root()).unwrap();
+            assert!(service.verify_own(&signer.service_key, Digest::ZERO).is_err());
+            let other = service.verify_own(&signer.node_key, tree.root());
+            assert_eq!(other, Err(SignatureError::KeyId));
             assert_eq!(service.issuer_and_subject(), Some(("issuer", "subject")));
             assert!(node.verify(signer.service_key.public()).is_err());
             assert!(service.verify(signer.service_key.public(), Digest::ZERO).is_err());

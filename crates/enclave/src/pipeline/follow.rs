@@ -71,7 +71,7 @@ impl CheckedBatch {
         if let Some((node, signer)) = self.signature.node.as_ref().zip(self.signer.as_ref()) {
             node.verify(signer).map_err(|bad| fault(bad.into()))?;
         }
-        service.verify(keys.identity_key(at.seqno), self.root).map_err(fault)
+        keys.verify(service, self.root).map_err(fault)
     }
 }
 
