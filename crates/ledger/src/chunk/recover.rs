@@ -8,6 +8,8 @@
 //! write had reached its end; and sectors that a power failure lost still hold the zeros written
 //! ahead, where a flipped bit leaves the rest as it was.
 
+use std::ops::Range;
+
 use coco_crypto::Digest;
 use coco_kv::{Seqno, TxId};
 
@@ -154,15 +156,15 @@ struct Fault {
     offset: usize,
     seqno: Seqno,
     reason: CutReason,
-    /// Behind the faulty entry, or the signature that tells of it, or behind the file if that cannot
-    /// be told.
+    /// Behind the faulty entry, or behind the file if that cannot be told.
     end: usize,
-    /// The batch's signature transaction is there.
-    is_signed: bool,
+    /// Where the batch's signature transaction is, if it is there.
+    signature: Option<Range<usize>>,
 }
 
 struct Scanned {
     offset: usize,
+    end: usize,
     leaf: Digest,
 }
 
@@ -218,12 +220,14 @@ impl<'a> Scan<'a> {
             seqno,
             reason: reason.into(),
             end: self.file.len(),
-            is_signed: false,
+            signature: None,
         };
         let bytes = frame_at(self.file, offset).map_err(unreadable)?;
         let end = offset + bytes.len();
-        let fault =
-            |reason| Fault { offset, seqno, reason, end, is_signed: names_signature_map(bytes) };
+        let fault = |reason| {
+            let signature = names_signature_map(bytes).then_some(offset..end);
+            Fault { offset, seqno, reason, end, signature }
+        };
         let entry = Entry::parse(bytes).map_err(|error| fault(error.into()))?;
         let tx_id = entry.tx_id();
         if tx_id.seqno != seqno || tx_id.view < self.last_read.view {
@@ -237,11 +241,11 @@ impl<'a> Scan<'a> {
             SignatureTransaction::parse(&writes).map_err(|error| fault(error.into()))?;
         if let Some(signature) = &signature {
             let checked = self.check(signature, tx_id);
-            // What differs may be the entry or the tree: the evidence is that of both.
             let tree = checked.map_err(|(at, reason)| match self.entries.get(at) {
                 Some(entry) => {
                     let seqno = Seqno(self.start.0 + at as u64);
-                    Fault { offset: entry.offset, end, seqno, reason, is_signed: true }
+                    let signature = Some(offset..end);
+                    Fault { offset: entry.offset, seqno, reason, end: entry.end, signature }
                 }
                 None => fault(reason),
             })?;
@@ -250,7 +254,7 @@ impl<'a> Scan<'a> {
         if let Some(tree) = &mut self.tree {
             tree.append(entry.leaf());
         }
-        self.entries.push(Scanned { offset, leaf: entry.leaf() });
+        self.entries.push(Scanned { offset, end, leaf: entry.leaf() });
         (self.offset, self.last_read) = (end, tx_id);
         if signature.is_some() {
             (self.kept, self.kept_end, self.last) = (self.entries.len(), end, Some(tx_id));
@@ -282,18 +286,20 @@ impl<'a> Scan<'a> {
     /// Whether the faulty entry's batch had been written to its end, and no part of the entry is
     /// one that the disk lost.
     fn is_damage(&self, fault: &Fault) -> bool {
-        let is_whole = match fault.is_signed {
-            true => fault.end <= self.content_end + TRAILING_ZEROS,
-            false => self.signature_stands_after(fault),
+        let is_whole = match &fault.signature {
+            Some(signature) => signature.end <= self.content_end + TRAILING_ZEROS,
+            None => self.signature_stands_after(fault),
         };
-        is_whole && !self.lost_a_sector(fault)
+        // Where entry and signature disagree, either may be the one that is not whole.
+        let mut suspects = [fault.offset..fault.end].into_iter().chain(fault.signature.clone());
+        is_whole && !suspects.any(|entry| self.lost_a_sector(entry))
     }
 
     /// Whether a sector of the entry is one that the disk lost: what this batch wrote there reads as
     /// the zeros written ahead. What earlier batches wrote to the same sector is still there.
-    fn lost_a_sector(&self, fault: &Fault) -> bool {
-        let first = fault.offset - fault.offset % SECTOR_BYTES;
-        (first..fault.end.min(self.content_end)).step_by(SECTOR_BYTES).any(|at| {
+    fn lost_a_sector(&self, entry: Range<usize>) -> bool {
+        let first = entry.start - entry.start % SECTOR_BYTES;
+        (first..entry.end.min(self.content_end)).step_by(SECTOR_BYTES).any(|at| {
             let start = at.max(self.kept_end);
             let end = self.file.len().min(at + SECTOR_BYTES);
             self.file.get(start..end).is_some_and(|lost| lost.iter().all(|byte| *byte == 0))
