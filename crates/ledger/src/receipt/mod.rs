@@ -224,8 +224,9 @@ impl SignedProof {
         Self { proof, signature }
     }
 
-    /// The JSON receipt that the ledger has the signature for. `node_certificate` is used if the signature transaction has none, as
-    /// before CCF 2.0; `endorsements` lead from an earlier service identity to the present one.
+    /// The JSON receipt that the ledger has the signature for. `node_certificate` is used if the
+    /// signature transaction has none, as before CCF 2.0; `endorsements` lead from an earlier service
+    /// identity to the present one.
     ///
     /// # Errors
     /// If there is no node's signature, or no certificate.
