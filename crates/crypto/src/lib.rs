@@ -2,8 +2,9 @@
 //! formats.
 //!
 //! It is a thin layer of typed keys and bounded parsers over aws-lc; it implements no primitive
-//! except Shamir's sharing and AES key wrapping, and one shortcut of ECDSA ([`KeyPair::verify_own_p1363`]). It is not a TLS stack, keeps no key store, and
-//! knows neither ledger nor governance: those say *what* is signed or sealed, this crate says *how*.
+//! except Shamir's sharing and AES key wrapping, and one shortcut of ECDSA
+//! ([`KeyPair::verify_own_p1363`]). It is not a TLS stack, keeps no key store, and knows neither
+//! ledger nor governance: those say *what* is signed or sealed, this crate says *how*.
 //!
 //! ```text
 //!            bytes of others                    secrets
