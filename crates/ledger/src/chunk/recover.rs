@@ -8,6 +8,7 @@
 //! write had reached its end; and sectors that a power failure lost still hold the zeros written
 //! ahead, where a flipped bit leaves the rest as it was.
 
+use std::iter;
 use std::ops::Range;
 
 use coco_crypto::Digest;
@@ -291,7 +292,7 @@ impl<'a> Scan<'a> {
             None => self.signature_stands_after(fault),
         };
         // Where entry and signature disagree, either may be the one that is not whole.
-        let mut suspects = [fault.offset..fault.end].into_iter().chain(fault.signature.clone());
+        let mut suspects = iter::once(fault.offset..fault.end).chain(fault.signature.clone());
         is_whole && !suspects.any(|entry| self.lost_a_sector(entry))
     }
 
