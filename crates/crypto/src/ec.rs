@@ -232,12 +232,12 @@ impl KeyPair {
     /// Verifies `r || s` that this key itself is said to have made over a message hashed with the
     /// curve's own hash. On P-256 it takes less than half the time of [`PublicKey::verify_p1363`].
     pub fn verify_own_p1363(&self, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-        match (self.curve(), self.scalar()) {
-            (Curve::P256, Some(scalar)) => {
-                own_signature::verify_p256(scalar.as_ref(), sha256(message).0, signature)
-            }
-            _ => self.public.verify_p1363(message, signature),
+        if self.curve() == Curve::P256
+            && let Some(scalar) = self.scalar()
+        {
+            return own_signature::verify_p256(scalar.as_ref(), sha256(message).0, signature);
         }
+        self.public.verify_p1363(message, signature)
     }
 
     /// Signs a 32-byte prehash on either curve; DER. CCF's ledger signs the Merkle root this way.
