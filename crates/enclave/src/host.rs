@@ -83,11 +83,19 @@ pub struct FileEntry {
 /// A change to the files of an area.
 #[derive(Debug)]
 pub enum DiskOp {
-    /// Creates a file (an error if it exists) and fills it with `len_bytes` zero bytes.
+    /// Creates an empty file (an error if it exists).
     Create {
         /// File name.
         name: String,
-        /// Bytes to write as zeros, so that later syncs touch no metadata.
+    },
+    /// Writes zeros at an offset, so that later syncs of what is written there touch no metadata;
+    /// the file exists.
+    WriteZeros {
+        /// File name.
+        name: String,
+        /// Where.
+        offset: u64,
+        /// How many.
         len_bytes: u64,
     },
     /// Writes bytes at an offset; the file exists.

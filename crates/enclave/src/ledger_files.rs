@@ -41,6 +41,7 @@ impl LedgerFiles {
 
     /// What appends the batch.
     pub fn append(&mut self, batch: &Batch) -> Result<Vec<DiskOp>, AppendError> {
+        self.writer.reserve(batch.entries.len());
         let mut rest: &[u8] = &batch.entries;
         let mut seqno = batch.first;
         while !rest.is_empty() {
@@ -158,11 +159,10 @@ pub(crate) fn disk_operations(operations: Vec<FileOperation>) -> Vec<DiskOp> {
 
 fn disk_operation(operation: FileOperation) -> DiskOp {
     match operation {
-        FileOperation::Create { name } => DiskOp::Create { name: name.to_string(), len_bytes: 0 },
+        FileOperation::Create { name } => DiskOp::Create { name: name.to_string() },
         FileOperation::WriteZeros { name, from, to } => {
-            // The writer extends by its configured step, far below the size of memory.
-            let length = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
-            DiskOp::Write { name: name.to_string(), offset: from, bytes: vec![0; length].into() }
+            let len_bytes = to.saturating_sub(from);
+            DiskOp::WriteZeros { name: name.to_string(), offset: from, len_bytes }
         }
         FileOperation::Write { name, offset, bytes } => {
             DiskOp::Write { name: name.to_string(), offset, bytes: bytes.into() }

@@ -107,7 +107,7 @@ pub(crate) async fn seal(
     let content = secrets.to_bytes()?;
     let blob = tee.seal(CONTEXT, &content, host.entropy()).map_err(failed)?;
     let operations = vec![
-        DiskOp::Create { name: file.clone(), len_bytes: 0 },
+        DiskOp::Create { name: file.clone() },
         DiskOp::Write { name: file.clone(), offset: 0, bytes: blob.into() },
     ];
     Ok(submit(host, Area::Sealed, operations).await?)
@@ -160,7 +160,7 @@ pub(crate) async fn software_seed(host: &dyn Host) -> Result<InsecureSeed, Seale
     }
     let seed = fresh_seed(host.entropy());
     let operations = vec![
-        DiskOp::Create { name: SEED_FILE.to_owned(), len_bytes: 0 },
+        DiskOp::Create { name: SEED_FILE.to_owned() },
         DiskOp::Write {
             name: SEED_FILE.to_owned(),
             offset: 0,

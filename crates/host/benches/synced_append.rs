@@ -47,8 +47,14 @@ async fn measure(in_flight: u64) -> Result<Vec<Duration>, Box<dyn std::error::Er
     };
     let len_bytes = (ROUNDS + in_flight) * ENTRY_LEN_BYTES;
     let (created, wait) = tokio::sync::oneshot::channel();
-    let create = DiskOp::Create { name: "chunk".into(), len_bytes };
-    disk.submit(Area::Ledger, vec![create], true, Box::new(|result| drop(created.send(result))));
+    let create = DiskOp::Create { name: "chunk".into() };
+    let zeros = DiskOp::WriteZeros { name: "chunk".into(), offset: 0, len_bytes };
+    disk.submit(
+        Area::Ledger,
+        vec![create, zeros],
+        true,
+        Box::new(|result| drop(created.send(result))),
+    );
     wait.await??;
     (0..in_flight).for_each(append);
     let mut latencies = Vec::new();

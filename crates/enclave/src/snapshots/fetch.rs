@@ -241,7 +241,7 @@ impl Search<'_> {
                 if too_long.is_some() {
                     self.remove(file).await?;
                 }
-                let create = DiskOp::Create { name: file.to_owned(), len_bytes: 0 };
+                let create = DiskOp::Create { name: file.to_owned() };
                 submit(self.host, Area::Snapshots, vec![create]).await?;
                 0
             }

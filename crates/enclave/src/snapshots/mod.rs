@@ -161,7 +161,7 @@ async fn write(
 
     let name = SnapshotName { seqno, evidence: evidence.tx_id.seqno, is_committed: false };
     let committed = SnapshotName { is_committed: true, ..name };
-    let create = DiskOp::Create { name: name.to_string(), len_bytes: 0 };
+    let create = DiskOp::Create { name: name.to_string() };
     submit(host, Area::Snapshots, vec![create]).await?;
     let (mut rest, mut offset) = (Bytes::from(bytes), 0);
     while !rest.is_empty() {

@@ -264,11 +264,15 @@ impl State {
         };
         let taken = |name: &str| names.contains_key(&(area, name.to_owned()));
         Ok(match operation {
-            DiskOp::Create { name, len_bytes } => {
+            DiskOp::Create { name } => {
                 assert!(!taken(&name), "{name} exists");
                 self.next_inode += 1;
-                self.current.data.insert(self.next_inode, vec![0; len_bytes as usize]);
+                self.current.data.insert(self.next_inode, Vec::new());
                 Change::Create((area, name), self.next_inode)
+            }
+            DiskOp::WriteZeros { name, offset, len_bytes } => {
+                let zeros = vec![0; len_bytes as usize].into();
+                Change::Write(inode(&name)?, offset as usize, zeros)
             }
             DiskOp::Write { name, offset, bytes } => {
                 Change::Write(inode(&name)?, offset as usize, bytes)

@@ -105,8 +105,15 @@ impl AreaFiles {
             return Err(same_error(error));
         }
         match op {
-            DiskOp::Create { name, len_bytes } => self.create(&name, len_bytes),
-            DiskOp::Write { name, offset, bytes } => self.write(&name, offset, &bytes),
+            DiskOp::Create { name } => self.create(&name),
+            DiskOp::Write { name, offset, bytes } => {
+                let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                self.write(&name, offset, len_bytes, |file| file.write_all_at(&bytes, offset))
+            }
+            DiskOp::WriteZeros { name, offset, len_bytes } => {
+                let zeros = |file: &File| write_zeros(file, offset, len_bytes);
+                self.write(&name, offset, len_bytes, zeros)
+            }
             DiskOp::Truncate { name, len_bytes } => self.truncate(&name, len_bytes),
             DiskOp::Rename { from, to } => self.rename(&from, &to),
             DiskOp::Remove { name } => self.remove(&name),
@@ -195,28 +202,32 @@ impl AreaFiles {
         std::iter::once(&self.directory).chain(&self.read_only).map(PathBuf::as_path)
     }
 
-    fn create(&mut self, name: &str, len_bytes: u64) -> io::Result<()> {
+    fn create(&mut self, name: &str) -> io::Result<()> {
         let path = self.path(name)?;
         fs::create_dir_all(&self.directory)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        if let Err(error) = write_zeros(&file, len_bytes) {
-            // Nothing of value is in it; the error says why it is not there.
-            drop(fs::remove_file(&path));
-            return Err(error);
-        }
         self.names_changed = true;
-        self.keep_open(name, OpenFile::new(file, len_bytes, Changed::Metadata))
+        self.keep_open(name, OpenFile::new(file, 0, Changed::Metadata))
     }
 
-    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    fn write(
+        &mut self,
+        name: &str,
+        offset: u64,
+        len_bytes: u64,
+        write: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
         let end = offset.checked_add(len_bytes).filter(|end| i64::try_from(*end).is_ok());
         let end = end.ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "a file cannot be this long")
         })?;
         let open = self.writable(name)?;
+        if len_bytes == 0 {
+            // Nor does it make the file longer.
+            return Ok(());
+        }
         open.mark(Changed::Data);
-        let written = open.file.write_all_at(bytes, offset);
+        let written = write(&open.file);
         open.len_bytes = open.len_bytes.max(end);
         self.break_on_error(written)
     }
@@ -334,10 +345,10 @@ fn file_name(name: &str) -> io::Result<&str> {
     })
 }
 
-fn write_zeros(file: &File, len_bytes: u64) -> io::Result<()> {
-    let mut offset = 0;
-    while offset < len_bytes {
-        let step = len_bytes.saturating_sub(offset).min(ZEROS.len() as u64);
+fn write_zeros(file: &File, mut offset: u64, len_bytes: u64) -> io::Result<()> {
+    let end = offset.saturating_add(len_bytes);
+    while offset < end {
+        let step = end.saturating_sub(offset).min(ZEROS.len() as u64);
         let zeros = usize::try_from(step).ok().and_then(|step| ZEROS.get(..step));
         file.write_all_at(zeros.unwrap_or(&ZEROS), offset)?;
         offset = offset.saturating_add(step);

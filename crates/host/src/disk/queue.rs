@@ -30,6 +30,8 @@ impl Job {
         let Self::Change { ops, .. } = self else { return 0 };
         let lengths = ops.iter().map(|op| match op {
             DiskOp::Write { bytes, .. } => bytes.len(),
+            // Not in memory, but to be written before a lent thread can go on.
+            DiskOp::WriteZeros { len_bytes, .. } => usize::try_from(*len_bytes).unwrap_or(0),
             _ => 0,
         });
         lengths.sum()
@@ -37,7 +39,7 @@ impl Job {
 
     fn is_plain_write(&self) -> bool {
         let Self::Change { ops, .. } = self else { return false };
-        ops.iter().all(|op| matches!(op, DiskOp::Write { .. }))
+        ops.iter().all(|op| matches!(op, DiskOp::Write { .. } | DiskOp::WriteZeros { .. }))
     }
 
     /// Answers without doing anything.

@@ -38,8 +38,13 @@ impl Scratch {
     }
 }
 
-fn create(name: &str, len_bytes: u64) -> DiskOp {
-    DiskOp::Create { name: name.to_owned(), len_bytes }
+fn create(name: &str) -> DiskOp {
+    DiskOp::Create { name: name.to_owned() }
+}
+
+/// Creates a file of so many zeros.
+fn created(name: &str, len_bytes: u64) -> Vec<DiskOp> {
+    vec![create(name), DiskOp::WriteZeros { name: name.to_owned(), offset: 0, len_bytes }]
 }
 
 fn write(name: &str, offset: u64, bytes: &[u8]) -> DiskOp {
@@ -65,7 +70,7 @@ async fn reads_see_what_was_submitted_before() {
     let scratch = Scratch::new();
     let disk = scratch.open();
     let nobody = || -> Done { Box::new(|_| {}) };
-    disk.submit(Area::Ledger, vec![create("a", 8)], true, nobody());
+    disk.submit(Area::Ledger, created("a", 8), true, nobody());
     disk.submit(Area::Ledger, vec![write("a", 2, b"xyz")], false, nobody());
     let before_the_rename = disk.read(Area::Ledger, "a", 1, 4);
     disk.submit(Area::Ledger, vec![rename("a", "b")], true, nobody());
@@ -81,7 +86,7 @@ async fn results_come_in_order_of_submission() {
     let scratch = Scratch::new();
     let disk = scratch.open();
     let (send, results) = mpsc::channel();
-    disk.submit(Area::Ledger, vec![create("a", 4096)], true, Box::new(|result| result.unwrap()));
+    disk.submit(Area::Ledger, created("a", 4096), true, Box::new(|result| result.unwrap()));
     for number in 0..200_u8 {
         let send = send.clone();
         let op = write("a", u64::from(number) * 8, &[number; 8]);
@@ -98,7 +103,7 @@ async fn results_come_in_order_of_submission() {
 async fn one_sync_serves_everything_that_waits() {
     let scratch = Scratch::new();
     let disk = scratch.open();
-    submit(&disk, Area::Ledger, vec![create("a", 1 << 20)], true).await.unwrap();
+    submit(&disk, Area::Ledger, created("a", 1 << 20), true).await.unwrap();
     // Holds the thread, in a turn of its own, so that the others queue up behind it.
     let (release, held) = mpsc::channel::<()>();
     let (holds, holding) = mpsc::channel::<()>();
@@ -129,16 +134,16 @@ async fn one_sync_serves_everything_that_waits() {
 async fn a_submission_stops_at_its_first_fault() {
     let scratch = Scratch::new();
     let disk = scratch.open();
-    submit(&disk, Area::Ledger, vec![create("a", 0)], true).await.unwrap();
+    submit(&disk, Area::Ledger, created("a", 0), true).await.unwrap();
     let table: [(Vec<DiskOp>, io::ErrorKind); 8] = [
-        (vec![create("a", 1)], io::ErrorKind::AlreadyExists),
+        (created("a", 1), io::ErrorKind::AlreadyExists),
         (vec![write("missing", 0, b"x")], io::ErrorKind::NotFound),
         (vec![rename("missing", "b")], io::ErrorKind::NotFound),
-        (vec![create("c", 0), rename("c", "a")], io::ErrorKind::AlreadyExists),
+        (vec![create("c"), rename("c", "a")], io::ErrorKind::AlreadyExists),
         (vec![DiskOp::Remove { name: "missing".into() }], io::ErrorKind::NotFound),
         (vec![DiskOp::Truncate { name: "a".into(), len_bytes: 9 }], io::ErrorKind::InvalidInput),
         (vec![write("a", u64::MAX, b"x")], io::ErrorKind::InvalidInput),
-        (vec![create("../escape", 1)], io::ErrorKind::InvalidInput),
+        (vec![create("../escape")], io::ErrorKind::InvalidInput),
     ];
     for (mut ops, kind) in table {
         let text = format!("{ops:?}");
@@ -168,7 +173,7 @@ async fn read_only_directories_are_read_and_left_alone() {
     std::fs::write(old.join("ledger_1-4.committed"), b"old").unwrap();
     std::fs::write(old.join("both"), b"older").unwrap();
     std::fs::create_dir(old.join("folder")).unwrap();
-    submit(&disk, Area::Ledger, vec![create("both", 2)], true).await.unwrap();
+    submit(&disk, Area::Ledger, created("both", 2), true).await.unwrap();
     assert_eq!(read(&disk, "ledger_1-4.committed").await.unwrap(), b"old");
     assert_eq!(read(&disk, "both").await.unwrap(), b"\0\0");
     let mut listed = disk.list(Area::Ledger).await.unwrap();
@@ -205,7 +210,7 @@ async fn many_open_files_are_all_written() {
     let disk = scratch.open();
     for number in 0..100 {
         let name = format!("f{number}");
-        let ops = vec![create(&name, 4), write(&name, 0, name.as_bytes())];
+        let ops = vec![create(&name), write(&name, 0, name.as_bytes())];
         submit(&disk, Area::Snapshots, ops, number % 7 == 0).await.unwrap();
     }
     assert_eq!(disk.list(Area::Snapshots).await.unwrap().len(), 100);
@@ -218,14 +223,14 @@ async fn a_panicking_receiver_harms_nobody_else() {
     let scratch = Scratch::new();
     let disk = scratch.open();
     disk.submit(Area::Ledger, vec![], true, Box::new(|_| panic!("expected in this test")));
-    submit(&disk, Area::Ledger, vec![create("a", 1)], true).await.unwrap();
+    submit(&disk, Area::Ledger, created("a", 1), true).await.unwrap();
 }
 
 #[tokio::test]
 async fn appends_that_are_durable_at_once_read_back() {
     let scratch = Scratch::new();
     let disk = scratch.open();
-    submit(&disk, Area::Ledger, vec![create("a", 40_000)], true).await.unwrap();
+    submit(&disk, Area::Ledger, created("a", 40_000), true).await.unwrap();
     let (mut expected, mut at) = (vec![0; 40_000], 0);
     for length in (1..).map(|number: usize| number * 37 % 5_000 + 1) {
         if at + length > expected.len() {
@@ -248,7 +253,7 @@ async fn appends_that_are_durable_at_once_read_back() {
 async fn lent_threads_carry_out_everything_in_order() {
     let scratch = Scratch::new();
     let disk = Arc::new(scratch.open());
-    submit(&disk, Area::Ledger, vec![create("a", 10_000)], true).await.unwrap();
+    submit(&disk, Area::Ledger, created("a", 10_000), true).await.unwrap();
     let lenders = (0..4_u8).map(|lender| {
         let disk = disk.clone();
         tokio::spawn(async move {
@@ -281,7 +286,8 @@ async fn lent_threads_carry_out_everything_in_order() {
 /// One step of the model test; `name` and `to` are indices into a few names.
 #[derive(Clone, Debug)]
 enum Step {
-    Create { name: usize, len_bytes: u64 },
+    Create { name: usize },
+    WriteZeros { name: usize, offset: u64, len_bytes: u64 },
     Write { name: usize, offset: u64, bytes: Vec<u8> },
     Truncate { name: usize, len_bytes: u64 },
     Rename { name: usize, to: usize },
@@ -295,8 +301,10 @@ impl Step {
     fn any() -> impl Strategy<Value = Self> {
         let name = 0..NAMES.len();
         prop_oneof![
-            (name.clone(), 0..20_000_u64)
-                .prop_map(|(name, len_bytes)| Self::Create { name, len_bytes }),
+            name.clone().prop_map(|name| Self::Create { name }),
+            (name.clone(), 0..20_000_u64, 0..20_000_u64).prop_map(|(name, offset, len_bytes)| {
+                Self::WriteZeros { name, offset, len_bytes }
+            }),
             (name.clone(), 0..20_000_u64, prop::collection::vec(any::<u8>(), 0..6_000))
                 .prop_map(|(name, offset, bytes)| Self::Write { name, offset, bytes }),
             (name.clone(), 0..3000_u64)
@@ -310,8 +318,9 @@ impl Step {
     fn op(&self) -> Option<DiskOp> {
         let name = |index: &usize| NAMES[*index].to_owned();
         Some(match self {
-            Self::Create { name: n, len_bytes } => {
-                DiskOp::Create { name: name(n), len_bytes: *len_bytes }
+            Self::Create { name: n } => DiskOp::Create { name: name(n) },
+            Self::WriteZeros { name: n, offset, len_bytes } => {
+                DiskOp::WriteZeros { name: name(n), offset: *offset, len_bytes: *len_bytes }
             }
             Self::Write { name: n, offset, bytes } => {
                 DiskOp::Write { name: name(n), offset: *offset, bytes: bytes.clone().into() }
@@ -328,20 +337,13 @@ impl Step {
     /// Whether it succeeds, on a map of names to bytes.
     fn on_model(&self, files: &mut BTreeMap<usize, Vec<u8>>) -> bool {
         match self {
-            Self::Create { name, len_bytes } if !files.contains_key(name) => {
-                files.insert(*name, vec![0; *len_bytes as usize]);
+            Self::Create { name } if !files.contains_key(name) => {
+                files.insert(*name, Vec::new());
                 true
             }
-            Self::Write { name, offset, bytes } if files.contains_key(name) => {
-                let file = files.get_mut(name).unwrap();
-                let end = *offset as usize + bytes.len();
-                if !bytes.is_empty() && file.len() < end {
-                    file.resize(end, 0);
-                }
-                if !bytes.is_empty() {
-                    file[*offset as usize..end].copy_from_slice(bytes);
-                }
-                true
+            Self::Write { name, offset, bytes } => write_to(files, *name, *offset, bytes),
+            Self::WriteZeros { name, offset, len_bytes } => {
+                write_to(files, *name, *offset, &vec![0; *len_bytes as usize])
             }
             Self::Truncate { name, len_bytes } => match files.get_mut(name) {
                 Some(file) if file.len() as u64 >= *len_bytes => {
@@ -360,6 +362,17 @@ impl Step {
             _ => false,
         }
     }
+}
+
+/// Whether the file is there.
+fn write_to(files: &mut BTreeMap<usize, Vec<u8>>, name: usize, offset: u64, bytes: &[u8]) -> bool {
+    let Some(file) = files.get_mut(&name) else { return false };
+    let (start, end) = (offset as usize, offset as usize + bytes.len());
+    if !bytes.is_empty() {
+        file.resize(file.len().max(end), 0);
+        file[start..end].copy_from_slice(bytes);
+    }
+    true
 }
 
 proptest! {

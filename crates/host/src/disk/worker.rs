@@ -136,7 +136,7 @@ impl Work {
     fn change(&mut self, op: DiskOp) -> io::Result<()> {
         let what = match &op {
             DiskOp::Create { .. } => "create",
-            DiskOp::Write { .. } => "write",
+            DiskOp::Write { .. } | DiskOp::WriteZeros { .. } => "write",
             DiskOp::Truncate { .. } => "truncate",
             DiskOp::Rename { .. } => "rename",
             DiskOp::Remove { .. } => "remove",

@@ -233,6 +233,11 @@ impl ChunkWriter {
         size + more >= self.config.chunk_bytes
     }
 
+    /// Makes room for so many bytes of entries that are about to be appended.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.buffered.reserve(bytes);
+    }
+
     /// Appends an entry. Its flags say where chunks are cut.
     ///
     /// # Errors
