@@ -15,7 +15,7 @@
 //!   ethereum.hashes        block                        block hash
 //!   ethereum.numbers       block hash                   block
 //!   ethereum.changes       block                        accounts and slots that changed in it
-//!   ethereum.logs          kind ‖ address or topic ‖ block     ""
+//!   ethereum.logs          kind ‖ address or topic, folded ‖ block     ""
 //!   ethereum.chain         "genesis" | "options" | "head"
 //!   ethereum.keys          participant id               secret key of the account kept for it
 //! ```

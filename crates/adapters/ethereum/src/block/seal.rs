@@ -260,8 +260,19 @@ pub(crate) fn record_included(tx: &mut Tx, block: u64, included: &Included) {
 }
 
 /// The key under which a block is found by an address (kind 0) or topic (kinds 1 to 4) in its logs.
-pub(crate) fn log_key(kind: u8, what: &[u8], block: u64) -> Vec<u8> {
-    [&[kind], what, &block.to_be_bytes()].concat()
+/// Of that it has 13 bytes, onto which those before are folded, so that the store keeps the key in
+/// its nodes: whoever finds the block by it looks at the logs themselves.
+pub(crate) fn log_key(kind: u8, what: &[u8], block: u64) -> [u8; 22] {
+    let mut key = [0; 22];
+    let [at, folded @ .., _, _, _, _, _, _, _, _] = &mut key;
+    *at = kind;
+    for piece in what.rchunks(folded.len()) {
+        folded.iter_mut().rev().zip(piece.iter().rev()).for_each(|(byte, more)| *byte ^= more);
+    }
+    if let Some(number) = key.last_chunk_mut() {
+        *number = block.to_be_bytes();
+    }
+    key
 }
 
 /// The ledger's TxID as text, which explorers show: `2.17`. It has at most 32 bytes, the limit of
@@ -270,4 +281,26 @@ fn extra_data(last: TxId) -> Bytes {
     let mut text = last.to_string().into_bytes();
     text.truncate(32);
     text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_of_an_address_or_topic_counts_in_its_key() {
+        for length in [20, 32] {
+            let mut keys = std::collections::BTreeSet::from([log_key(1, &vec![0; length], 7)]);
+            for place in 0..length {
+                let mut topic = vec![0; length];
+                topic[place] = place as u8 + 1;
+                assert!(keys.insert(log_key(1, &topic, 7)), "byte {place} of {length}");
+            }
+        }
+        let key = log_key(2, &[9; 20], 0x0102);
+        assert_eq!(key[0], 2);
+        // The first 7 bytes are folded onto the last 7.
+        assert_eq!(key[1..14], [[9; 6].as_slice(), &[0; 7]].concat());
+        assert_eq!(key[14..], 0x0102_u64.to_be_bytes());
+    }
 }
