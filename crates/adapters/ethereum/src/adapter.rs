@@ -234,17 +234,17 @@ impl Protocol for Ethereum {
             }
         };
         let (participant, limits) = (participant(&client.caller), client.limits);
-        Box::pin(async move {
-            let body = request.into_body();
-            let is_long = is_long(&body);
-            let answer = async move { rpc.handle_for(participant, limits, &body).await };
-            let reply = if is_long { offloaded(&*node, answer).await } else { Some(answer.await) };
-            let reply = reply.unwrap_or_else(failed);
-            let mut response = Response::new(reply.unwrap_or_default().into());
-            let json = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(header::CONTENT_TYPE, json);
-            response
-        })
+        let body = request.into_body();
+        let is_long = is_long(&body);
+        let answer = async move { rpc.handle_for(participant, limits, &body).await };
+        // Two futures, as each has room for an answer being made, which takes kilobytes.
+        if is_long {
+            Box::pin(
+                async move { to_response(offloaded(&*node, answer).await.unwrap_or_else(failed)) },
+            )
+        } else {
+            Box::pin(async move { to_response(answer.await) })
+        }
     }
 
     fn converse(&self, client: &Client) -> Option<Arc<dyn Conversation>> {
@@ -270,6 +270,13 @@ struct Demands {
 fn no_chain() -> AdapterError {
     let text = "this service has no chain: one begins with command.type Start only";
     AdapterError(text.to_owned())
+}
+
+fn to_response(reply: Option<Vec<u8>>) -> Response {
+    let mut response = Response::new(reply.unwrap_or_default().into());
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
 
 /// The participant that calls, for whom the node keeps an account.

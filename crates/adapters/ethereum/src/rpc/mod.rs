@@ -170,7 +170,8 @@ impl Rpc {
             Ok(Json::Array(requests)) if requests.len() > asker.limits.max_batch_requests => {
                 refuse(RpcError::invalid_request("batch too large"))
             }
-            Ok(Json::Array(requests)) => self.handle_batch(requests, asker).await,
+            // What is seldom awaited is in boxes, or its room would be moved with every request.
+            Ok(Json::Array(requests)) => Box::pin(self.handle_batch(requests, asker)).await,
             Ok(request) => {
                 let id = request.get("id").cloned().unwrap_or_default();
                 let asked = Asked::of(request);
@@ -240,12 +241,12 @@ impl Rpc {
     async fn call(&self, call: &Call, asker: Asker<'_>, recovered: Option<Recovered>) -> Answer {
         let forwards = !self.node.is_primary() && self.is_for_primary(call, asker.participant);
         if forwards {
-            return self.ask_primary(call.clone(), asker.participant).await;
+            return Box::pin(self.ask_primary(call.clone(), asker.participant)).await;
         }
         match self.call_here(call, asker, recovered).await {
             // It was the primary until just now.
             Err(error) if error.code == RpcError::UNAVAILABLE && !self.node.is_primary() => {
-                self.ask_primary(call.clone(), asker.participant).await
+                Box::pin(self.ask_primary(call.clone(), asker.participant)).await
             }
             answer => answer,
         }
@@ -263,11 +264,15 @@ impl Rpc {
             ("eth_sendRawTransaction", _) => {
                 to_json(&self.send_raw_transaction(params, recovered).await?.hash)
             }
-            ("eth_getTransactionReceipt", _) => self.transaction_receipt(params, asker.waits).await,
-            ("coco_getReceipt", _) => self.ledger_receipt(params).await,
-            ("eth_sendRawTransactionSync", _) => self.send_raw_transaction_sync(params).await,
+            ("eth_getTransactionReceipt", _) => {
+                Box::pin(self.transaction_receipt(params, asker.waits)).await
+            }
+            ("coco_getReceipt", _) => Box::pin(self.ledger_receipt(params)).await,
+            ("eth_sendRawTransactionSync", _) => {
+                Box::pin(self.send_raw_transaction_sync(params)).await
+            }
             ("eth_accounts" | "eth_sendTransaction" | "eth_signTransaction" | "eth_sign", _) => {
-                self.for_participant(asker.participant, method, params).await
+                Box::pin(self.for_participant(asker.participant, method, params)).await
             }
             ("eth_subscribe", Some(session)) => session.subscribe(self, params),
             ("eth_unsubscribe", Some(session)) => session.unsubscribe(params),
@@ -380,7 +385,8 @@ fn too_large() -> RpcError {
 }
 
 fn to_bytes(reply: &Json) -> Vec<u8> {
-    reply.to_string().into_bytes()
+    // A value of JSON always has a text.
+    serde_json::to_vec(reply).unwrap_or_default()
 }
 
 /// A number as Ethereum writes it.
