@@ -264,13 +264,11 @@ pub(crate) fn record_included(tx: &mut Tx, block: u64, included: &Included) {
 /// its nodes: whoever finds the block by it looks at the logs themselves.
 pub(crate) fn log_key(kind: u8, what: &[u8], block: u64) -> [u8; 22] {
     let mut key = [0; 22];
-    let [at, folded @ .., _, _, _, _, _, _, _, _] = &mut key;
-    *at = kind;
-    for piece in what.rchunks(folded.len()) {
-        folded.iter_mut().rev().zip(piece.iter().rev()).for_each(|(byte, more)| *byte ^= more);
-    }
-    if let Some(number) = key.last_chunk_mut() {
-        *number = block.to_be_bytes();
+    key[0] = kind;
+    let (head, number) = key.split_at_mut(14);
+    number.copy_from_slice(&block.to_be_bytes());
+    for piece in what.rchunks(13) {
+        head.iter_mut().rev().zip(piece.iter().rev()).for_each(|(byte, more)| *byte ^= more);
     }
     key
 }
