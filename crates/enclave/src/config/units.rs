@@ -43,7 +43,8 @@ fn write(f: &mut fmt::Formatter<'_>, number: u64, units: &[(&str, u64)]) -> fmt:
     let mut fitting: Vec<_> =
         units.iter().filter(|(_, factor)| number != 0 && number.is_multiple_of(*factor)).collect();
     fitting.sort_by_key(|(_, factor)| *factor);
-    let (suffix, factor) = fitting.last().copied().unwrap_or(&("s", 1));
+    // Nothing is written in the last unit: `0B`, `0s`.
+    let Some((suffix, factor)) = fitting.last().copied().or(units.last()) else { return Ok(()) };
     write!(f, "{}{suffix}", number / factor)
 }
 
@@ -108,6 +109,12 @@ mod tests {
         assert_eq!(time("100ms"), Duration::from_millis(100));
         assert_eq!(time("30min"), Duration::from_secs(1800));
         assert_eq!([time("2h"), time("0s")], [Duration::from_secs(7200), Duration::ZERO]);
+    }
+
+    #[test]
+    fn nothing_reads_back() {
+        assert_eq!(Size(0).to_string().parse(), Ok(Size(0)));
+        assert_eq!(Time(Duration::ZERO).to_string().parse(), Ok(Time(Duration::ZERO)));
     }
 
     #[test]
