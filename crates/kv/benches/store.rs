@@ -182,6 +182,31 @@ fn small_store(criterion: &mut Criterion) {
     });
 }
 
+/// Keys too long for the tree's nodes, such as hashes.
+fn long_keys(criterion: &mut Criterion) {
+    let (store, map) = (Store::new(View(2)), MapName::new("records"));
+    let long_key = |number: u64| [key(number), key(number + 1)].concat();
+    for number in 0..KEYS / 10 {
+        let mut tx = store.begin();
+        tx.put(&map, long_key(number), value(number));
+        commit(&store, tx);
+    }
+    close_batch(&store);
+    let mut number = 0u64;
+    criterion.bench_function("1 get, 1 put, commit of 100 k keys of 32 B", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            let mut tx = store.begin();
+            black_box(tx.get(&map, &long_key(spread(number) % (KEYS / 10))));
+            tx.put(&map, long_key(spread(number + KEYS) % (KEYS / 10)), value(number));
+            commit(&store, tx);
+            if number.is_multiple_of(BATCH) {
+                close_batch(&store);
+            }
+        })
+    });
+}
+
 fn snapshot_files(criterion: &mut Criterion) {
     let map = MapName::new("records");
     criterion.bench_function("restore of 100 k entries", |bencher| {
@@ -199,6 +224,6 @@ fn snapshot_files(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = transactions, small_store, snapshot_files
+    targets = transactions, small_store, long_keys, snapshot_files
 }
 criterion_main!(benches);

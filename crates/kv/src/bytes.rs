@@ -7,6 +7,8 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use equivalent::{Comparable, Equivalent};
+
 /// A key. Up to 22 bytes take no allocation; ordered bytewise.
 pub type Key = SmallBytes<22>;
 
@@ -23,8 +25,12 @@ pub struct SmallBytes<const INLINE: usize>(Bytes<INLINE>);
 #[derive(Clone)]
 enum Bytes<const INLINE: usize> {
     Inline { len: u8, bytes: [u8; INLINE] },
-    Shared(Arc<[u8]>),
+    // The first bytes once more, where a comparison finds them without following the pointer.
+    Shared { head: [u8; HEAD], bytes: Arc<[u8]> },
 }
+
+/// As many bytes as there is room for next to a shared slice.
+const HEAD: usize = 7;
 
 impl<const INLINE: usize> SmallBytes<INLINE> {
     /// The bytes if they need no allocation.
@@ -38,8 +44,52 @@ impl<const INLINE: usize> SmallBytes<INLINE> {
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
             Bytes::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or(bytes),
-            Bytes::Shared(bytes) => bytes,
+            Bytes::Shared { bytes, .. } => bytes,
         }
+    }
+
+    fn shared(bytes: Arc<[u8]>) -> Self {
+        let head = bytes.first_chunk().copied().unwrap_or_default();
+        Self(Bytes::Shared { head, bytes })
+    }
+
+    fn head(&self) -> u64 {
+        match &self.0 {
+            Bytes::Inline { bytes, .. } => head(bytes),
+            Bytes::Shared { head: bytes, .. } => head(bytes),
+        }
+    }
+}
+
+/// The first bytes as a number, padded with zeros: where those of two strings differ, they differ
+/// as the strings do.
+fn head(bytes: &[u8]) -> u64 {
+    let mut number = [0; 8];
+    number.iter_mut().skip(1).zip(bytes).for_each(|(to, byte)| *to = *byte);
+    u64::from_be_bytes(number)
+}
+
+/// A key to be found by its bytes: they are not copied, and it is compared as fast as a [`Key`].
+pub(crate) struct Sought<'a> {
+    head: u64,
+    bytes: &'a [u8],
+}
+
+impl<'a> Sought<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { head: head(bytes), bytes }
+    }
+}
+
+impl Equivalent<Key> for Sought<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.bytes == key.as_slice()
+    }
+}
+
+impl Comparable<Key> for Sought<'_> {
+    fn compare(&self, key: &Key) -> Ordering {
+        self.head.cmp(&key.head()).then_with(|| self.bytes.cmp(key.as_slice()))
     }
 }
 
@@ -71,7 +121,7 @@ impl<const INLINE: usize> Default for SmallBytes<INLINE> {
 
 impl<const INLINE: usize> From<&[u8]> for SmallBytes<INLINE> {
     fn from(bytes: &[u8]) -> Self {
-        Self::inline(bytes).unwrap_or_else(|| Self(Bytes::Shared(bytes.into())))
+        Self::inline(bytes).unwrap_or_else(|| Self::shared(bytes.into()))
     }
 }
 
@@ -89,13 +139,13 @@ impl<const INLINE: usize, const LEN: usize> From<[u8; LEN]> for SmallBytes<INLIN
 
 impl<const INLINE: usize> From<Vec<u8>> for SmallBytes<INLINE> {
     fn from(bytes: Vec<u8>) -> Self {
-        Self::inline(&bytes).unwrap_or_else(|| Self(Bytes::Shared(bytes.into())))
+        Self::inline(&bytes).unwrap_or_else(|| Self::shared(bytes.into()))
     }
 }
 
 impl<const INLINE: usize> From<Arc<[u8]>> for SmallBytes<INLINE> {
     fn from(bytes: Arc<[u8]>) -> Self {
-        Self::inline(&bytes).unwrap_or(Self(Bytes::Shared(bytes)))
+        Self::inline(&bytes).unwrap_or_else(|| Self::shared(bytes))
     }
 }
 
@@ -142,7 +192,7 @@ impl<const INLINE: usize> Ord for SmallBytes<INLINE> {
                 |bytes: &[u8; INLINE]| bytes.first_chunk().map(|head| u128::from_be_bytes(*head));
             return head(a).cmp(&head(b)).then_with(|| a.cmp(b)).then_with(|| a_len.cmp(b_len));
         }
-        self.as_slice().cmp(other.as_slice())
+        self.head().cmp(&other.head()).then_with(|| self.as_slice().cmp(other.as_slice()))
     }
 }
 
@@ -175,16 +225,24 @@ mod tests {
         assert_eq!(format!("{:?}", Value::from("secret")), "<6 bytes>");
     }
 
+    /// Of few bytes, so that two begin alike, zeros among them.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..48),
+            prop::collection::vec(0..2_u8, 0..48),
+            (0..48_usize, 0..3_u8).prop_map(|(zeros, last)| [vec![0; zeros], vec![last]].concat()),
+        ]
+    }
+
     proptest! {
         #[test]
-        fn bytes_read_back_and_compare_as_slices(
-            a in prop::collection::vec(any::<u8>(), 0..48),
-            b in prop::collection::vec(any::<u8>(), 0..48),
-        ) {
+        fn bytes_read_back_and_compare_as_slices(a in bytes(), b in bytes()) {
             let (small_a, small_b) = (Key::from(a.as_slice()), Key::from(b.clone()));
             prop_assert_eq!(small_a.as_slice(), a.as_slice());
             prop_assert_eq!(small_a.cmp(&small_b), a.cmp(&b));
             prop_assert_eq!(small_a == small_b, a == b);
+            prop_assert_eq!(Sought::new(&a).compare(&small_b), a.cmp(&b));
+            prop_assert_eq!(Sought::new(&a).equivalent(&small_b), a == b);
             prop_assert_eq!(Key::from(Arc::<[u8]>::from(a)), small_a);
         }
     }

@@ -8,6 +8,7 @@ use std::ops::{Bound, RangeBounds};
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
+use crate::bytes::Sought;
 use crate::{Key, MapName, Seqno, Value};
 
 /// What a key holds, and since when.
@@ -30,7 +31,7 @@ impl StateMap {
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
         match Key::inline(key) {
             Some(key) => self.entries.get(&key),
-            None => self.entries.get(key),
+            None => self.entries.get(&Sought::new(key)),
         }
     }
 
@@ -60,7 +61,7 @@ impl StateMap {
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Entry> {
-        self.entries.remove(key)
+        self.entries.remove(&Sought::new(key))
     }
 
     /// The version of a key, `None` if it is absent.
