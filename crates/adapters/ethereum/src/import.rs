@@ -241,13 +241,13 @@ impl Chain {
         };
         let signed = signed.map_err(|error| Refusal::Failed(error.to_string()))?;
         let evm = self.priced(signed.to_evm());
-        let base_fee = surroundings.block.basefee;
+        let block = &surroundings.block;
         let executed = surroundings
             .execute(world, evm.clone())
-            .map_err(|error| Refusal::of(error, &evm, base_fee))?;
+            .map_err(|error| Refusal::of(error, &evm, block.basefee))?;
         let changes = world.apply(executed.state, spec)?;
         let result = executed.result;
-        let record = TransactionRecord::of(&signed, &result);
+        let record = TransactionRecord::of(&signed, block.number.saturating_to(), &result);
         Ok((signed.hash(), record, changes))
     }
 }

@@ -5,12 +5,12 @@
 //!   ethereum.code          code hash                    code
 //!   ethereum.storage       address ‖ slot               value, without leading zeros
 //!   ethereum.accounts_was  address ‖ block              account before that block; empty: none
-//!   ethereum.storage_was   address ‖ slot ‖ block       value before that block; empty: zero
+//!   ethereum.storage_was   slot ‖ address ‖ block       value before that block; empty: zero
 //!   ethereum.storage_only  address                      "": has storage, but neither nonce nor code
 //!   ethereum.open          ""                           the block being filled
-//!   ethereum.transactions  tx hash                      envelope, sender, what came of it
+//!   ethereum.transactions  tx hash                      envelope, sender, block, what came of it
 //!   ethereum.executed      tx hash                      what a transaction of the open block changed
-//!   ethereum.positions     tx hash                      where a transaction of a sealed block is
+//!   ethereum.positions     block                        where in it its transactions are, by tx hash
 //!   ethereum.blocks        block                        header, ommers, withdrawals, tx hashes
 //!   ethereum.hashes        block                        block hash
 //!   ethereum.numbers       block hash                   block
@@ -62,9 +62,11 @@ pub(crate) fn slot_key(address: Address, slot: U256) -> [u8; 52] {
     key
 }
 
-/// A key followed by a block number.
+/// The key of what an account, or a slot by its [`slot_key`], was before a block. A slot comes before
+/// its address: slots differ in their first bytes, by which the store finds keys sooner.
 pub(crate) fn at_block(key: &[u8], block: u64) -> Vec<u8> {
-    [key, &block.to_be_bytes()].concat()
+    let (address, slot) = key.split_at_checked(20).unwrap_or((key, &[]));
+    [slot, address, &block.to_be_bytes()].concat()
 }
 
 /// The last key that starts with `prefix` and is `length` bytes long.

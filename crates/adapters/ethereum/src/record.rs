@@ -8,7 +8,7 @@ use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
 use coco_kv::{MapName, Tx, Value};
 use revm::context::result::ExecutionResult;
 
-use crate::maps::TRANSACTIONS;
+use crate::maps::{POSITIONS, TRANSACTIONS};
 use crate::{SignedTransaction, StateError};
 
 /// An account without its storage.
@@ -92,6 +92,8 @@ pub struct TransactionRecord {
     pub envelope: Bytes,
     /// Who signed it.
     pub sender: Address,
+    /// The number of its block.
+    pub block: u64,
     /// One byte, 0 or 1; before Byzantium the 32 bytes of the state root after it.
     pub outcome: Bytes,
     /// By this transaction alone.
@@ -116,10 +118,11 @@ impl TransactionRecord {
     }
 
     /// What an execution under the rules from Byzantium on leaves.
-    pub fn of(transaction: &SignedTransaction, result: &ExecutionResult) -> Self {
+    pub fn of(transaction: &SignedTransaction, block: u64, result: &ExecutionResult) -> Self {
         Self {
             envelope: transaction.to_bytes(),
             sender: transaction.sender(),
+            block,
             outcome: Bytes::from(vec![u8::from(result.is_success())]),
             gas_used: result.tx_gas_used(),
             // What reverted has logged nothing.
@@ -132,17 +135,56 @@ fn bad_transaction() -> StateError {
     StateError::BadRecord { map: TRANSACTIONS.as_str() }
 }
 
-/// Where a transaction is in the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+/// Where a transaction is in its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The block's number.
-    pub block: u64,
     /// Counted from 0.
     pub index: u64,
     /// Gas used in the block up to and including this transaction.
     pub cumulative_gas_used: u64,
     /// Logs in the block before this transaction's.
     pub first_log: u64,
+}
+
+/// The positions of a block's transactions, in order of their hashes. Each is of [`LEN`](Self::LEN)
+/// bytes: a hash and the three numbers, big-endian. So one is found without reading the others.
+pub(crate) struct Positions(Value);
+
+impl Positions {
+    const LEN: usize = 32 + 3 * 8;
+
+    pub fn new(mut positions: Vec<(B256, Position)>) -> Self {
+        positions.sort_unstable_by_key(|(hash, _)| *hash);
+        let mut bytes = Vec::with_capacity(positions.len() * Self::LEN);
+        for (hash, Position { index, cumulative_gas_used, first_log }) in positions {
+            bytes.extend_from_slice(hash.as_slice());
+            for number in [index, cumulative_gas_used, first_log] {
+                bytes.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+        Self(bytes.into())
+    }
+
+    pub fn read(tx: &mut Tx, block: u64) -> Option<Self> {
+        tx.get(&POSITIONS, &block.to_be_bytes()).map(Self)
+    }
+
+    pub fn write(self, tx: &mut Tx, block: u64) {
+        tx.put(&POSITIONS, block.to_be_bytes(), self.0);
+    }
+
+    pub fn of(&self, hash: &B256) -> Option<Position> {
+        let (positions, _) = self.0.as_chunks::<{ Self::LEN }>();
+        let found = positions.binary_search_by_key(&Some(&hash.0), |bytes| bytes.first_chunk());
+        let (_, numbers) = positions.get(found.ok()?)?.split_at_checked(32)?;
+        let (numbers, _) = numbers.as_chunks();
+        let [index, cumulative_gas_used, first_log] = *numbers else { return None };
+        Some(Position {
+            index: u64::from_be_bytes(index),
+            cumulative_gas_used: u64::from_be_bytes(cumulative_gas_used),
+            first_log: u64::from_be_bytes(first_log),
+        })
+    }
 }
 
 /// A sealed block.
@@ -204,7 +246,7 @@ mod tests {
             let _ = decode::<OpenBlock>(&ACCOUNTS, &bytes);
             let _ = decode::<Vec<Change>>(&ACCOUNTS, &bytes);
             let _ = decode::<TransactionRecord>(&ACCOUNTS, &bytes);
-            let _ = decode::<Position>(&ACCOUNTS, &bytes);
+            let _ = Positions(bytes.as_slice().into()).of(&B256::ZERO);
             let _ = decode::<BlockRecord>(&ACCOUNTS, &bytes);
             let _ = SignedTransaction::from_wire(&bytes);
         }
@@ -222,19 +264,32 @@ mod tests {
             let log = Log::new_unchecked(sender, topics, envelope.clone().into());
             let outcome = Bytes::from_static(&[1]);
             let envelope = envelope.into();
-            let record =
-                TransactionRecord { envelope, sender, outcome, gas_used, logs: vec![log] };
+            let (block, logs) = (gas_used, vec![log]);
+            let record = TransactionRecord { envelope, sender, block, outcome, gas_used, logs };
             prop_assert_eq!(decode(&ACCOUNTS, &encode(&record)), Ok(record));
             let slots = slots.into_iter().map(U256::from).collect();
             let changes = vec![Change { address: sender, slots }];
             prop_assert_eq!(decode(&ACCOUNTS, &encode(&changes)), Ok(changes));
-            let position = Position {
-                block: gas_used,
-                index: 1,
-                cumulative_gas_used: gas_used,
-                first_log: 2,
+        }
+
+        #[test]
+        fn positions_are_found_by_their_hashes(
+            hashes in prop::collection::btree_set(any::<[u8; 32]>(), 0..40),
+            other: [u8; 32],
+        ) {
+            let position = |index: u64| Position {
+                index,
+                cumulative_gas_used: index << 40,
+                first_log: index + 7,
             };
-            prop_assert_eq!(decode(&ACCOUNTS, &encode(&position)), Ok(position));
+            // In another order than that of the hashes.
+            let numbered = hashes.iter().rev().map(B256::from).zip((0..).map(position));
+            let positions = Positions::new(numbered.clone().collect());
+            for (hash, position) in numbered {
+                prop_assert_eq!(positions.of(&hash), Some(position));
+            }
+            let found = positions.of(&other.into()).is_some();
+            prop_assert_eq!(found, hashes.contains(&other));
         }
     }
 

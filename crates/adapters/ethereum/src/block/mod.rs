@@ -6,6 +6,7 @@ mod seal;
 mod system;
 
 pub use open::{Executed, Opening};
+pub(crate) use open::{ExecutedAt, ExecutedHere};
 pub use read::{
     Head, IncludedTransaction, block, block_hash, block_number, changes, ledger_position,
     transaction,

@@ -1,9 +1,10 @@
 //! The block being filled, and execution in it.
 
+use alloy_primitives::map::HashMap;
 use alloy_primitives::{B256, U256};
 use coco_adapter::Environment;
 use coco_crypto::{Digest, sha256};
-use coco_kv::Tx;
+use coco_kv::{Seqno, Tx};
 use revm::context::result::ExecutionResult;
 use revm::context::{BlockEnv, TxEnv};
 use revm::context_interface::block::BlobExcessGasAndPrice;
@@ -11,7 +12,7 @@ use revm::primitives::hardfork::SpecId;
 
 use super::{Head, begin_block, is_executed, record_transaction};
 use crate::maps::{EXECUTED, OPEN, hash_key};
-use crate::record::{self, OpenBlock, TransactionRecord};
+use crate::record::{self, Change, OpenBlock, TransactionRecord};
 use crate::{Chain, FeePolicy, Refusal, SignedTransaction, StateError, Surroundings, World};
 
 /// What the transaction that opens a block takes from outside the store.
@@ -39,6 +40,21 @@ pub struct Executed {
     pub hash: B256,
     /// The result of the EVM: a revert is one, too.
     pub result: ExecutionResult,
+    /// What is stored of it.
+    record: TransactionRecord,
+    changes: Vec<Change>,
+}
+
+/// What this node has executed of the open block. The store has all of it, and decides; here it
+/// need not be read to be sealed.
+pub(crate) type ExecutedHere = HashMap<B256, ExecutedAt>;
+
+/// An executed transaction with its position on the ledger.
+#[derive(Debug)]
+pub(crate) struct ExecutedAt {
+    pub seqno: Seqno,
+    pub record: TransactionRecord,
+    pub changes: Vec<Change>,
 }
 
 impl Executed {
@@ -46,6 +62,10 @@ impl Executed {
     /// has the signed transaction and the receipt can tell that they belong together.
     pub fn claims(&self) -> Digest {
         sha256(self.hash.as_slice())
+    }
+
+    pub(crate) fn at(self, seqno: Seqno) -> ExecutedAt {
+        ExecutedAt { seqno, record: self.record, changes: self.changes }
     }
 }
 
@@ -90,9 +110,10 @@ impl Chain {
         changes.extend(world.apply(executed.state, surroundings.spec())?);
 
         let result = executed.result;
-        record_transaction(tx, &hash, &TransactionRecord::of(transaction, &result));
+        let record = TransactionRecord::of(transaction, open.number, &result);
+        record_transaction(tx, &hash, &record);
         tx.put(&EXECUTED, hash_key(&hash), record::encode(&changes));
-        Ok(Executed { hash, result })
+        Ok(Executed { hash, result, record, changes })
     }
 
     /// The block that comes after the head, as it would be opened now.

@@ -8,8 +8,8 @@ use alloy_rlp::{RlpDecodable, RlpEncodable};
 use coco_kv::{Seqno, Tx};
 
 use crate::StateError;
-use crate::maps::{BLOCKS, CHAIN, CHANGES, HASHES, NUMBERS, POSITIONS, TRANSACTIONS};
-use crate::record::{self, BlockRecord, Change, Position, TransactionRecord};
+use crate::maps::{BLOCKS, CHAIN, CHANGES, HASHES, NUMBERS, TRANSACTIONS};
+use crate::record::{self, BlockRecord, Change, Position, Positions, TransactionRecord};
 
 /// The last sealed block, as much as the next one needs of it.
 #[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
@@ -106,8 +106,10 @@ impl IncludedTransaction {
 
 /// A transaction of a sealed block.
 pub fn transaction(tx: &mut Tx, hash: B256) -> Result<Option<IncludedTransaction>, StateError> {
-    let Some(position) = record::read(tx, &POSITIONS, hash.as_slice())? else { return Ok(None) };
-    let record = executed_transaction(tx, hash)?.ok_or(StateError::NoTransaction(hash))?;
+    let Some(record) = executed_transaction(tx, hash)? else { return Ok(None) };
+    // Its block is the open one.
+    let Some(positions) = Positions::read(tx, record.block) else { return Ok(None) };
+    let position = positions.of(&hash).ok_or(StateError::NoTransaction(hash))?;
     let (envelope, sender) = (record.transaction()?, record.sender);
     Ok(Some(IncludedTransaction { envelope, sender, position, record }))
 }

@@ -12,15 +12,14 @@ use revm::primitives::hardfork::SpecId;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::end_block;
 use super::read::{Head, executed_transaction, receipt};
 use super::system::requests_hash;
+use super::{ExecutedHere, end_block};
 use crate::beside::beside;
 use crate::maps::{
-    BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, LOGS, NUMBERS, OPEN, POSITIONS, TRANSACTIONS,
-    hash_key,
+    BLOCKS, CHAIN, CHANGES, EXECUTED, HASHES, LOGS, NUMBERS, OPEN, TRANSACTIONS, hash_key,
 };
-use crate::record::{self, BlockRecord, Change, OpenBlock, Position, TransactionRecord};
+use crate::record::{self, BlockRecord, Change, OpenBlock, Position, Positions, TransactionRecord};
 use crate::roots::Successor;
 use crate::{Chain, Refusal, StateError, World};
 
@@ -76,7 +75,7 @@ impl Chain {
     /// state is broken.
     pub fn seal(&self, tx: &mut Tx, last: TxId) -> Result<Option<Sealed>, Refusal> {
         let Some(open) = OpenBlock::read(tx)? else { return Ok(None) };
-        let mut included = executed(tx)?;
+        let mut included = executed(tx, self.take_executed())?;
         let surroundings = self.surroundings(&open);
         let mut world = World::in_block(tx, self.codes(), open.number);
         let deposits = self.rules().config().deposit_contract_address;
@@ -187,24 +186,33 @@ impl Blooms {
     }
 }
 
-/// The transactions of the open block in the order of the ledger, and all that they changed.
-pub(crate) fn executed(tx: &mut Tx) -> Result<Included, StateError> {
+/// The transactions of the open block in the order of the ledger, and all that they changed. What
+/// is known of them need not be read again.
+pub(crate) fn executed(tx: &mut Tx, mut known: ExecutedHere) -> Result<Included, StateError> {
     let mut found = Vec::new();
     tx.for_each(&EXECUTED, |key, value| {
-        found.push((B256::try_from(key), record::decode::<Vec<Change>>(&EXECUTED, value)));
+        found.push((B256::try_from(key), value.clone()));
         ControlFlow::Continue(())
     });
-    let mut included = Included::default();
-    for (hash, changes) in found {
+    let (mut in_order, mut changes) = (Vec::with_capacity(found.len()), Vec::new());
+    for (hash, changed) in found {
         let hash = hash.map_err(|_| StateError::BadRecord { map: EXECUTED.as_str() })?;
-        let record = executed_transaction(tx, hash)?.ok_or(StateError::NoTransaction(hash))?;
-        included.transactions.push(BlockTransaction { hash, record });
-        included.changes.extend(changes?);
+        let seqno = tx.version_of_previous_write(&EXECUTED, hash.as_slice());
+        let record = match known.remove(&hash) {
+            Some(known) if Some(known.seqno) == seqno => {
+                changes.extend(known.changes);
+                known.record
+            }
+            _ => {
+                changes.extend(record::decode::<Vec<Change>>(&EXECUTED, &changed)?);
+                executed_transaction(tx, hash)?.ok_or(StateError::NoTransaction(hash))?
+            }
+        };
+        in_order.push((seqno, BlockTransaction { hash, record }));
     }
-    included.transactions.sort_by_cached_key(|transaction| {
-        tx.version_of_previous_write(&EXECUTED, transaction.hash.as_slice())
-    });
-    Ok(included)
+    in_order.sort_by_key(|(seqno, _)| *seqno);
+    let transactions = in_order.into_iter().map(|(_, transaction)| transaction).collect();
+    Ok(Included { transactions, changes })
 }
 
 /// Writes an executed transaction, for ever.
@@ -245,9 +253,10 @@ pub(crate) fn record_block(tx: &mut Tx, block: &BlockRecord, hash: B256) {
 pub(crate) fn record_included(tx: &mut Tx, block: u64, included: &Included) {
     tx.put(&CHANGES, block.to_be_bytes(), record::encode(&included.changes));
     let (mut cumulative_gas_used, mut first_log) = (0_u64, 0);
+    let mut positions = Vec::with_capacity(included.transactions.len());
     for (index, BlockTransaction { hash, record }) in (0..).zip(&included.transactions) {
         cumulative_gas_used = cumulative_gas_used.saturating_add(record.gas_used);
-        let position = Position { block, index, cumulative_gas_used, first_log };
+        positions.push((*hash, Position { index, cumulative_gas_used, first_log }));
         first_log += record.logs.len() as u64;
         for log in &record.logs {
             tx.put(&LOGS, log_key(0, log.address.as_slice(), block), []);
@@ -255,8 +264,8 @@ pub(crate) fn record_included(tx: &mut Tx, block: u64, included: &Included) {
                 tx.put(&LOGS, log_key(kind, topic.as_slice(), block), []);
             }
         }
-        tx.put(&POSITIONS, hash_key(hash), record::encode(&position));
     }
+    Positions::new(positions).write(tx, block);
 }
 
 /// The key under which a block is found by an address (kind 0) or topic (kinds 1 to 4) in its logs.
@@ -283,7 +292,34 @@ fn extra_data(last: TxId) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use coco_kv::{Store, View};
+
     use super::*;
+    use crate::block::ExecutedAt;
+
+    #[test]
+    fn what_is_known_of_an_execution_counts_only_if_it_is_the_one_stored() {
+        let hash = B256::repeat_byte(7);
+        let record = |gas_used| TransactionRecord {
+            envelope: Bytes::from_static(&[1]),
+            sender: Address::ZERO,
+            block: 1,
+            outcome: Bytes::from_static(&[1]),
+            gas_used,
+            logs: Vec::new(),
+        };
+        let store = Store::new(View(2));
+        let mut tx = store.begin();
+        record_transaction(&mut tx, &hash, &record(10));
+        tx.put(&EXECUTED, hash_key(&hash), record::encode(&Vec::<Change>::new()));
+        let stored_at = store.commit(tx, |tx_id, _| tx_id).unwrap().tx_id().seqno;
+        for (seqno, gas_used) in [(stored_at, 20), (stored_at.next(), 10)] {
+            let known = ExecutedAt { seqno, record: record(20), changes: Vec::new() };
+            let included = executed(&mut store.begin(), [(hash, known)].into_iter().collect());
+            let included = included.unwrap().transactions;
+            assert_eq!(included.first().map(|included| included.record.gas_used), Some(gas_used));
+        }
+    }
 
     #[test]
     fn every_byte_of_an_address_or_topic_counts_in_its_key() {

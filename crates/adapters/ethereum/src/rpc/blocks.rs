@@ -173,7 +173,7 @@ impl Rpc {
         let hash: B256 = params.required(0)?;
         let tx = &mut self.node.begin();
         if let Some(included) = self.included(tx, hash)? {
-            let number = included.position.block;
+            let number = included.record.block;
             let block = self.sealed(tx, number)?;
             let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
             return to_json(&self.rpc_transaction(block_hash, &block, included));
@@ -259,7 +259,7 @@ impl Rpc {
     /// The receipt of a transaction in a sealed block, or null.
     pub(super) fn receipt_of(&self, tx: &mut Tx, hash: B256) -> Answer {
         let Some(included) = self.included(tx, hash)? else { return Ok(Json::Null) };
-        let number = included.position.block;
+        let number = included.record.block;
         let block = self.sealed(tx, number)?;
         let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
         self.rpc_receipt(block_hash, &block, included)

@@ -44,7 +44,7 @@ impl Rpc {
             let message = "the transactions before it in its block are too long to be repeated";
             return Err(RpcError::limit(message));
         }
-        let number = included.position.block;
+        let number = included.record.block;
         let block = self.sealed(tx, number)?;
         let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
         let mut traces = self.replay(tx, block_hash, &block, &options, Some(hash))?;

@@ -12,11 +12,11 @@ use super::blocks::rpc_pending;
 use super::envelope::signed;
 use super::recover::Recovered;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
-use crate::block::is_executed;
+use crate::block::{ExecutedHere, is_executed};
 use crate::pool::Fate;
 use crate::{
-    CommitRefusal, Executed, FeePolicy, Head, Refusal, SignedTransaction, StateError,
-    TransactionRecord, World, block, transaction,
+    CommitRefusal, FeePolicy, Head, Refusal, SignedTransaction, StateError, TransactionRecord,
+    World, block, transaction,
 };
 
 /// A transaction that was taken.
@@ -106,7 +106,7 @@ impl Rpc {
         let hash: B256 = params.required(0)?;
         let tx = &mut self.node.begin();
         if let Some(included) = self.included(tx, hash)? {
-            let number = quantity(included.position.block);
+            let number = quantity(included.record.block);
             return Ok(json!({"status": "included", "blockNumber": number}));
         }
         if self.pool.find(&hash).is_some() {
@@ -153,7 +153,7 @@ impl Rpc {
     pub fn submit(&self, signed: SignedTransaction) -> Result<Option<TxId>, Refusal> {
         let (sender, nonce) = (signed.sender(), signed.envelope().nonce());
         match self.execute(&signed) {
-            Ok((_, executed)) => {
+            Ok(executed) => {
                 self.promote(sender, nonce.saturating_add(1));
                 self.promote_authorities(&signed);
                 Ok(Some(executed))
@@ -217,18 +217,22 @@ impl Rpc {
 
     /// Executes a transaction and commits it, again if others were faster; at last alone, so that
     /// a long one among many short ones has its turn, too.
-    fn execute(&self, signed: &SignedTransaction) -> Result<(Executed, TxId), Refusal> {
+    fn execute(&self, signed: &SignedTransaction) -> Result<TxId, Refusal> {
         for attempt in 0..Self::MAX_ATTEMPTS {
             let alone = (attempt >= Self::OPTIMISTIC_ATTEMPTS).then(|| self.chain.hold());
             let mut tx = self.node.begin();
             let executed = self.chain.execute(&mut tx, signed, || self.opening())?;
             let passing = alone.is_none().then(|| self.chain.pass());
+            let hash = executed.hash;
             let committed = self.node.commit(tx, executed.claims());
+            if let Ok(tx_id) = committed {
+                self.chain.remember_executed(hash, executed.at(tx_id.seqno));
+            }
             drop((passing, alone));
             match committed {
                 Ok(tx_id) => {
-                    self.news.tell_executed(executed.hash);
-                    return Ok((executed, tx_id));
+                    self.news.tell_executed(hash);
+                    return Ok(tx_id);
                 }
                 Err(CommitRefusal::Conflict) => {}
                 Err(CommitRefusal::Busy) => return Err(Refusal::Busy),
@@ -369,7 +373,7 @@ pub(super) fn executed_after(
             records.push(included.record);
         }
     }
-    let open = crate::block::executed(tx)?.transactions;
+    let open = crate::block::executed(tx, ExecutedHere::default())?.transactions;
     records.extend(open.into_iter().map(|executed| executed.record));
     Ok(records)
 }

@@ -157,6 +157,7 @@ impl Simulation<'_> {
             let record = TransactionRecord {
                 envelope: alloy_eips::eip2718::Encodable2718::encoded_2718(&called.envelope).into(),
                 sender,
+                block: header.number,
                 outcome: Bytes::from(vec![u8::from(called.result.is_success())]),
                 gas_used: used,
                 logs: match &called.result {

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::params::slot;
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
-use crate::block::{executed, weight};
+use crate::block::{ExecutedHere, executed, weight};
 use crate::roots::Successor;
 use crate::{Account, Head, StateError, StateTrie, World, block_hash, changes};
 
@@ -176,7 +176,7 @@ impl Rpc {
         if let Some(trie) = tries.after(head.number, head.hash) {
             return Ok(trie);
         }
-        let open = executed(tx)?.changes;
+        let open = executed(tx, ExecutedHere::default())?.changes;
         let successor = Successor::of(tx, self.chain.codes(), tries, head.number, &open)?;
         let mut trie = successor.make();
         trie.update(&mut World::past(tx, self.chain.codes(), head.number), &open)?;

@@ -37,7 +37,7 @@ impl Rpc {
     ) -> Result<Option<IncludedTransaction>, RpcError> {
         let head = self.head(tx)?.number;
         let included = transaction(tx, hash)?;
-        Ok(included.filter(|included| included.position.block <= head))
+        Ok(included.filter(|included| included.record.block <= head))
     }
 
     /// The block that an id names, if there is one.
