@@ -31,7 +31,7 @@ use crate::service::{Clock, ServiceKeys};
 /// Batches between the writer and the disk: one that is synced while the next is signed.
 pub(crate) const MAX_BATCHES_IN_FLIGHT: usize = 2;
 /// From this many executed transactions on, the writer's task encodes them ahead of the cut.
-const ABSORB_FROM: usize = 256;
+pub(super) const ABSORB_FROM: usize = 256;
 /// A waiter cuts the batch itself if it is at most this long; longer ones are for the task.
 const MAX_CUT_BY_WAITER: usize = 64;
 /// A batch is cut at this size even if nobody waits.

@@ -49,7 +49,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 
 pub(crate) use drive::MAX_BATCHES_IN_FLIGHT;
-use drive::{Counters, Inner};
+use drive::{ABSORB_FROM, Counters, Inner};
 pub(crate) use follow::split_entry;
 pub use latency::{LATENCY_BOUNDS_US, Latencies};
 use progress::Progress;
@@ -416,7 +416,7 @@ impl Pipeline {
     pub fn commit(&self, tx: Tx, outcome: &Outcome) -> Result<Executed, CommitError> {
         let (executed, waiting) = self.execute(tx, outcome)?;
         // The first in the queue starts the clock; a long queue is encoded ahead of the cut.
-        if waiting == 1 || waiting % 256 == 0 && waiting > 0 {
+        if waiting == 1 || waiting > 0 && waiting.is_multiple_of(ABSORB_FROM) {
             self.inner.wake.notify_one();
         }
         Ok(executed)
