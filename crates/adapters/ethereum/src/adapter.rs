@@ -237,14 +237,7 @@ impl Protocol for Ethereum {
         let body = request.into_body();
         let is_long = is_long(&body);
         let answer = async move { rpc.handle_for(participant, limits, &body).await };
-        // Two futures, as each has room for an answer being made, which takes kilobytes.
-        if is_long {
-            Box::pin(
-                async move { to_response(offloaded(&*node, answer).await.unwrap_or_else(failed)) },
-            )
-        } else {
-            Box::pin(async move { to_response(answer.await) })
-        }
+        answered(node, is_long, answer, to_response)
     }
 
     fn converse(&self, client: &Client) -> Option<Arc<dyn Conversation>> {
@@ -340,6 +333,21 @@ fn is_long(message: &[u8]) -> bool {
     names.any(|name| LONG.contains(&name) || name.starts_with("debug_trace"))
 }
 
+/// Answers, if that may take long where no other session is held up.
+fn answered<T: 'static>(
+    node: Arc<dyn coco_adapter::Node>,
+    is_long: bool,
+    answer: impl Future<Output = Option<Vec<u8>>> + Send + 'static,
+    to_reply: fn(Option<Vec<u8>>) -> T,
+) -> BoxFuture<'static, T> {
+    // Two futures, as each has room for an answer being made, which takes kilobytes.
+    if is_long {
+        Box::pin(async move { to_reply(offloaded(&*node, answer).await.unwrap_or_else(failed)) })
+    } else {
+        Box::pin(async move { to_reply(answer.await) })
+    }
+}
+
 /// Answers where no other session is held up; None if that failed.
 async fn offloaded<T: Send + 'static>(
     node: &dyn coco_adapter::Node,
@@ -374,12 +382,9 @@ impl Conversation for Subscriber {
     fn receive(&self, client: &Client, message: Bytes) -> BoxFuture<'static, Option<Bytes>> {
         let (rpc, session) = (Arc::clone(&self.rpc), Arc::clone(&self.session));
         let (node, limits) = (Arc::clone(&self.node), client.limits);
-        Box::pin(async move {
-            let is_long = is_long(&message);
-            let answer = async move { session.handle_within(&rpc, limits, &message).await };
-            let reply = if is_long { offloaded(&*node, answer).await } else { Some(answer.await) };
-            reply.unwrap_or_else(failed).map(Bytes::from)
-        })
+        let is_long = is_long(&message);
+        let answer = async move { session.handle_within(&rpc, limits, &message).await };
+        answered(node, is_long, answer, |reply| reply.map(Bytes::from))
     }
 
     fn next(&self) -> BoxFuture<'static, Option<Vec<Bytes>>> {
