@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use coco_consensus::Batch;
 use coco_kv::Seqno;
 use coco_ledger::{
-    ChunkState, ChunkWriter, ChunkWriterError, EntryError, FRAME_HEADER_BYTES, FileOperation,
-    FrameHeader, Resumed,
+    ChunkState, ChunkWriter, ChunkWriterError, EntryError, FileOperation, FrameHeader, Resumed,
+    split_entry,
 };
 
 use crate::host::DiskOp;
@@ -16,8 +16,6 @@ use crate::host::DiskOp;
 pub(crate) enum AppendError {
     #[error("the batch is not made of whole entries: {0}")]
     Frame(#[from] EntryError),
-    #[error("the batch is not made of whole entries")]
-    CutShort,
     #[error(transparent)]
     Chunk(#[from] ChunkWriterError),
     #[error("the batch has {found} entries instead of {expected}")]
@@ -45,12 +43,8 @@ impl LedgerFiles {
         let mut rest: &[u8] = &batch.entries;
         let mut seqno = batch.first;
         while !rest.is_empty() {
-            let header = rest.first_chunk::<FRAME_HEADER_BYTES>().ok_or(AppendError::CutShort)?;
-            let header = FrameHeader::parse(*header)?;
-            let length =
-                usize::try_from(header.total_bytes()).map_err(|_| AppendError::CutShort)?;
-            let (entry, after) = rest.split_at_checked(length).ok_or(AppendError::CutShort)?;
-            self.writer.append(seqno, header.flags, entry)?;
+            let (entry, after) = split_entry(rest)?;
+            self.writer.append(seqno, FrameHeader::parse(entry)?.flags, entry)?;
             seqno = seqno.next();
             rest = after;
         }

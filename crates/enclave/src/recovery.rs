@@ -20,7 +20,7 @@ use coco_governance::recovery::RECOVERY_VIEW_STEP;
 use coco_kv::{Seqno, Store, TxId, View};
 use coco_ledger::{
     ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, LedgerSecrets, MerkleTree,
-    RecoveredChunk, Resumed, ViewHistory, ViewHistoryError, recover_open_chunk,
+    RecoveredChunk, Resumed, ViewHistory, ViewHistoryError, recover_open_chunk, split_entry,
 };
 
 use crate::disk::{read_file, set_aside, submit};
@@ -374,11 +374,7 @@ fn replay_positions(
 /// The whole entry that begins at an offset.
 fn entry_at(bytes: &[u8], offset: u64) -> Result<&[u8], ReplayFault> {
     let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
-    let rest = rest.unwrap_or_default();
-    let header = rest.first_chunk().ok_or(ReplayFault::CutShort)?;
-    let header = coco_ledger::FrameHeader::parse(*header)?;
-    let length = usize::try_from(header.total_bytes()).map_err(|_| ReplayFault::CutShort)?;
-    rest.get(..length).ok_or(ReplayFault::CutShort)
+    Ok(split_entry(rest.unwrap_or_default())?.0)
 }
 
 /// Refuses to drop more behind a torn file than could have been on its way to the disk.

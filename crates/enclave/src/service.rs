@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use coco_adapter::{
     BoxFuture, CommitError, Environment, ForwardError, HistoricalState, Outcome, ReceiptError,
@@ -50,7 +49,7 @@ impl Clock {
 /// The secrets of the service that this node holds: its identity key and its ledger secrets; and
 /// what it knows of the identities before.
 pub struct ServiceKeys {
-    signer: ArcSwap<Signer>,
+    signer: Signer,
     /// The last root that this node signed for receipts: those of a batch share it.
     signed_root: Mutex<Option<(Digest, Vec<u8>)>>,
     identities: Identities,
@@ -74,8 +73,7 @@ impl ServiceKeys {
         for period in &periods {
             secrets.insert(period.valid_from, Arc::clone(&period.secret));
         }
-        let (signer, secrets) = (ArcSwap::from_pointee(signer), Arc::new(secrets));
-        let signed_root = Mutex::new(None);
+        let (secrets, signed_root) = (Arc::new(secrets), Mutex::new(None));
         Ok(Self { signer, signed_root, identities, endorsements, periods, secrets })
     }
 
@@ -90,9 +88,9 @@ impl ServiceKeys {
         signature: &ServiceSignature,
         root: Digest,
     ) -> Result<(), SignatureError> {
-        let (signer, key) = (self.signer.load(), self.identity_key(signature.tx_id.seqno));
-        match *key == *signer.service_key.public() {
-            true => signature.verify_own(&signer.service_key, root),
+        let key = self.identity_key(signature.tx_id.seqno);
+        match *key == *self.signer.service_key.public() {
+            true => signature.verify_own(&self.signer.service_key, root),
             false => signature.verify(key, root),
         }
     }
@@ -115,38 +113,36 @@ impl ServiceKeys {
         match proof.signature.node {
             Some(_) => proof.receipt(None, self.endorsements(seqno)),
             None => {
-                let signer = self.signer();
-                let signature = self.sign_root(&signer, proof.proof.root());
-                Ok(proof.receipt_by(&signer, signature))
+                let signature = self.sign_root(proof.proof.root());
+                Ok(proof.receipt_by(&self.signer, signature))
             }
         }
     }
 
-    fn sign_root(&self, signer: &Signer, root: Digest) -> Vec<u8> {
+    fn sign_root(&self, root: Digest) -> Vec<u8> {
         let mut last = self.signed_root.lock();
         if let Some((signed, signature)) = &*last
             && *signed == root
         {
             return signature.clone();
         }
-        let signature = signer.node_key.sign_digest(&root);
+        let signature = self.signer.node_key.sign_digest(&root);
         *last = Some((root, signature.clone()));
         signature
     }
 
     /// What another node must hold to take part, next to the service's key.
     pub(crate) fn to_share(&self) -> ServiceSecrets {
-        let signer = self.signer.load();
         ServiceSecrets {
             identities: self.identities.clone(),
-            issuer: signer.issuer.clone(),
-            subject: signer.subject.clone(),
+            issuer: self.signer.issuer.clone(),
+            subject: self.signer.subject.clone(),
             periods: self.periods.clone(),
         }
     }
 
-    pub(crate) fn signer(&self) -> Arc<Signer> {
-        self.signer.load_full()
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.signer
     }
 
     pub(crate) fn secrets(&self) -> Arc<LedgerSecrets> {
@@ -156,7 +152,7 @@ impl ServiceKeys {
 
 impl ServiceControl for ServiceKeys {
     fn service_key(&self) -> Arc<KeyPair> {
-        Arc::clone(&self.signer.load().service_key)
+        Arc::clone(&self.signer.service_key)
     }
 
     #[expect(clippy::expect_used, reason = "a service is made with at least one ledger secret")]

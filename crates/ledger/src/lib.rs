@@ -67,8 +67,8 @@ pub use chunk::{
     RecoverError, RecoveredChunk, Resumed, recover_open_chunk,
 };
 pub use entry::{
-    DomainError, EncodeError, EncodedEntry, Entry, EntryError, EntryFlags, EntryType,
-    FRAME_HEADER_BYTES, FrameHeader, MAX_ENTRY_BYTES, MapBlock, encode_entry,
+    DomainError, EncodeError, EncodedEntry, Entry, EntryError, EntryFlags, EntryType, FrameHeader,
+    MAX_ENTRY_BYTES, MapBlock, encode_entry, split_entry,
 };
 pub use history::{MAX_RECORDED_VIEW, ViewHistory, ViewHistoryError};
 pub use merkle::{MerkleTree, Path, PathStep, Side, TreeError};

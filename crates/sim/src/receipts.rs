@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use coco_crypto::Digest;
-use coco_ledger::{Entry, Leaf, SignatureTransaction, SignedProof};
+use coco_ledger::{Entry, Leaf, SignatureTransaction, SignedProof, split_entry};
 
 use crate::random::Random;
-use crate::replica::{Service, split_entry};
+use crate::replica::Service;
 
 /// Receipts of one ledger that are made and verified.
 const RECEIPTS: u64 = 8;
@@ -21,7 +21,7 @@ pub fn check_receipts(
     let mut entries = BTreeMap::new();
     let mut signatures = BTreeMap::new();
     while !ledger.is_empty() {
-        let (bytes, rest) = split_entry(ledger)?;
+        let (bytes, rest) = split_entry(ledger).map_err(|error| error.to_string())?;
         ledger = rest;
         let entry = Entry::parse(bytes).map_err(|error| error.to_string())?;
         let seqno = entry.tx_id().seqno;

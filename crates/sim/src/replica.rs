@@ -6,8 +6,8 @@ use coco_consensus::NodeId;
 use coco_crypto::{Digest, sha256_concat};
 use coco_kv::{MapName, Seqno, Store, TxId, View, WriteSet};
 use coco_ledger::{
-    Entry, EntryFlags, FRAME_HEADER_BYTES, FrameHeader, LedgerSecret, LedgerSecrets, MerkleTree,
-    NodeSignature, SignatureTransaction, encode_entry,
+    Entry, EntryFlags, LedgerSecret, LedgerSecrets, MerkleTree, NodeSignature,
+    SignatureTransaction, encode_entry, split_entry,
 };
 
 use crate::keys::NodeKey;
@@ -97,7 +97,8 @@ impl Replica {
         };
         let mut bytes = batches;
         while !bytes.is_empty() {
-            let (entry, rest) = split_entry(bytes).map_err(|reason| bad(signed, reason))?;
+            let (entry, rest) =
+                split_entry(bytes).map_err(|error| bad(signed, &error.to_string()))?;
             bytes = rest;
             let entry = Entry::parse(entry).map_err(|error| bad(signed, &error.to_string()))?;
             let tx_id = entry.tx_id();
@@ -171,14 +172,6 @@ impl Replica {
         let tree = self.tree.serialise(self.end.seqno.0).unwrap_or_default();
         SignatureTransaction { node: Some(signature), service: None, tree }.writes()
     }
-}
-
-/// The first entry of many, and the others.
-pub fn split_entry(bytes: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
-    let header = bytes.first_chunk::<FRAME_HEADER_BYTES>().ok_or("an entry is cut short")?;
-    let header = FrameHeader::parse(*header).map_err(|_| "no header of an entry")?;
-    let length = usize::try_from(header.total_bytes()).unwrap_or(usize::MAX);
-    bytes.split_at_checked(length).ok_or("an entry is cut short")
 }
 
 /// Where clients write.

@@ -18,7 +18,7 @@ use coco_crypto::PublicKey;
 use coco_kv::{Seqno, Snapshot, TxId};
 use coco_ledger::{
     ChunkName, Entry, LeafComponents, MerkleTree, ReceiptError as LedgerReceiptError,
-    SignatureTransaction, SignedProof, ViewHistory,
+    SignatureTransaction, SignedProof, ViewHistory, split_entry,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -29,7 +29,7 @@ use queries::Queries;
 pub(crate) use queries::Query;
 
 use crate::host::Host;
-use crate::pipeline::{Channels, split_entry};
+use crate::pipeline::Channels;
 use crate::service::ServiceKeys;
 
 /// Entries for another node are given out in parts of this size.

@@ -359,7 +359,7 @@ impl Inner {
         }
         let issued_at_s = i64::try_from(self.clock.now_ms() / 1_000).unwrap_or(i64::MAX);
         let signer = self.keys.signer();
-        let cut = writer.sign(tx_id, before, &signer, &secrets, issued_at_s, rules)?;
+        let cut = writer.sign(tx_id, before, signer, &secrets, issued_at_s, rules)?;
         if self.store.fill(tx_id, &cut.writes).is_err() {
             // Only a rollback takes back a reservation, and that needs the writer.
             tracing::error!(%tx_id, "a signature transaction was rolled back while it was signed");

@@ -12,8 +12,7 @@ use coco_crypto::{Digest, PublicKey};
 use coco_governance::tables::{NODES, NodeStatus};
 use coco_kv::{StateMap, Store, Tx, TxId, WriteSet};
 use coco_ledger::{
-    Entry, EntryError, FRAME_HEADER_BYTES, FrameHeader, MerkleTree, SignatureError,
-    SignatureTransaction,
+    Entry, EntryError, MerkleTree, SignatureError, SignatureTransaction, split_entry,
 };
 
 use super::batch::LeafParts;
@@ -22,8 +21,6 @@ use crate::service::ServiceKeys;
 /// A batch that no correct node of this service proposes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BatchFault {
-    #[error("the batch is not made of whole entries")]
-    CutShort,
     #[error("an entry is malformed or does not authenticate: {0}")]
     Entry(#[from] EntryError),
     #[error("entry {found} stands where {expected} would")]
@@ -73,14 +70,6 @@ impl CheckedBatch {
         }
         keys.verify(service, self.root).map_err(fault)
     }
-}
-
-/// Takes the next entry off the front of `bytes`.
-pub(crate) fn split_entry(bytes: &[u8]) -> Result<(&[u8], &[u8]), BatchFault> {
-    let header = bytes.first_chunk::<FRAME_HEADER_BYTES>().ok_or(BatchFault::CutShort)?;
-    let header = FrameHeader::parse(*header)?;
-    let length = usize::try_from(header.total_bytes()).map_err(|_| BatchFault::CutShort)?;
-    bytes.split_at_checked(length).ok_or(BatchFault::CutShort)
 }
 
 /// Whether the entry is a signature transaction.

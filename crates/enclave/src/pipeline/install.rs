@@ -17,13 +17,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use coco_consensus::Batch;
 use coco_kv::{Seqno, TxId};
-use coco_ledger::{ChunkName, Entry, Resumed};
+use coco_ledger::{ChunkName, Entry, Resumed, split_entry};
 use tokio::sync::oneshot;
 
 use super::Standing;
 use super::batch::RecentBatches;
 use super::drive::Inner;
-use super::follow::{BatchFault, is_signature, split_entry};
+use super::follow::{BatchFault, is_signature};
 use super::replicate::FollowError;
 use crate::disk::{set_aside, submit};
 use crate::former::{ForkSearch, Kept};
@@ -181,7 +181,7 @@ impl Inner {
             };
             let mut rest: &[u8] = &bytes;
             while !rest.is_empty() {
-                let (entry, after) = split_entry(rest)?;
+                let (entry, after) = split_entry(rest).map_err(BatchFault::from)?;
                 rest = after;
                 if let Some(batch) = gathered.push(entry)? {
                     let last = batch.last;
@@ -326,7 +326,7 @@ impl Inner {
             let bytes = self.entries(gathered.last, to, aim).await?;
             let mut rest: &[u8] = &bytes;
             while !rest.is_empty() {
-                let (entry, after) = split_entry(rest)?;
+                let (entry, after) = split_entry(rest).map_err(BatchFault::from)?;
                 rest = after;
                 tree.append(Entry::parse(entry).map_err(BatchFault::from)?.leaf());
                 if let Some(batch) = gathered.push(entry)? {

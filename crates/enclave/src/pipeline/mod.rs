@@ -50,7 +50,6 @@ use tokio::sync::{Notify, oneshot, watch};
 
 pub(crate) use drive::MAX_BATCHES_IN_FLIGHT;
 use drive::{ABSORB_FROM, Counters, Inner};
-pub(crate) use follow::split_entry;
 pub use latency::{LATENCY_BOUNDS_US, Latencies};
 use progress::Progress;
 use queue::{Pending, Queue, estimated_bytes};

@@ -24,14 +24,14 @@ use coco_governance::tables::{
 use coco_kv::{MapName, Seqno, Store, Tx, TxId, View};
 use coco_ledger::{
     ChunkWriter, ChunkWriterConfig, EntryFlags, LedgerSecret, MerkleTree, SignatureTransaction,
-    SignedBy, Signer, SnapshotName, ViewHistory, encode_entry,
+    SignedBy, Signer, SnapshotName, ViewHistory, encode_entry, split_entry,
 };
 use parking_lot::Mutex;
 use serde_json::json;
 
 use self::simulated::node::{audited, config};
 use self::simulated::{SeededEntropy, SimulatedDisk, SimulatedHost, in_virtual_time};
-use super::{Channels, Continuation, Pipeline, Settings, split_entry};
+use super::{Channels, Continuation, Pipeline, Settings};
 use crate::channels::wire::SnapshotOffer;
 use crate::host::{Area, BoxFuture, Host};
 use crate::identities::Identities;

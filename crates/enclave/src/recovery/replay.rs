@@ -17,9 +17,6 @@ use super::{LoadedSnapshot, Recovered, RecoveryError};
 /// What is wrong with an entry.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayFault {
-    /// The file ends within it.
-    #[error("the file ends within the entry")]
-    CutShort,
     /// The chunk's frame is broken there.
     #[error(transparent)]
     Chunk(ChunkError),

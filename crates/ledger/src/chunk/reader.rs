@@ -187,8 +187,7 @@ impl<'a> Entries<'a> {
         if actual.is_none() {
             return self.end();
         }
-        let mut frame = self.cursor;
-        let header = FrameHeader::parse(frame.array().map_err(EntryError::from)?)?;
+        let header = FrameHeader::parse(self.cursor.rest())?;
         let bytes = self.cursor.take(header.total_bytes()).map_err(EntryError::from)?;
         self.seqno = seqno.next();
         if !self.can_go_on() {

@@ -16,7 +16,7 @@ use coco_kv::{Seqno, TxId};
 
 use super::{ChunkName, FIRST_ENTRY_OFFSET, FileOperation};
 use crate::bytes::Cursor;
-use crate::entry::{Entry, EntryError, FIXED_BYTES, FRAME_HEADER_BYTES, FrameHeader};
+use crate::entry::{Entry, EntryError, FIXED_BYTES, split_entry};
 use crate::merkle::{MerkleTree, TreeError};
 use crate::secret::LedgerSecrets;
 use crate::signature::{SignatureError, SignatureTransaction};
@@ -223,7 +223,7 @@ impl<'a> Scan<'a> {
             end: self.file.len(),
             signature: None,
         };
-        let bytes = frame_at(self.file, offset).map_err(unreadable)?;
+        let bytes = entry_at(self.file, offset).map_err(unreadable)?;
         let end = offset + bytes.len();
         let fault = |reason| {
             let signature = names_signature_map(bytes).then_some(offset..end);
@@ -311,7 +311,7 @@ impl<'a> Scan<'a> {
     fn signature_stands_after(&self, fault: &Fault) -> bool {
         let limit = self.content_end.saturating_sub(FIXED_BYTES);
         (fault.offset + 1..limit).any(|at| {
-            let entry = frame_at(self.file, at).and_then(Entry::parse);
+            let entry = entry_at(self.file, at).and_then(Entry::parse);
             entry.is_ok_and(|entry| {
                 let signature =
                     entry.public_writes().map(|writes| SignatureTransaction::parse(&writes));
@@ -323,12 +323,9 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The bytes of the frame that begins at `offset`.
-fn frame_at(file: &[u8], offset: usize) -> Result<&[u8], EntryError> {
-    let mut cursor = Cursor::new(file.get(offset..).unwrap_or_default());
-    let mut frame = cursor;
-    let header = FrameHeader::parse(cursor.array::<FRAME_HEADER_BYTES>()?)?;
-    Ok(frame.take(header.total_bytes())?)
+/// The bytes of the entry that begins at `offset`.
+fn entry_at(file: &[u8], offset: usize) -> Result<&[u8], EntryError> {
+    split_entry(file.get(offset..).unwrap_or_default()).map(|(entry, _)| entry)
 }
 
 /// Looks for the names of a signature transaction's maps, wherever the fault is.

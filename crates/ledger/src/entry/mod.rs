@@ -31,10 +31,10 @@ pub use domain::{DomainError, MapBlock};
 pub use encode::{EncodeError, EncodedEntry, encode_entry};
 pub(crate) use encode::{nonce, seal};
 pub(crate) use parse::Frame;
-pub use parse::{Entry, EntryError, FrameHeader};
+pub use parse::{Entry, EntryError, FrameHeader, split_entry};
 
 /// Bytes of the frame header: version, flags and size.
-pub const FRAME_HEADER_BYTES: usize = 8;
+pub(crate) const FRAME_HEADER_BYTES: usize = 8;
 /// Bytes before the public domain: frame header, GCM tag and IV, length of the public domain.
 pub(crate) const FIXED_BYTES: usize = 44;
 /// The largest entry that is written or read; the limit of CCF's own tools.

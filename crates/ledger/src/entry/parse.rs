@@ -68,13 +68,14 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads a header.
+    /// Reads the header at the front of `bytes`.
     ///
     /// # Errors
-    /// If version, flags or size are not possible.
-    pub fn parse(bytes: [u8; FRAME_HEADER_BYTES]) -> Result<Self, EntryError> {
-        let frame = u64::from_le_bytes(bytes);
-        let [version, flags, ..] = bytes;
+    /// If it is cut short, or version, flags or size are not possible.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EntryError> {
+        let header = Cursor::new(bytes).array::<FRAME_HEADER_BYTES>()?;
+        let frame = u64::from_le_bytes(header);
+        let [version, flags, ..] = header;
         let size = frame >> 16;
         if version != FRAME_VERSION {
             return Err(EntryError::Version(version));
@@ -93,6 +94,16 @@ impl FrameHeader {
     }
 }
 
+/// Splits entries that stand back to back after the first of them, of which only the header is read.
+///
+/// # Errors
+/// If the header is not possible or the entry is cut short.
+pub fn split_entry(bytes: &[u8]) -> Result<(&[u8], &[u8]), EntryError> {
+    let header = FrameHeader::parse(bytes)?;
+    let mut cursor = Cursor::new(bytes);
+    Ok((cursor.take(header.total_bytes())?, cursor.rest()))
+}
+
 /// The frame's parts, common to entries and snapshots.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
@@ -109,12 +120,10 @@ pub(crate) struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Splits the frame at the start of `bytes`; returns what follows too.
     pub fn parse(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), EntryError> {
-        let mut cursor = Cursor::new(bytes);
-        let header = FrameHeader::parse(cursor.array()?)?;
-        let body = cursor.take(header.size)?;
-        let after = cursor.rest();
-        let frame = bytes.get(..cursor.offset()).unwrap_or_default();
-        let mut cursor = Cursor::new(body);
+        let header = FrameHeader::parse(bytes)?;
+        let (frame, after) = split_entry(bytes)?;
+        let mut cursor = Cursor::new(frame);
+        cursor.take(FRAME_HEADER_BYTES as u64)?;
         let tag = cursor.array()?;
         let nonce: [u8; 12] = cursor.array()?;
         let mut iv = Cursor::new(&nonce);

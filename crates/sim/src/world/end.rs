@@ -1,10 +1,11 @@
 //! The end: what must be true when everything is well again.
 
 use coco_consensus::{Consensus, NodeId};
+use coco_ledger::split_entry;
 
 use super::{Process, State, World};
 use crate::receipts::check_receipts;
-use crate::replica::{Replica, split_entry};
+use crate::replica::Replica;
 
 /// Where the flags of an entry stand in its frame header.
 const FLAGS_AT: usize = 1;

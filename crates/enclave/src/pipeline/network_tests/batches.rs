@@ -165,7 +165,7 @@ fn a_batch_with_a_wrong_signature_is_refused_and_the_right_one_taken() {
         let tree = backup.writer.lock().tree_to(end.seqno).unwrap();
         let sign = |tree: &MerkleTree| {
             let by = SignedBy::ServiceAndNode;
-            SignatureTransaction::sign(tx_id, tree, end.seqno.0, &signer, by, 0).unwrap()
+            SignatureTransaction::sign(tx_id, tree, end.seqno.0, signer, by, 0).unwrap()
         };
         let batch = |signature: &SignatureTransaction| {
             let (writes, flags) = (signature.writes(), EntryFlags::NONE);
