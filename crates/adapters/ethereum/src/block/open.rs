@@ -45,8 +45,8 @@ pub struct Executed {
     changes: Vec<Change>,
 }
 
-/// What this node has executed of the open block. The store has all of it, and decides; here it
-/// need not be read to be sealed.
+/// What this node has executed of the open block, so that sealing it need not read and decode it.
+/// The store has all of it, and decides.
 pub(crate) type ExecutedHere = HashMap<B256, ExecutedAt>;
 
 /// An executed transaction with its position on the ledger.
