@@ -43,6 +43,13 @@ pub trait Host: Send + Sync + 'static {
 
     /// The node's files.
     fn disk(&self) -> &dyn Disk;
+
+    /// Does work on a thread that lets all others go first where cores are short, if the host has
+    /// such threads. Must be called on the runtime.
+    fn run_in_background(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        drop(tokio::task::spawn_blocking(work));
+        Ok(())
+    }
 }
 
 /// A connection from outside.

@@ -3,6 +3,9 @@
 use std::io;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::oneshot;
+
+use crate::host::Host;
 
 /// Does the work on a thread for such work; where there is but one thread, at once. Must be called
 /// on the runtime.
@@ -13,4 +16,21 @@ pub(crate) async fn offload<T: Send + 'static>(
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+/// Does work for which nobody waits who could tell, after everything else that there is to do.
+/// Must be called on the runtime.
+pub(crate) async fn offload_to_background<T: Send + 'static>(
+    host: &dyn Host,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Ok(work());
+    }
+    let (done, result) = oneshot::channel();
+    host.run_in_background(Box::new(move || {
+        // Nobody may wait any more.
+        let _ = done.send(work());
+    }))?;
+    result.await.map_err(io::Error::other)
 }

@@ -11,6 +11,7 @@ use coco_enclave::host::{Accepted, BoxFuture, Disk, Host, Stream};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::background::become_background;
 use crate::listener::Listeners;
 use crate::{DiskLayout, FileDisk, FilesCleanup, HostError, Interface, SystemEntropy};
 
@@ -113,5 +114,14 @@ impl Host for InProcessHost {
 
     fn disk(&self) -> &dyn Disk {
         &self.disk
+    }
+
+    fn run_in_background(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("background".to_owned());
+        let run = move || {
+            become_background();
+            work();
+        };
+        thread.spawn(run).map(drop)
     }
 }

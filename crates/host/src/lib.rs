@@ -39,6 +39,7 @@
 //! # }
 //! ```
 
+mod background;
 mod disk;
 mod entropy;
 mod error;

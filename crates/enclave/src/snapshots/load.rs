@@ -11,7 +11,7 @@ use coco_ledger::{
 
 use crate::disk::read_file;
 use crate::host::{Area, Host};
-use crate::offload::offload;
+use crate::offload::offload_to_background;
 
 /// The largest snapshot read.
 pub(super) const MAX_SNAPSHOT_BYTES: u64 = 2 << 30;
@@ -68,7 +68,8 @@ pub(crate) async fn load(
     let bytes = read_file(host, Area::Snapshots, file, MAX_SNAPSHOT_BYTES).await?;
     let bytes = bytes.ok_or(LoadError::TooLong)?;
     let (secrets, service_key) = (Arc::clone(secrets), service_key.clone());
-    Ok(offload(move || decode(&bytes, name, &secrets, &service_key)).await??)
+    let decoded = move || decode(&bytes, name, &secrets, &service_key);
+    Ok(offload_to_background(host, decoded).await??)
 }
 
 fn decode(

@@ -29,7 +29,7 @@ use coco_ledger::{
 use crate::config;
 use crate::disk::submit;
 use crate::host::{Area, DiskOp, Host};
-use crate::offload::offload;
+use crate::offload::offload_to_background;
 use crate::pipeline::{CommitError, Pipeline, ReceiptError, SnapshotDue};
 use crate::service::ServiceKeys;
 pub(crate) use fetch::{FetchRules, Search};
@@ -139,7 +139,7 @@ async fn write(
     }
     pipeline.recovered().await;
     let (secrets, views) = (keys.secrets(), pipeline.views_to(seqno));
-    let encoded = offload(move || {
+    let encoded = offload_to_background(host, move || {
         let secret = secrets.secret_for(seqno).ok_or(WriteError::NoSecret(seqno))?;
         let bytes = encode_snapshot(due.state, due.leaf, &views, secret)?;
         let digest = sha256(&bytes);
