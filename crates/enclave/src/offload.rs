@@ -18,8 +18,7 @@ pub(crate) async fn offload<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
-/// Does work for which nobody waits who could tell, after everything else that there is to do.
-/// Must be called on the runtime.
+/// Does long work that may come after everything else there is to do. Must be called on the runtime.
 pub(crate) async fn offload_to_background<T: Send + 'static>(
     host: &dyn Host,
     work: impl FnOnce() -> T + Send + 'static,
