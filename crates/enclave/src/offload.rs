@@ -12,7 +12,7 @@ use crate::host::Host;
 pub(crate) async fn offload<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+    if is_only_thread() {
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
@@ -23,7 +23,7 @@ pub(crate) async fn offload_to_background<T: Send + 'static>(
     host: &dyn Host,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+    if is_only_thread() {
         return Ok(work());
     }
     let (done, result) = oneshot::channel();
@@ -32,4 +32,9 @@ pub(crate) async fn offload_to_background<T: Send + 'static>(
         let _ = done.send(work());
     }))?;
     result.await.map_err(io::Error::other)
+}
+
+/// Whether the runtime has no other: simulated time must not go on beside work.
+fn is_only_thread() -> bool {
+    Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread
 }

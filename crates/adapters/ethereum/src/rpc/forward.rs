@@ -369,6 +369,7 @@ impl Rpc {
 
     /// Remembers what is taken back: the transactions after `to`.
     pub fn taken_back(&self, tx: &mut Tx, to: coco_kv::Seqno) -> Result<(), StateError> {
+        // What is remembered is of the tail that is no more.
         self.chain.take_executed();
         let view = tx.read_tx_id().view;
         let kept = Head::at(tx, to)?.map_or(0, |head| head.number);
