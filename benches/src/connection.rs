@@ -16,11 +16,17 @@ use crate::latency::Latencies;
 /// Plaintext handed to TLS at a time; requests that wait for room wait for the socket.
 const OUTGOING_LIMIT: usize = 256 * 1024;
 
+/// Bytes read at a time.
+const CHUNK: usize = 64 * 1024;
+
 pub struct Connection {
     pub socket: TcpStream,
     tls: Option<ClientConnection>,
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
+    /// What is read into. Made once: to zero it for each reply would empty the caches of the node,
+    /// whose core may be the other half of this one.
+    chunk: Box<[u8]>,
     sent_at: VecDeque<Instant>,
     failures_in: fn(&Reply<'_>) -> u64,
     pub failures: u64,
@@ -43,6 +49,7 @@ impl Connection {
             tls,
             outgoing: Vec::new(),
             incoming: Vec::new(),
+            chunk: vec![0; CHUNK].into_boxed_slice(),
             sent_at: VecDeque::new(),
             failures_in,
             failures: 0,
@@ -115,13 +122,18 @@ impl Connection {
     }
 
     fn fill(&mut self) -> Result<()> {
-        let Self { socket, tls, incoming, .. } = self;
-        let mut chunk = [0; 64 * 1024];
+        let Self { socket, tls, incoming, chunk, .. } = self;
         let Some(tls) = tls else {
             loop {
-                match socket.read(&mut chunk) {
+                match socket.read(chunk) {
                     Ok(0) => bail!("the node closed the connection"),
-                    Ok(count) => incoming.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+                    Ok(count) => {
+                        incoming.extend_from_slice(chunk.get(..count).unwrap_or_default());
+                        // No more was there, and whatever comes later is an event again.
+                        if count < CHUNK {
+                            return Ok(());
+                        }
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                     Err(error) => return Err(error.into()),
                 }
@@ -136,7 +148,7 @@ impl Connection {
             }
             let mut ready = tls.process_new_packets()?.plaintext_bytes_to_read();
             while ready > 0 {
-                let count = tls.reader().read(&mut chunk)?;
+                let count = tls.reader().read(chunk)?;
                 incoming.extend_from_slice(chunk.get(..count).unwrap_or_default());
                 ready -= count;
             }
