@@ -35,8 +35,8 @@ impl StateTrie {
         let mut bad = None;
         tx.for_each(&STORAGE, |key, value| {
             let entry = (|| {
-                let address = Address::try_from(key.get(..20)?).ok()?;
-                Some((keccak256(address), slot_of(key)?, U256::try_from_be_slice(value)?))
+                let (address, slot) = slot_of(key)?;
+                Some((keccak256(address), slot, U256::try_from_be_slice(value)?))
             })();
             let Some((address, slot, value)) = entry else {
                 bad = Some(StateError::BadRecord { map: STORAGE.as_str() });

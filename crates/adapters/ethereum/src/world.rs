@@ -14,7 +14,7 @@ use revm::state::{AccountInfo, Bytecode, EvmState};
 use crate::StateError;
 use crate::maps::{
     ACCOUNTS, ACCOUNTS_WAS, CODE, HASHES, OPEN, STORAGE, STORAGE_ONLY, STORAGE_WAS, at_block,
-    hash_key, last_with_prefix, slot_key, slot_of, slot_value,
+    hash_key, slot_key, slot_keys, slot_of, slot_value,
 };
 use crate::record::{self, Account, Change};
 
@@ -126,10 +126,11 @@ impl<'a> World<'a> {
     /// Sets every slot of an account to zero; returns those that were not.
     pub fn clear_storage(&mut self, address: Address) -> Vec<U256> {
         let mut slots = Vec::new();
-        let last = last_with_prefix(address.as_slice(), 52);
-        let bounds = (Bound::Included(address.as_slice()), Bound::Included(last.as_slice()));
+        let (first, last) = slot_keys(address);
+        let bounds = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
         self.tx.range(&STORAGE, bounds, |key, _| {
-            slots.extend(slot_of(key));
+            let own = slot_of(key).filter(|(owner, _)| *owner == address);
+            slots.extend(own.map(|(_, slot)| slot));
             ControlFlow::Continue(())
         });
         for slot in &slots {
