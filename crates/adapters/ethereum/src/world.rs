@@ -129,8 +129,11 @@ impl<'a> World<'a> {
         let (first, last) = slot_keys(address);
         let bounds = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
         self.tx.range(&STORAGE, bounds, |key, _| {
-            let own = slot_of(key).filter(|(owner, _)| *owner == address);
-            slots.extend(own.map(|(_, slot)| slot));
+            if let Some((owner, slot)) = slot_of(key)
+                && owner == address
+            {
+                slots.push(slot);
+            }
             ControlFlow::Continue(())
         });
         for slot in &slots {
@@ -345,5 +348,33 @@ impl Codes {
             recent.clear();
         }
         recent.insert(hash, code);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coco_kv::{Store, View};
+
+    use super::*;
+
+    #[test]
+    fn slots_of_an_address_that_begins_alike_are_not_cleared() {
+        let (store, codes) = (Store::new(View(2)), Codes::default());
+        let mut tx = store.begin();
+        let mut world = World::scratch(&mut tx, &codes);
+        let mut neighbour = [7; 20];
+        neighbour[19] = 8;
+        let (address, neighbour) = (Address::repeat_byte(7), Address::from(neighbour));
+        let slots = [U256::ZERO, U256::from(0x0102), U256::MAX];
+        for owner in [address, neighbour] {
+            slots.iter().for_each(|slot| world.put_slot(owner, *slot, U256::from(5)));
+        }
+        let mut cleared = world.clear_storage(address);
+        cleared.sort_unstable();
+        assert_eq!(cleared, slots);
+        for slot in slots {
+            assert_eq!(world.slot(address, slot), Ok(U256::ZERO));
+            assert_eq!(world.slot(neighbour, slot), Ok(U256::from(5)));
+        }
     }
 }
