@@ -110,13 +110,18 @@ impl Rpc {
         let trie = self.trie_at(&mut tx, number)?;
         let mut world = self.world(&mut tx, At::Block(number))?;
         let account = world.account(address)?.unwrap_or_default();
-        let mut storage_proof = Vec::with_capacity(asked.len());
+        let mut proofs = Vec::with_capacity(asked.len());
         for text in &asked {
             let key = slot(text)?;
             let value = world.slot(address, key)?;
             let proof = trie.storage_proof(address, key);
-            storage_proof
-                .push((text, EIP1186StorageProof { key: B256::from(key).into(), value, proof }));
+            let proof = EIP1186StorageProof { key: B256::from(key).into(), value, proof };
+            let mut proof = to_json(&proof)?;
+            // The key comes back as it was written, as geth does it.
+            if let Some(object) = proof.as_object_mut() {
+                object.insert("key".to_owned(), Json::String(text.clone()));
+            }
+            proofs.push(proof);
         }
         let response = EIP1186AccountProofResponse {
             address,
@@ -128,15 +133,6 @@ impl Rpc {
             storage_proof: Vec::new(),
         };
         let mut response = to_json(&response)?;
-        let mut proofs = Vec::with_capacity(storage_proof.len());
-        for (text, proof) in storage_proof {
-            // The key comes back as it was written, as geth does it.
-            let mut proof = to_json(&proof)?;
-            if let Some(object) = proof.as_object_mut() {
-                object.insert("key".to_owned(), Json::String(text.clone()));
-            }
-            proofs.push(proof);
-        }
         if let Some(object) = response.as_object_mut() {
             object.insert("storageProof".to_owned(), Json::Array(proofs));
         }
