@@ -3,6 +3,7 @@
 //! A chunk goes only if the same bytes are in a read-only directory, and if the newest snapshot is of
 //! a later state: what the node has itself always leads from a snapshot to the end of the ledger.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -30,27 +31,39 @@ impl FilesCleanup {
         if self.max_snapshots.or(self.max_committed_chunks).is_none() {
             return;
         }
+        let mut without_copy = 0;
         loop {
             tokio::time::sleep(self.interval).await;
             let layout = layout.clone();
             match spawn_blocking(move || self.remove_old(&layout)).await {
-                Ok(Ok(removed)) if removed.is_empty() => {}
-                Ok(Ok(removed)) => tracing::info!(files = removed.len(), "old files are removed"),
+                Ok(Ok(outcome)) => {
+                    if !outcome.removed.is_empty() {
+                        tracing::info!(files = outcome.removed.len(), "old files are removed");
+                    }
+                    if outcome.without_copy > without_copy {
+                        let files = outcome.without_copy;
+                        tracing::warn!(
+                            files,
+                            "old chunks kept: no read-only directory has the same"
+                        );
+                    }
+                    without_copy = outcome.without_copy;
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "old files are not removed"),
                 Err(error) => tracing::error!(%error, "old files are not removed"),
             }
         }
     }
 
-    /// Removes what need not be kept, the oldest first, and returns which. Blocks.
-    fn remove_old(self, layout: &DiskLayout) -> io::Result<Vec<PathBuf>> {
-        let mut removed = Vec::new();
+    /// Removes what need not be kept, the oldest first. Blocks.
+    fn remove_old(self, layout: &DiskLayout) -> io::Result<Outcome> {
+        let mut outcome = Outcome::default();
         if let Some(kept) = self.max_snapshots {
             let mut snapshots = snapshots(&layout.snapshots)?;
             snapshots.sort_unstable_by_key(|(name, _)| *name);
             let excess = snapshots.len().saturating_sub(kept);
             for (_, path) in snapshots.drain(..excess) {
-                remove(path, &mut removed)?;
+                outcome.remove(path)?;
             }
         }
         if let Some(kept) = self.max_committed_chunks {
@@ -58,20 +71,37 @@ impl FilesCleanup {
             let mut chunks = committed_chunks(&layout.ledger)?;
             chunks.sort_unstable_by_key(|(name, _)| *name);
             let excess = chunks.len().saturating_sub(kept);
+            let copies = copies(&layout.read_only_ledgers)?;
             for (name, path) in chunks.drain(..excess) {
                 let is_past =
                     newest.zip(name.end()).is_some_and(|(newest, end)| end < newest.seqno);
                 if !is_past {
                     break;
                 }
-                if has_copy(&path, &layout.read_only_ledgers)? {
-                    remove(path, &mut removed)?;
+                if has_copy(&path, copies.get(&name).map_or(&[], Vec::as_slice))? {
+                    outcome.remove(path)?;
                 } else {
-                    tracing::warn!(%name, "kept: no read-only directory has the same chunk");
+                    outcome.without_copy += 1;
                 }
             }
         }
-        Ok(removed)
+        Ok(outcome)
+    }
+}
+
+/// What a look at the files came to.
+#[derive(Debug, Default)]
+struct Outcome {
+    removed: Vec<PathBuf>,
+    /// Chunks that would have been removed.
+    without_copy: usize,
+}
+
+impl Outcome {
+    fn remove(&mut self, path: PathBuf) -> io::Result<()> {
+        fs::remove_file(&path)?;
+        self.removed.push(path);
+        Ok(())
     }
 }
 
@@ -103,15 +133,21 @@ fn named<T: std::str::FromStr>(directory: &Path) -> io::Result<Vec<(T, PathBuf)>
     Ok(files)
 }
 
-/// Whether one of the directories has a file of this name with the same bytes.
-fn has_copy(path: &Path, directories: &[PathBuf]) -> io::Result<bool> {
-    let Some(name) = path.file_name() else { return Ok(false) };
+/// The files of each chunk in these directories.
+fn copies(directories: &[PathBuf]) -> io::Result<HashMap<ChunkName, Vec<PathBuf>>> {
+    let mut copies: HashMap<_, Vec<_>> = HashMap::new();
     for directory in directories {
-        let copy = match File::open(directory.join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            copy => copy?,
-        };
-        if is_same(File::open(path)?, copy)? {
+        for (name, path) in named(directory)? {
+            copies.entry(name).or_default().push(path);
+        }
+    }
+    Ok(copies)
+}
+
+/// Whether one of these files has the same bytes.
+fn has_copy(path: &Path, copies: &[PathBuf]) -> io::Result<bool> {
+    for copy in copies {
+        if is_same(File::open(path)?, File::open(copy)?)? {
             return Ok(true);
         }
     }
@@ -135,12 +171,6 @@ fn is_same(one: File, other: File) -> io::Result<bool> {
         one.consume(common);
         other.consume(common);
     }
-}
-
-fn remove(path: PathBuf, removed: &mut Vec<PathBuf>) -> io::Result<()> {
-    fs::remove_file(&path)?;
-    removed.push(path);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -189,7 +219,7 @@ mod tests {
         }
 
         fn removed(&self, cleanup: FilesCleanup) -> Vec<String> {
-            let removed = cleanup.remove_old(&self.layout).unwrap();
+            let removed = cleanup.remove_old(&self.layout).unwrap().removed;
             removed
                 .iter()
                 .map(|path| {
@@ -233,7 +263,9 @@ mod tests {
         directories.snapshots(&["snapshot_105_107.committed"]);
         directories.chunks(&CHUNKS);
         directories.chunks(&["ledger_111", "ledger_1-9.committed.ignored"]);
-        assert!(directories.removed(chunks(1)).is_empty());
+        let kept = chunks(1).remove_old(&directories.layout).unwrap();
+        assert!(kept.removed.is_empty());
+        assert_eq!(kept.without_copy, 3);
         directories.copies(&["ledger_10-19.committed"], 1);
         fs::write(directories.layout.read_only_ledgers[0].join(CHUNKS[0]), "another text of 20")
             .unwrap();
