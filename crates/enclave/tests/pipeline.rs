@@ -268,6 +268,32 @@ fn a_chunk_is_read_once_for_all_who_ask_for_it() {
 }
 
 #[test]
+fn chunks_are_listed_anew_only_when_that_may_help() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let (node, written) = many_chunks(&disk).await;
+        let state = async |tx_id: TxId| node.pipeline().historical_state(tx_id).await.is_ok();
+        for &tx_id in &written[..40] {
+            assert!(state(tx_id).await);
+        }
+        assert_eq!(disk.reads().lists, 1);
+        // A chunk that is no longer there under the name that it had.
+        let holds = |name: &&String| {
+            let name: coco_ledger::ChunkName = name.parse().unwrap();
+            name.start <= written[45].seqno
+                && name.end().is_some_and(|end| written[45].seqno <= end)
+        };
+        let chunk = disk.names(Area::Ledger).iter().find(holds).unwrap().clone();
+        let bytes = disk.file(Area::Ledger, &chunk).unwrap();
+        disk.remove(Area::Ledger, &chunk);
+        assert!(!state(written[45]).await);
+        disk.add(Area::Ledger, &chunk, &bytes);
+        assert!(state(written[45]).await);
+        assert!(disk.reads().lists <= 3, "{:?}", disk.reads());
+    });
+}
+
+#[test]
 fn few_chunks_are_read_at_a_time() {
     let disk = SimulatedDisk::new();
     in_virtual_time(async {

@@ -178,6 +178,8 @@ impl ChunkCache {
 /// towards the cache's limit.
 pub(crate) struct Chunks {
     cache: Mutex<ChunkCache>,
+    /// Committed chunks as they were listed last: such a file stays what it is until it is removed.
+    listed: Mutex<Vec<ChunkName>>,
     reads: Semaphore,
     /// Held by whoever reads the chunk that begins there.
     reading: Mutex<HashMap<Seqno, Weak<AsyncMutex<()>>>>,
@@ -188,6 +190,7 @@ impl Chunks {
     pub fn new(limit_bytes: u64) -> Self {
         Self {
             cache: Mutex::new(ChunkCache::new(limit_bytes)),
+            listed: Mutex::default(),
             reads: Semaphore::new(MAX_READS_AT_ONCE),
             reading: Mutex::default(),
         }
@@ -196,6 +199,7 @@ impl Chunks {
     /// Forgets what was read: the files are others now.
     pub fn clear(&self) {
         self.cache.lock().chunks.clear();
+        self.listed.lock().clear();
     }
 
     /// The chunk that holds `seqno` with the signature after it, both of which are committed.
@@ -213,6 +217,7 @@ impl Chunks {
                 Err(FetchError::Io(error))
                     if error.kind() == io::ErrorKind::NotFound && tries < MAX_READ_TRIES =>
                 {
+                    self.listed.lock().clear();
                     tries += 1;
                 }
                 other => return other,
@@ -234,7 +239,7 @@ impl Chunks {
     }
 
     async fn read(&self, host: &dyn Host, seqno: Seqno) -> Result<Arc<LoadedChunk>, FetchError> {
-        let name = locate(host, seqno).await?;
+        let name = self.locate(host, seqno).await?;
         let reader = self.reader(name.start);
         let _alone = reader.lock().await;
         // Whoever was before us may have read what we need.
@@ -250,6 +255,19 @@ impl Chunks {
         Ok(chunk)
     }
 
+    async fn locate(&self, host: &dyn Host, seqno: Seqno) -> Result<ChunkName, FetchError> {
+        if let Some(name) = holding(&self.listed.lock(), seqno) {
+            return Ok(name);
+        }
+        let files = host.disk().list(Area::Ledger).await?;
+        let mut names: Vec<ChunkName> =
+            files.iter().filter_map(|it| it.name.parse().ok()).collect();
+        let found = holding(&names, seqno);
+        names.retain(|name| name.is_committed());
+        *self.listed.lock() = names;
+        found.ok_or(FetchError::NoChunk(seqno))
+    }
+
     fn reader(&self, start: Seqno) -> Arc<AsyncMutex<()>> {
         let mut reading = self.reading.lock();
         if let Some(reader) = reading.get(&start).and_then(Weak::upgrade) {
@@ -262,11 +280,9 @@ impl Chunks {
     }
 }
 
-async fn locate(host: &dyn Host, seqno: Seqno) -> Result<ChunkName, FetchError> {
-    let files = host.disk().list(Area::Ledger).await?;
-    let names = files.iter().filter_map(|file| file.name.parse::<ChunkName>().ok());
-    // Of a chunk that is in several directories, the committed one; an open one only if no other.
-    let holds = |name: &ChunkName| name.start <= seqno && name.end().is_none_or(|end| seqno <= end);
-    let found = names.filter(holds).max_by_key(|name| (name.start, name.is_committed()));
-    found.ok_or(FetchError::NoChunk(seqno))
+/// Of a chunk that is in several directories, the committed one; an open one only if no other.
+fn holding(names: &[ChunkName], seqno: Seqno) -> Option<ChunkName> {
+    let holds =
+        |name: &&ChunkName| name.start <= seqno && name.end().is_none_or(|end| seqno <= end);
+    names.iter().filter(holds).max_by_key(|name| (name.start, name.is_committed())).copied()
 }

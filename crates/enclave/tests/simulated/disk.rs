@@ -76,6 +76,8 @@ pub struct Reads {
     pub pause: Duration,
     /// Files that were read from their beginning.
     pub files: u64,
+    /// Lists of an area's files.
+    pub lists: u64,
     /// Reads at this moment, and the most there ever were.
     pub now: u64,
     pub peak: u64,
@@ -395,6 +397,7 @@ impl Disk for SimulatedDisk {
         };
         let of_area = state.current.names.iter().filter(|((of, _), _)| *of == number(area));
         let entries = of_area.map(entry).collect();
+        self.reads.lock().lists += 1;
         Box::pin(async { Ok(entries) })
     }
 

@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use coco_enclave::host::{DiskOp, FileEntry};
 
@@ -26,6 +28,8 @@ pub(crate) struct AreaFiles {
     _lock: Option<File>,
     open: HashMap<String, OpenFile>,
     names_changed: bool,
+    /// Counts changes of names, before each is made.
+    name_changes: Arc<AtomicU64>,
     /// The input/output error after which nothing is written any more.
     broken: Option<io::Error>,
 }
@@ -77,6 +81,7 @@ impl AreaFiles {
             _lock: None,
             open: HashMap::new(),
             names_changed: false,
+            name_changes: Arc::default(),
             broken: None,
         }
     }
@@ -175,27 +180,13 @@ impl AreaFiles {
         last
     }
 
-    /// All files; one that lies in several directories is named once, from the first.
-    pub(crate) fn list(&self) -> io::Result<Vec<FileEntry>> {
-        let mut entries: HashMap<String, FileEntry> = HashMap::new();
-        for directory in self.directories() {
-            let read_only = directory != self.directory;
-            let listed = match fs::read_dir(directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !read_only => continue,
-                listed => listed?,
-            };
-            for entry in listed {
-                let entry = entry?;
-                let Ok(name) = entry.file_name().into_string() else { continue };
-                // Follows links: mounted volumes are often made of them.
-                let Ok(metadata) = fs::metadata(entry.path()) else { continue };
-                if metadata.is_file() {
-                    let len_bytes = metadata.len();
-                    entries.entry(name.clone()).or_insert(FileEntry { name, len_bytes, read_only });
-                }
-            }
+    /// What is to be listed. Nobody has the turn while a name changes, so that the count is right.
+    pub(crate) fn listing(&self) -> Listing {
+        Listing {
+            directories: self.directories().map(Path::to_owned).collect(),
+            seen: self.name_changes.load(Ordering::SeqCst),
+            name_changes: Arc::clone(&self.name_changes),
         }
-        Ok(entries.into_values().collect())
     }
 
     fn directories(&self) -> impl Iterator<Item = &Path> {
@@ -205,6 +196,7 @@ impl AreaFiles {
     fn create(&mut self, name: &str) -> io::Result<()> {
         let path = self.path(name)?;
         fs::create_dir_all(&self.directory)?;
+        self.count_name_change();
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         self.names_changed = true;
         self.keep_open(name, OpenFile::new(file, 0, Changed::Metadata))
@@ -249,6 +241,7 @@ impl AreaFiles {
         if fs::symlink_metadata(&target).is_ok() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
+        self.count_name_change();
         fs::rename(source, target)?;
         self.names_changed = true;
         if let Some(open) = self.open.remove(from) {
@@ -258,10 +251,16 @@ impl AreaFiles {
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name)?)?;
+        let path = self.path(name)?;
+        self.count_name_change();
+        fs::remove_file(path)?;
         self.names_changed = true;
         self.open.remove(name);
         Ok(())
+    }
+
+    fn count_name_change(&self) {
+        self.name_changes.fetch_add(1, Ordering::SeqCst);
     }
 
     fn path(&self, name: &str) -> io::Result<PathBuf> {
@@ -310,6 +309,44 @@ impl AreaFiles {
             self.broken = Some(same_error(error));
         }
         result
+    }
+}
+
+/// The files of an area, to be listed on any thread: with many files that takes long.
+pub(crate) struct Listing {
+    /// The area's own, and the read-only ones.
+    directories: Vec<PathBuf>,
+    seen: u64,
+    name_changes: Arc<AtomicU64>,
+}
+
+impl Listing {
+    /// All files; one that lies in several directories is named once, from the first.
+    pub(crate) fn files(&self) -> io::Result<Vec<FileEntry>> {
+        let mut entries: HashMap<String, FileEntry> = HashMap::new();
+        for (at, directory) in self.directories.iter().enumerate() {
+            let read_only = at > 0;
+            let listed = match fs::read_dir(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !read_only => continue,
+                listed => listed?,
+            };
+            for entry in listed {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                // Follows links: mounted volumes are often made of them.
+                let Ok(metadata) = fs::metadata(entry.path()) else { continue };
+                if metadata.is_file() {
+                    let len_bytes = metadata.len();
+                    entries.entry(name.clone()).or_insert(FileEntry { name, len_bytes, read_only });
+                }
+            }
+        }
+        Ok(entries.into_values().collect())
+    }
+
+    /// Whether no name has changed since: a file that is renamed meanwhile may not be seen at all.
+    pub(crate) fn is_current(&self) -> bool {
+        self.name_changes.load(Ordering::SeqCst) == self.seen
     }
 }
 

@@ -13,11 +13,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coco_enclave::host::{Area, BoxFuture, Disk, DiskOp, Done, FileEntry};
-use tokio::sync::oneshot;
 
 use crate::HostError;
 use area::{AreaFiles, read_range};
-use queue::{Job, closed};
+use queue::Job;
 use worker::Worker;
 
 /// Where the files of each area lie. Directories are created when needed.
@@ -47,14 +46,14 @@ impl FileDisk {
     /// Operations slower than `slow_io_threshold` are logged.
     pub fn open(layout: DiskLayout, slow_io_threshold: Duration) -> Result<Self, HostError> {
         let ledger = AreaFiles::locked(layout.ledger, layout.read_only_ledgers)?;
-        let start = |name, files| Worker::start(name, files, slow_io_threshold);
+        let snapshots = AreaFiles::new(layout.snapshots).with_read_only(layout.read_only_snapshots);
+        let sealed = AreaFiles::new(layout.sealed);
+        let start =
+            |name, files, is_urgent| Worker::start(name, files, slow_io_threshold, is_urgent);
         Ok(Self {
-            ledger: start("disk-ledger", ledger)?,
-            snapshots: start(
-                "disk-snapshots",
-                AreaFiles::new(layout.snapshots).with_read_only(layout.read_only_snapshots),
-            )?,
-            sealed: start("disk-sealed", AreaFiles::new(layout.sealed))?,
+            ledger: start("disk-ledger", ledger, true)?,
+            snapshots: start("disk-snapshots", snapshots, false)?,
+            sealed: start("disk-sealed", sealed, true)?,
         })
     }
 
@@ -84,13 +83,10 @@ impl Disk for FileDisk {
     }
 
     fn list(&self, area: Area) -> BoxFuture<'static, io::Result<Vec<FileEntry>>> {
-        let (answer, listed) = oneshot::channel();
-        self.worker(area).push(Job::List { answer });
-        Box::pin(async move { listed.await.map_err(|_| closed())? })
+        Box::pin(self.worker(area).list())
     }
 
-    /// The file is opened in turn with the changes, so that a later rename does not hide it; the
-    /// bytes are read on another thread.
+    /// The bytes are read on another thread than the area's.
     fn read(
         &self,
         area: Area,
@@ -98,10 +94,9 @@ impl Disk for FileDisk {
         offset: u64,
         len_bytes: u64,
     ) -> BoxFuture<'static, io::Result<Vec<u8>>> {
-        let (answer, opened) = oneshot::channel();
-        self.worker(area).push(Job::Open { name: name.to_owned(), answer });
+        let opened = self.worker(area).open_to_read(name);
         Box::pin(async move {
-            let file = opened.await.map_err(|_| closed())??;
+            let file = opened.await?;
             let read = tokio::task::spawn_blocking(move || read_range(&file, offset, len_bytes));
             read.await.map_err(io::Error::other)?
         })

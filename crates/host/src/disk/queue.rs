@@ -8,6 +8,8 @@ use coco_enclave::host::{DiskOp, Done, FileEntry};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::area::Listing;
+
 /// What a lent thread carries out at most: so much is written in about the time of a sync.
 const MAX_LENT_BYTES: usize = 64 << 10;
 
@@ -20,9 +22,23 @@ const MAX_QUEUED_BYTES: usize = 1 << 30;
 
 /// Something to do, in turn.
 pub(crate) enum Job {
-    Change { ops: Vec<DiskOp>, sync: bool, done: Done },
-    Open { name: String, answer: oneshot::Sender<io::Result<File>> },
-    List { answer: oneshot::Sender<io::Result<Vec<FileEntry>>> },
+    Change {
+        ops: Vec<DiskOp>,
+        sync: bool,
+        done: Done,
+    },
+    Open {
+        name: String,
+        answer: oneshot::Sender<io::Result<File>>,
+    },
+    /// What to list, for another thread.
+    Listing {
+        answer: oneshot::Sender<io::Result<Listing>>,
+    },
+    /// The list itself: no name changes in this turn.
+    List {
+        answer: oneshot::Sender<io::Result<Vec<FileEntry>>>,
+    },
 }
 
 impl Job {
@@ -47,6 +63,7 @@ impl Job {
         match self {
             Self::Change { done, .. } => done(Err(error)),
             Self::Open { answer, .. } => drop(answer.send(Err(error))),
+            Self::Listing { answer } => drop(answer.send(Err(error))),
             Self::List { answer } => drop(answer.send(Err(error))),
         }
     }

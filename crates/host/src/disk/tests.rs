@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use super::*;
 
@@ -192,6 +193,39 @@ async fn read_only_directories_are_read_and_left_alone() {
     std::fs::write(old.join("snapshot_1_2.committed"), b"old").unwrap();
     let expected = [entry("snapshot_1_2.committed", 3, true)];
     assert_eq!(disk.list(Area::Snapshots).await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_file_is_listed_also_while_it_is_renamed() {
+    let scratch = Scratch::new();
+    let disk = scratch.open();
+    for number in 0..200 {
+        submit(&disk, Area::Ledger, vec![create(&format!("other{number}"))], false).await.unwrap();
+    }
+    submit(&disk, Area::Ledger, vec![create("to0")], false).await.unwrap();
+    let disk = Arc::new(disk);
+    let renamer = std::thread::spawn({
+        let disk = Arc::clone(&disk);
+        move || {
+            let (answer, answers) = mpsc::channel();
+            for number in 0..1_000 {
+                let ops = vec![rename(&format!("to{number}"), &format!("to{}", number + 1))];
+                let answer = answer.clone();
+                let done = Box::new(move |result| answer.send(result).unwrap());
+                disk.submit(Area::Ledger, ops, false, done);
+                answers.recv().unwrap().unwrap();
+            }
+        }
+    });
+    loop {
+        let is_last = renamer.is_finished();
+        let listed = disk.list(Area::Ledger).await.unwrap();
+        assert_eq!(listed.iter().filter(|file| file.name.starts_with("to")).count(), 1);
+        if is_last {
+            break;
+        }
+    }
+    renamer.join().unwrap();
 }
 
 #[tokio::test]

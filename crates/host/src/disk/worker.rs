@@ -1,20 +1,27 @@
 //! Who carries out an area's jobs: a thread of its own, or one that is lent.
 
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use coco_enclave::host::{DiskOp, Done};
+use coco_enclave::host::{DiskOp, Done, FileEntry};
 use parking_lot::Mutex;
+use tokio::sync::oneshot::{self, Sender};
+use tokio::task::spawn_blocking;
 
 use super::area::AreaFiles;
-use super::queue::{Job, Queue};
+use super::queue::{Job, Queue, closed};
 use crate::HostError;
+use crate::background::become_background;
 
 /// Up to so many bytes the page cache costs more than it saves.
 const MAX_DURABLE_BYTES: usize = 64 << 10;
+
+/// A list during which a name has changed is made anew so often, before the changes have to wait.
+const LIST_TRIES: usize = 3;
 
 /// An area with its running thread; dropping it finishes what waits.
 pub(crate) struct Worker {
@@ -27,19 +34,50 @@ impl Worker {
         name: &'static str,
         files: AreaFiles,
         slow_io_threshold: Duration,
+        is_urgent: bool,
     ) -> Result<Self, HostError> {
         let work = Work { files, slow_io_threshold, synced: Vec::new(), area: name };
         let shared = Arc::new(Shared { queue: Queue::default(), work: Mutex::new(work) });
         let own = shared.clone();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || own.run())
+            .spawn(move || {
+                if !is_urgent {
+                    become_background();
+                }
+                own.run();
+            })
             .map_err(|source| HostError::System { what: "a disk thread", source })?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
     pub(crate) fn push(&self, job: Job) {
         self.shared.queue.push(job);
+    }
+
+    /// The files of the area: listed on another thread, unless names change all the time.
+    pub(crate) fn list(&self) -> impl Future<Output = io::Result<Vec<FileEntry>>> + use<> {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            for _ in 0..LIST_TRIES {
+                let listing = shared.ask(|answer| Job::Listing { answer }).await?;
+                let list = spawn_blocking(move || (listing.files(), listing.is_current()));
+                let (files, is_current) = list.await.map_err(io::Error::other)?;
+                if is_current {
+                    return files;
+                }
+            }
+            shared.ask(|answer| Job::List { answer }).await
+        }
+    }
+
+    /// A file, opened in turn with the changes: a later rename does not hide it.
+    pub(crate) fn open_to_read(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = io::Result<File>> + use<> {
+        let name = name.to_owned();
+        self.shared.ask(|answer| Job::Open { name, answer })
     }
 
     /// Carries out what `submissions` push on this thread, if that is quick.
@@ -70,6 +108,16 @@ struct Shared {
 }
 
 impl Shared {
+    /// Has its place in the queue when it returns.
+    fn ask<T, J>(&self, job: J) -> impl Future<Output = io::Result<T>> + use<T, J>
+    where
+        J: FnOnce(Sender<io::Result<T>>) -> Job,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.queue.push(job(answer));
+        async move { answered.await.unwrap_or_else(|_| Err(closed())) }
+    }
+
     fn run(&self) {
         let mut jobs = Vec::new();
         while self.queue.take(&mut jobs) {
@@ -114,7 +162,8 @@ impl Work {
             }
             // Whoever asked may have gone.
             Job::Open { name, answer } => drop(answer.send(self.files.open_to_read(&name))),
-            Job::List { answer } => drop(answer.send(self.files.list())),
+            Job::Listing { answer } => drop(answer.send(Ok(self.files.listing()))),
+            Job::List { answer } => drop(answer.send(self.files.listing().files())),
         }
     }
 
