@@ -6,9 +6,6 @@ use tokio::sync::oneshot;
 
 use crate::host::{Area, DiskOp, FileEntry, Host};
 
-/// Bytes asked of the host at once.
-pub(crate) const READ_BYTES: u64 = 4 << 20;
-
 /// Carries out operations and waits until they survive a power cut.
 pub(crate) async fn submit(host: &dyn Host, area: Area, operations: Vec<DiskOp>) -> io::Result<()> {
     let (done, written) = oneshot::channel();
@@ -26,17 +23,8 @@ pub(crate) async fn read_file(
     name: &str,
     max_bytes: u64,
 ) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    loop {
-        let part = host.disk().read(area, name, bytes.len() as u64, READ_BYTES).await?;
-        if part.is_empty() {
-            return Ok(Some(bytes));
-        }
-        bytes.extend_from_slice(&part);
-        if bytes.len() as u64 > max_bytes {
-            return Ok(None);
-        }
-    }
+    let bytes = host.disk().read(area, name, 0, max_bytes.saturating_add(1)).await?;
+    Ok((bytes.len() as u64 <= max_bytes).then_some(bytes))
 }
 
 /// What renames a file so that it is never read again, and never lost: `NAME.ignored`.

@@ -60,7 +60,6 @@ pub(crate) use writer::{KEPT_LEAVES, SnapshotDue};
 
 use crate::channels::wire::SnapshotOffer;
 use crate::config::{Config, Sync};
-use crate::disk::READ_BYTES;
 use crate::former::FormerLedger;
 use crate::historical::{FetchError, Historical};
 use crate::host::{Area, BoxFuture, Host};
@@ -391,7 +390,8 @@ impl Pipeline {
         offset: u64,
     ) -> std::io::Result<Bytes> {
         let disk = self.inner.host.disk();
-        let read = disk.read(Area::Snapshots, &name.to_string(), offset, READ_BYTES);
+        let read =
+            disk.read(Area::Snapshots, &name.to_string(), offset, snapshots::PIECE_BYTES as u64);
         Ok(read.await?.into())
     }
 

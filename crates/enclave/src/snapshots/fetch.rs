@@ -17,6 +17,7 @@ use coco_kv::Seqno;
 use coco_ledger::SnapshotName;
 
 use super::load::{LoadError, LoadedSnapshot, MAX_SNAPSHOT_BYTES, committed, load};
+use super::write_slowly;
 use crate::channels::wire::SnapshotOffer;
 use crate::config::{BackupFetch, Config, Join};
 use crate::disk::{set_aside, submit};
@@ -253,8 +254,7 @@ impl Search<'_> {
             if bytes.is_empty() || end > len_bytes {
                 return Err(FetchError::Length { found: end, expected: len_bytes });
             }
-            let write = DiskOp::Write { name: file.to_owned(), offset, bytes };
-            submit(self.host, Area::Snapshots, vec![write]).await?;
+            write_slowly(self.host, file, offset, bytes).await?;
             offset = end;
         }
         Ok(begun > 0)

@@ -37,8 +37,9 @@ pub(crate) use load::{LoadError, LoadedSnapshot, committed, load};
 
 /// After a request for a snapshot that could not be recorded.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Bytes written and synced at a time, so that a large file does not keep the ledger from the disk.
-const PIECE_BYTES: usize = 8 << 20;
+/// Bytes sent at a time, and written and synced at a time: a large file does not keep the ledger
+/// from the network or the disk for long.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
 /// A snapshot was not written. The ledger is complete without it.
 #[derive(Debug, thiserror::Error)]
@@ -163,18 +164,31 @@ async fn write(
     let committed = SnapshotName { is_committed: true, ..name };
     let create = DiskOp::Create { name: name.to_string() };
     submit(host, Area::Snapshots, vec![create]).await?;
-    let (mut rest, mut offset) = (Bytes::from(bytes), 0);
-    while !rest.is_empty() {
-        let bytes = rest.split_to(rest.len().min(PIECE_BYTES));
-        let end = offset + bytes.len() as u64;
-        let write = DiskOp::Write { name: name.to_string(), offset, bytes };
-        submit(host, Area::Snapshots, vec![write]).await?;
-        offset = end;
-    }
+    write_slowly(host, &name.to_string(), 0, bytes.into()).await?;
     // The name says that the content is whole: it comes only after the content is safe.
     let rename = DiskOp::Rename { from: name.to_string(), to: committed.to_string() };
     submit(host, Area::Snapshots, vec![rename]).await?;
     Ok(committed)
+}
+
+/// Writes a part of a file in pieces, after each of which the disk is the ledger's for as long as
+/// the piece took.
+async fn write_slowly(
+    host: &dyn Host,
+    name: &str,
+    mut offset: u64,
+    mut rest: Bytes,
+) -> io::Result<()> {
+    while !rest.is_empty() {
+        let begun = host.uptime();
+        let bytes = rest.split_to(rest.len().min(PIECE_BYTES));
+        let end = offset + bytes.len() as u64;
+        let write = DiskOp::Write { name: name.to_owned(), offset, bytes };
+        submit(host, Area::Snapshots, vec![write]).await?;
+        host.sleep(host.uptime().saturating_sub(begun)).await;
+        offset = end;
+    }
+    Ok(())
 }
 
 fn put_all(tx: &mut Tx, writes: &coco_kv::WriteSet) {
