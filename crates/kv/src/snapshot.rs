@@ -1,6 +1,6 @@
 //! An immutable state of all maps.
 
-use crate::state::State;
+use crate::state::{State, StateMapFiller};
 use crate::{Entry, Key, MapName, Seqno, StateMap, TxId, Value, WriteSet};
 
 /// The state just after one transaction. Cheap to clone and to hold; whoever holds it never blocks
@@ -22,10 +22,15 @@ pub(crate) struct Origin {
 }
 
 impl Snapshot {
+    /// No maps, said to be the state just after `tx_id`.
+    pub fn empty(tx_id: TxId) -> Self {
+        Self { state: State::default(), tx_id, origin: None }
+    }
+
     /// The state that holds nothing but the writes of one transaction, as historical queries see
     /// it.
     pub fn of_writes(tx_id: TxId, writes: &WriteSet) -> Self {
-        SnapshotBuilder::new(tx_id).build().with_writes(writes, tx_id)
+        Self::empty(tx_id).with_writes(writes, tx_id)
     }
 
     /// The last transaction whose effects are in the state.
@@ -69,16 +74,22 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct SnapshotBuilder {
     state: State,
+    /// The map that entries are being added to, which the state lacks meanwhile.
+    filling: Option<(MapName, StateMapFiller)>,
     tx_id: TxId,
 }
 
 impl SnapshotBuilder {
     /// An empty state, said to be that just after `tx_id`.
     pub fn new(tx_id: TxId) -> Self {
-        Self { state: State::default(), tx_id }
+        Self { state: State::default(), filling: None, tx_id }
     }
 
-    /// Adds an entry last written at `version`. Any order of keys will do.
+    /// Adds an entry last written at `version`. Any order will do; that of maps and keys is best. A
+    /// key that comes twice may be noticed only later.
+    ///
+    /// # Errors
+    /// If such an entry cannot be.
     pub fn insert(
         &mut self,
         map: &MapName,
@@ -94,15 +105,34 @@ impl SnapshotBuilder {
             });
         }
         let entry = Entry { version, value: value.into() };
-        match self.state.map_mut(map).put(key.into(), entry) {
-            Some(_) => Err(BadEntry::Twice { map: map.clone() }),
-            None => Ok(()),
-        }
+        let is_new = match &mut self.filling {
+            Some((name, filler)) if name == map => filler.put(key.into(), entry),
+            _ => {
+                self.finish_map()?;
+                let begun = std::mem::take(self.state.map_mut(map));
+                let (_, filler) = self.filling.insert((map.clone(), StateMapFiller::new(begun)));
+                filler.put(key.into(), entry)
+            }
+        };
+        is_new.then_some(()).ok_or_else(|| BadEntry::Twice { map: map.clone() })
     }
 
     /// The finished state.
-    pub fn build(self) -> Snapshot {
-        Snapshot { state: self.state, tx_id: self.tx_id, origin: None }
+    ///
+    /// # Errors
+    /// If a key came twice.
+    pub fn build(mut self) -> Result<Snapshot, BadEntry> {
+        self.finish_map()?;
+        Ok(Snapshot { state: self.state, tx_id: self.tx_id, origin: None })
+    }
+
+    fn finish_map(&mut self) -> Result<(), BadEntry> {
+        let Some((name, filler)) = self.filling.take() else { return Ok(()) };
+        match filler.finish() {
+            Some(map) => *self.state.map_mut(&name) = map,
+            None => return Err(BadEntry::Twice { map: name }),
+        }
+        Ok(())
     }
 }
 
@@ -137,7 +167,7 @@ mod tests {
         let mut builder = SnapshotBuilder::new(TxId::new(2, 5));
         assert_eq!(builder.insert(&map, "a", "old", Seqno(3)), Ok(()));
         assert_eq!(builder.insert(&map, "b", "old", Seqno(4)), Ok(()));
-        let before = builder.build();
+        let before = builder.build().unwrap();
         let mut writes = WriteSet::new();
         writes.put(&map, "a", "new");
         writes.remove(&map, "b");
@@ -162,8 +192,21 @@ mod tests {
         let too_late = BadEntry::TooLate { map: map.clone(), version, snapshot };
         assert_eq!(builder.insert(&map, "a", "", version), Err(too_late));
         assert_eq!(builder.insert(&map, "a", "", Seqno(5)), Ok(()));
-        let twice = BadEntry::Twice { map: map.clone() };
-        assert_eq!(builder.insert(&map, "a", "", Seqno(4)), Err(twice));
+        assert_eq!(builder.insert(&map, "b", "", Seqno(4)), Ok(()));
+        assert_eq!(builder.insert(&map, "a", "", Seqno(4)), Ok(()));
+        assert_eq!(builder.build().err(), Some(BadEntry::Twice { map }));
+    }
+
+    #[test]
+    fn maps_may_be_begun_again() {
+        let [one, other] = ["one", "other"].map(MapName::new);
+        let mut builder = SnapshotBuilder::new(TxId::new(2, 5));
+        for (map, key) in [(&one, "a"), (&other, "a"), (&one, "b"), (&other, "b"), (&one, "c")] {
+            assert_eq!(builder.insert(map, key, "", Seqno(1)), Ok(()));
+        }
+        let built = builder.build().unwrap();
+        let lengths: Vec<_> = built.maps().map(|(name, map)| (name.as_str(), map.len())).collect();
+        assert_eq!(lengths, [("one", 3), ("other", 2)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! This is the only file that knows which tree it is. A clone shares everything with its origin;
 //! a change copies the path to the leaf if it is shared, and works in place if it is not.
 
+use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
 
 use imbl::OrdMap;
@@ -81,6 +82,43 @@ impl StateMap {
             DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
             DiffItem::Update { new: (key, _), .. } => key,
         })
+    }
+}
+
+/// Entries that are put in late: those of more than two leaves, which hold 16 each.
+const LATE: usize = 32;
+
+/// Fills a map with many entries. A leaf that overflows is split in halves, and of keys that come in
+/// order only the upper half goes on to grow: the map would take twice the room. So every other
+/// entry comes late, when the leaf with its neighbours has been split off half full.
+#[derive(Debug, Default)]
+pub(crate) struct StateMapFiller {
+    map: StateMap,
+    late: VecDeque<(Key, Entry)>,
+    is_late: bool,
+}
+
+impl StateMapFiller {
+    pub(crate) fn new(map: StateMap) -> Self {
+        Self { map, ..Self::default() }
+    }
+
+    /// Whether what was put in now, perhaps an earlier entry, has a key of its own.
+    #[must_use]
+    pub(crate) fn put(&mut self, key: Key, entry: Entry) -> bool {
+        self.is_late = !self.is_late;
+        if !self.is_late {
+            return self.map.put(key, entry).is_none();
+        }
+        let next = (self.late.len() >= LATE).then(|| self.late.pop_front()).flatten();
+        self.late.push_back((key, entry));
+        next.is_none_or(|(key, entry)| self.map.put(key, entry).is_none())
+    }
+
+    /// The filled map; none if two entries had the same key.
+    pub(crate) fn finish(mut self) -> Option<StateMap> {
+        let mut late = self.late.into_iter();
+        late.all(|(key, entry)| self.map.put(key, entry).is_none()).then_some(self.map)
     }
 }
 
@@ -226,6 +264,36 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn a_filled_map_holds_what_was_put_in(
+            keys in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3), 0..300),
+            in_order: bool,
+        ) {
+            let mut keys = keys;
+            if in_order {
+                keys.sort_unstable();
+                keys.dedup();
+            }
+            let entry = |at: usize| Entry { version: Seqno(at as u64), value: "".into() };
+            let mut filler = StateMapFiller::default();
+            let all_new = keys
+                .iter()
+                .enumerate()
+                .map(|(at, key)| filler.put(key.as_slice().into(), entry(at)))
+                .fold(true, |all, new| all & new);
+            let filled = filler.finish();
+            let model: BTreeMap<_, _> = keys.iter().zip(0..).collect();
+            prop_assert_eq!(all_new && filled.is_some(), model.len() == keys.len());
+            if let Some(filled) = filled {
+                let listed: Vec<_> = filled.iter().map(|(key, _)| key.to_vec()).collect();
+                prop_assert_eq!(listed, model.keys().map(|key| key.to_vec()).collect::<Vec<_>>());
+                for (key, at) in model {
+                    let found = filled.get(key);
+                    prop_assert!(!all_new || found == Some(&entry(at)));
+                }
+            }
+        }
+
         #[test]
         fn changes_between_large_maps_are_found_past_what_they_share(
             size in 0u16..8_000,

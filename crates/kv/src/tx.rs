@@ -191,7 +191,7 @@ mod tests {
         for key in keys {
             assert_eq!(builder.insert(&map, *key, *key, Seqno(7)), Ok(()));
         }
-        (Tx::on(builder.build()), map)
+        (Tx::on(builder.build().unwrap()), map)
     }
 
     fn keys(tx: &mut Tx, map: &MapName, bounds: impl RangeBounds<[u8]>) -> Vec<String> {

@@ -16,7 +16,7 @@ fn state(keys: u64) -> Snapshot {
     for key in 1..=keys {
         builder.insert(&map, format!("account-{key:08}").as_str(), [7; 64], Seqno(key)).unwrap();
     }
-    builder.build()
+    builder.build().unwrap()
 }
 
 fn snapshot(c: &mut Criterion) {

@@ -138,7 +138,7 @@ impl<'a> SnapshotFile<'a> {
     pub fn public_state(&self) -> Result<Snapshot, SnapshotError> {
         let mut builder = SnapshotBuilder::new(self.tx_id());
         read_maps(&mut builder, self.public_maps, Visibility::Public)?;
-        Ok(builder.build())
+        Ok(builder.build()?)
     }
 
     /// The whole state, decrypted and authenticated.
@@ -152,7 +152,7 @@ impl<'a> SnapshotFile<'a> {
         let mut builder = SnapshotBuilder::new(self.tx_id());
         read_maps(&mut builder, self.public_maps, Visibility::Public)?;
         read_maps(&mut builder, &private, Visibility::Private)?;
-        Ok(builder.build())
+        Ok(builder.build()?)
     }
 
     /// The Merkle tree from which a ledger goes on after the snapshot: that of the signature

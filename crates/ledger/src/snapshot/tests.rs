@@ -35,7 +35,7 @@ fn small() -> Vec<u8> {
     builder.insert(&MapName::new("public:a"), "key", "value", Seqno(7)).unwrap();
     builder.insert(&MapName::new("b"), "12345678", "", Seqno(40)).unwrap();
     let secret = LedgerSecret::new([9; 32]);
-    encode_snapshot(builder.build(), sha256(b"leaf"), &views(), &secret).unwrap()
+    encode_snapshot(builder.build().unwrap(), sha256(b"leaf"), &views(), &secret).unwrap()
 }
 
 proptest! {
@@ -49,7 +49,7 @@ proptest! {
         for ((map, key), (value, version)) in &entries {
             builder.insert(&MapName::new(map), &key[..], &value[..], Seqno(*version)).unwrap();
         }
-        let state = builder.build();
+        let state = builder.build().unwrap();
         let leaf = sha256(b"leaf");
         let secret = LedgerSecret::new([9; 32]);
         let bytes = encode_snapshot(state.clone(), leaf, &views(), &secret).unwrap();
@@ -108,7 +108,7 @@ fn recorded_snapshots_verify_and_equal_the_replayed_ledger() {
             assert_eq!(receipt.to_json().as_bytes(), &bytes[file.state_bytes().len()..]);
 
             // Replay.
-            let mut replayed = SnapshotBuilder::new(TxId::new(0, 0)).build();
+            let mut replayed = Snapshot::empty(TxId::new(0, 0));
             let mut views = ViewHistory::new();
             for entry in service.entries().take(name.seqno.0 as usize) {
                 let entry = Entry::parse(entry).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coco_crypto::x509::{DistinguishedName, Validity};
 use coco_crypto::{Certificate, Curve, Digest, KeyPair, SigningRequest};
-use coco_kv::{MapName, Seqno, Snapshot, SnapshotBuilder, TxId, WriteSet};
+use coco_kv::{MapName, Seqno, Snapshot, TxId, WriteSet};
 use serde_json::json;
 
 use super::{Counter, Disk};
@@ -54,7 +54,7 @@ impl OwnLedger {
             secrets,
             tree: MerkleTree::new(),
             views: ViewHistory::new(),
-            state: SnapshotBuilder::new(TxId::default()).build(),
+            state: Snapshot::empty(TxId::default()),
             writer: ChunkWriter::new(config),
             disk: Disk::default(),
             entries: Vec::new(),
