@@ -139,7 +139,7 @@ impl Inner {
             let mut writer = self.writer.lock();
             self.try_take_back(&mut writer, end)?;
         }
-        let mut snapshot = None;
+        let mut snapshot: Option<LoadedSnapshot> = None;
         let lags = at.seqno.0.saturating_sub(end.0) > MAX_REPLAYED;
         if (end == Seqno(0) || lags || is_missing)
             && let Some(rules) = self.settings.snapshot_fetch

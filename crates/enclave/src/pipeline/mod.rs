@@ -65,7 +65,7 @@ use crate::historical::{FetchError, Historical};
 use crate::host::{Area, BoxFuture, Host};
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
-use crate::snapshots::{self, FetchRules, Search};
+use crate::snapshots::{self, FetchRules, Search, VerifiedSnapshot};
 
 /// Executed transactions that are not yet on the ledger take at most about this much memory.
 const MAX_PENDING_BYTES: u64 = 256 << 20;
@@ -378,7 +378,7 @@ impl Pipeline {
         let after = here.map_or(Seqno(0), |name| name.seqno);
         let to = self.last_committed().seqno;
         match (Search { host, channels, keys, rules, after, to }).newest().await {
-            Some(_) => newest().await,
+            Some(VerifiedSnapshot) => newest().await,
             None => Ok(here),
         }
     }

@@ -16,7 +16,7 @@ use coco_consensus::NodeId;
 use coco_kv::Seqno;
 use coco_ledger::SnapshotName;
 
-use super::load::{LoadError, LoadedSnapshot, MAX_SNAPSHOT_BYTES, committed, load};
+use super::load::{LoadError, MAX_SNAPSHOT_BYTES, OfSnapshot, committed, load};
 use super::write_slowly;
 use crate::channels::wire::SnapshotOffer;
 use crate::config::{BackupFetch, Config, Join};
@@ -100,7 +100,7 @@ pub(crate) struct Search<'a> {
 impl Search<'_> {
     /// The newest snapshot of this node or another that the service has recorded; none if there is
     /// none, and the ledger itself must do.
-    pub async fn newest(&self) -> Option<LoadedSnapshot> {
+    pub async fn newest<T: OfSnapshot>(&self) -> Option<T> {
         let mut candidates = self.candidates().await;
         for _ in 0..MAX_TRIES {
             // The newest, and of the same the one that is here already.
@@ -172,12 +172,12 @@ impl Search<'_> {
         self.after < seqno && seqno <= self.to
     }
 
-    async fn load(&self, file: &str, name: SnapshotName) -> Result<LoadedSnapshot, LoadError> {
+    async fn load<T: OfSnapshot>(&self, file: &str, name: SnapshotName) -> Result<T, LoadError> {
         let key = self.keys.identity_key(name.evidence);
         load(self.host, file, name, &self.keys.secrets(), key).await
     }
 
-    async fn load_own(&self, name: SnapshotName) -> Result<LoadedSnapshot, LoadError> {
+    async fn load_own<T: OfSnapshot>(&self, name: SnapshotName) -> Result<T, LoadError> {
         let loaded = self.load(&name.to_string(), name).await;
         if let Err(LoadError::Wrong(_)) = &loaded {
             self.make_room(name).await?;
@@ -196,12 +196,12 @@ impl Search<'_> {
         }
     }
 
-    async fn bring(
+    async fn bring<T: OfSnapshot>(
         &self,
         node: NodeId,
         name: SnapshotName,
         len_bytes: u64,
-    ) -> Result<LoadedSnapshot, FetchError> {
+    ) -> Result<T, FetchError> {
         let file = SnapshotName { is_committed: false, ..name }.to_string();
         let was_begun = self.download(node, name, &file, len_bytes).await?;
         let mut loaded = self.load(&file, name).await;

@@ -1,4 +1,4 @@
-//! Snapshots read back from the host's disk: verified, then decoded.
+//! Snapshots read back from the host's disk: verified, then decoded if they are to be gone on from.
 
 use std::io;
 use std::sync::Arc;
@@ -16,13 +16,36 @@ use crate::offload::offload_to_background;
 /// The largest snapshot read.
 pub(super) const MAX_SNAPSHOT_BYTES: u64 = 2 << 30;
 
-/// A snapshot that the service has recorded, decoded.
+/// What is made of a snapshot that the service has recorded.
+pub(crate) trait OfSnapshot: Send + Sized + 'static {
+    fn of_file(file: &SnapshotFile<'_>, secrets: &LedgerSecrets) -> Result<Self, SnapshotError>;
+}
+
+/// Nothing: it is kept as a file.
+pub(crate) struct VerifiedSnapshot;
+
+/// A state to go on from.
 pub(crate) struct LoadedSnapshot {
     pub state: Snapshot,
     /// The Merkle tree from which the ledger goes on.
     pub tree: MerkleTree,
     pub views: ViewHistory,
     pub len_bytes: u64,
+}
+
+impl OfSnapshot for VerifiedSnapshot {
+    fn of_file(_: &SnapshotFile<'_>, _: &LedgerSecrets) -> Result<Self, SnapshotError> {
+        Ok(Self)
+    }
+}
+
+impl OfSnapshot for LoadedSnapshot {
+    fn of_file(file: &SnapshotFile<'_>, secrets: &LedgerSecrets) -> Result<Self, SnapshotError> {
+        let state = file.state(secrets)?;
+        let tree = file.tree(&state)?;
+        let (views, len_bytes) = (file.views().clone(), file.state_bytes().len() as u64);
+        Ok(Self { state, tree, views, len_bytes })
+    }
 }
 
 /// A snapshot cannot be used.
@@ -56,35 +79,32 @@ pub(crate) async fn committed(host: &dyn Host) -> io::Result<Vec<CommittedFile>>
     Ok(committed)
 }
 
-/// Reads the file of a snapshot, which must be the one of this name: recorded by the service whose
-/// key this is, and encrypted under its secrets.
-pub(crate) async fn load(
+/// Reads the file of a snapshot, which must be the one of this name, recorded by the service whose
+/// key this is; and, to go on from it, encrypted under these secrets.
+pub(crate) async fn load<T: OfSnapshot>(
     host: &dyn Host,
     file: &str,
     name: SnapshotName,
     secrets: &Arc<LedgerSecrets>,
     service_key: &PublicKey,
-) -> Result<LoadedSnapshot, LoadError> {
+) -> Result<T, LoadError> {
     let bytes = read_file(host, Area::Snapshots, file, MAX_SNAPSHOT_BYTES).await?;
     let bytes = bytes.ok_or(LoadError::TooLong)?;
     let (secrets, service_key) = (Arc::clone(secrets), service_key.clone());
-    let decoded = move || decode(&bytes, name, &secrets, &service_key);
-    Ok(offload_to_background(host, decoded).await??)
+    let verified = move || verify(&bytes, name, &secrets, &service_key);
+    Ok(offload_to_background(host, verified).await??)
 }
 
-fn decode(
+fn verify<T: OfSnapshot>(
     bytes: &[u8],
     name: SnapshotName,
     secrets: &LedgerSecrets,
     service_key: &PublicKey,
-) -> Result<LoadedSnapshot, SnapshotError> {
+) -> Result<T, SnapshotError> {
     let file = SnapshotFile::parse(bytes)?;
     file.verify(service_key)?;
     if file.tx_id().seqno != name.seqno {
         return Err(SnapshotError::Iv(file.tx_id().seqno));
     }
-    let state = file.state(secrets)?;
-    let tree = file.tree(&state)?;
-    let (views, len_bytes) = (file.views().clone(), bytes.len() as u64);
-    Ok(LoadedSnapshot { state, tree, views, len_bytes })
+    T::of_file(&file, secrets)
 }

@@ -33,7 +33,7 @@ use crate::offload::offload_to_background;
 use crate::pipeline::{CommitError, Pipeline, ReceiptError, SnapshotDue};
 use crate::service::ServiceKeys;
 pub(crate) use fetch::{FetchRules, Search};
-pub(crate) use load::{LoadError, LoadedSnapshot, committed, load};
+pub(crate) use load::{LoadError, LoadedSnapshot, VerifiedSnapshot, committed, load};
 
 /// After a request for a snapshot that could not be recorded.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
