@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -351,22 +351,14 @@ impl Listing {
 }
 
 /// Up to `len_bytes` bytes from `offset`.
-pub(crate) fn read_range(file: &File, offset: u64, len_bytes: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_range(mut file: File, offset: u64, len_bytes: u64) -> io::Result<Vec<u8>> {
     let there = file.metadata()?.len().saturating_sub(offset).min(len_bytes);
-    let there = usize::try_from(there).map_err(io::Error::other)?;
-    let mut bytes = vec![0; there];
-    let mut filled = 0;
-    // The file may be cut while it is read.
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let position = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
-        match file.read_at(rest, position) {
-            Ok(0) => break,
-            Ok(count) => filled = filled.saturating_add(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(filled);
+    // Room that is not zeroed first: the allocator would do that by giving its pages away.
+    let mut bytes = Vec::new();
+    let room = usize::try_from(there).map_err(io::Error::other)?;
+    bytes.try_reserve_exact(room).map_err(io::Error::other)?;
+    file.seek(SeekFrom::Start(offset))?;
+    file.take(there).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -97,7 +97,7 @@ impl Disk for FileDisk {
         let opened = self.worker(area).open_to_read(name);
         Box::pin(async move {
             let file = opened.await?;
-            let read = tokio::task::spawn_blocking(move || read_range(&file, offset, len_bytes));
+            let read = tokio::task::spawn_blocking(move || read_range(file, offset, len_bytes));
             read.await.map_err(io::Error::other)?
         })
     }
