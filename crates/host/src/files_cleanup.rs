@@ -147,7 +147,12 @@ fn copies(directories: &[PathBuf]) -> io::Result<HashMap<ChunkName, Vec<PathBuf>
 /// Whether one of these files has the same bytes.
 fn has_copy(path: &Path, copies: &[PathBuf]) -> io::Result<bool> {
     for copy in copies {
-        if is_same(File::open(path)?, File::open(copy)?)? {
+        let copy = match File::open(copy) {
+            // A link to nothing, or removed just now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            copy => copy?,
+        };
+        if is_same(File::open(path)?, copy)? {
             return Ok(true);
         }
     }
@@ -271,6 +276,9 @@ mod tests {
             .unwrap();
         fs::write(directories.layout.read_only_ledgers[0].join(CHUNKS[2]), "shorter").unwrap();
         assert_eq!(directories.removed(chunks(1)), ["ledger_10-19.committed"]);
+        let to_nothing = directories.layout.read_only_ledgers[0].join(CHUNKS[2]);
+        fs::remove_file(&to_nothing).unwrap();
+        std::os::unix::fs::symlink("nowhere", to_nothing).unwrap();
         directories.copies(&CHUNKS, 1);
         assert_eq!(directories.removed(chunks(2)), ["ledger_1-9.committed"]);
         assert_eq!(directories.removed(chunks(1)), ["ledger_20-101.committed"]);
