@@ -11,6 +11,7 @@ use coco_enclave::config::{Config, Files, StartMemberFiles};
 use coco_enclave::host::Area;
 use coco_enclave::node::{Adapters, Node, NodeState, StartError};
 use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
+use coco_kv::{MapName, Tx, TxId};
 use coco_ledger::audit::{AuditOptions, AuditReport, Auditor, ChunkSource, audit};
 
 use super::{SeededEntropy, SimulatedDisk, SimulatedHost};
@@ -117,4 +118,23 @@ impl ChunkSource for LedgerOf<'_> {
 pub fn audited(disk: &SimulatedDisk, service: PublicKey) -> AuditReport {
     let options = AuditOptions { service, secrets: None, accept_torn_tail: false };
     audit(&mut LedgerOf(disk), Auditor::new(options), &mut |_| {}).unwrap()
+}
+
+/// A transaction that writes a key, privately and publicly.
+pub fn put(node: &Node, key: &str, value: &str) -> Tx {
+    let mut tx = node.pipeline().store().begin();
+    tx.put(&MapName::new("records"), key, value);
+    tx.put(&MapName::new("public:log"), key, value);
+    tx
+}
+
+pub async fn put_committed(node: &Node, key: &str, value: &str) -> TxId {
+    let tx = put(node, key, value);
+    let (executed, committed) = node.pipeline().commit_and_wait(tx, &Outcome::default()).unwrap();
+    assert_eq!(committed.await, TxStatus::Committed);
+    executed.tx_id
+}
+
+pub fn service_key(node: &Node) -> PublicKey {
+    node.identity().service_certificate.public_key().unwrap()
 }

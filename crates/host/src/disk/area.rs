@@ -27,9 +27,9 @@ pub(crate) struct AreaFiles {
     /// Held for its lock.
     _lock: Option<File>,
     open: HashMap<String, OpenFile>,
-    names_changed: bool,
-    /// Counts changes of names, before each is made.
+    /// Counts changes of names, before each is made; and how many of them are synced.
     name_changes: Arc<AtomicU64>,
+    synced_name_changes: u64,
     /// The input/output error after which nothing is written any more.
     broken: Option<io::Error>,
 }
@@ -80,8 +80,8 @@ impl AreaFiles {
             read_only: Vec::new(),
             _lock: None,
             open: HashMap::new(),
-            names_changed: false,
             name_changes: Arc::default(),
+            synced_name_changes: 0,
             broken: None,
         }
     }
@@ -136,7 +136,7 @@ impl AreaFiles {
         if let Some(error) = &self.broken {
             return Err(same_error(error));
         }
-        let (path, names_changed) = (self.path(name)?, self.names_changed);
+        let (path, names_changed) = (self.path(name)?, self.names_changed());
         let open = self.writable(name)?;
         // The bytes are worth as much as the names and lengths that lead to them.
         if names_changed || open.changed != Changed::Nothing {
@@ -180,7 +180,7 @@ impl AreaFiles {
         last
     }
 
-    /// What is to be listed. Nobody has the turn while a name changes, so that the count is right.
+    /// What is to be listed. Names change only in a turn, and this is one: the count is of before.
     pub(crate) fn listing(&self) -> Listing {
         Listing {
             directories: self.directories().map(Path::to_owned).collect(),
@@ -198,7 +198,6 @@ impl AreaFiles {
         fs::create_dir_all(&self.directory)?;
         self.count_name_change();
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        self.names_changed = true;
         self.keep_open(name, OpenFile::new(file, 0, Changed::Metadata))
     }
 
@@ -243,7 +242,6 @@ impl AreaFiles {
         }
         self.count_name_change();
         fs::rename(source, target)?;
-        self.names_changed = true;
         if let Some(open) = self.open.remove(from) {
             self.open.insert(to.to_owned(), open);
         }
@@ -254,9 +252,12 @@ impl AreaFiles {
         let path = self.path(name)?;
         self.count_name_change();
         fs::remove_file(path)?;
-        self.names_changed = true;
         self.open.remove(name);
         Ok(())
+    }
+
+    fn names_changed(&self) -> bool {
+        self.name_changes.load(Ordering::SeqCst) != self.synced_name_changes
     }
 
     fn count_name_change(&self) {
@@ -297,9 +298,9 @@ impl AreaFiles {
             }
             open.changed = Changed::Nothing;
         }
-        if self.names_changed {
+        if self.names_changed() {
             File::open(&self.directory)?.sync_all()?;
-            self.names_changed = false;
+            self.synced_name_changes = self.name_changes.load(Ordering::SeqCst);
         }
         Ok(())
     }
