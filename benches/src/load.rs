@@ -1,5 +1,6 @@
 //! The load generator: one thread that sleeps in epoll, so that the node has the other core.
 
+use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub fn run(load: &Load) -> Result<Measured> {
     let mut latencies = Latencies::default();
     let mut next = 0;
     let mut pace = Pace { rate: load.rate, started, sent: 0 };
+    let mut progress = Progress { every: load.every.map(Duration::from_secs_f64), told: started };
     for connection in &mut connections {
         connection.failures = 0;
         pace.top_up(connection, load.pipeline, &requests, &mut next);
@@ -79,6 +81,7 @@ pub fn run(load: &Load) -> Result<Measured> {
             }
             connection.flush()?;
         }
+        progress.tell(latencies.count())?;
         // What the pace did not allow when a reply came is sent when its time has come.
         if load.rate.is_some() && Instant::now() < until && latencies.count() < load.most {
             for connection in &mut connections {
@@ -128,6 +131,24 @@ fn warm_up(poll: &mut Poll, connections: &mut [Connection], requests: &[Vec<u8>]
         }
     }
     Ok(())
+}
+
+/// What is told of a run while it goes on: a line of JSON at a time.
+struct Progress {
+    every: Option<Duration>,
+    told: Instant,
+}
+
+impl Progress {
+    fn tell(&mut self, requests: usize) -> Result<()> {
+        let Some(every) = self.every.filter(|every| self.told.elapsed() >= *every) else {
+            return Ok(());
+        };
+        self.told += every;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", serde_json::json!({ "requests": requests }))?;
+        Ok(out.flush()?)
+    }
 }
 
 /// How fast requests are sent.

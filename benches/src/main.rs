@@ -96,6 +96,9 @@ pub struct Load {
     /// Sends so many requests a second at most.
     #[arg(long)]
     rate: Option<f64>,
+    /// Prints how many replies have come, every so many seconds.
+    #[arg(long)]
+    every: Option<f64>,
     /// Measures the CPU time and memory of this process; may be repeated.
     #[arg(long)]
     pid: Vec<u32>,

@@ -152,6 +152,7 @@ fn request(server: &Server, row: &Row, write: bool) -> Load {
         header: if row.committed { vec![wait] } else { Vec::new() },
         body: None,
         rate: None,
+        every: None,
         pid: server.pids(),
         most: usize::MAX,
     }

@@ -82,6 +82,7 @@ impl Etcd {
             header: Vec::new(),
             body: Some(format!(r#"{{"key":"AAAAAA{{n16}}==","value":"{value}"}}"#)),
             rate: None,
+            every: None,
             pid: self.members.iter().map(Child::id).collect(),
         }
     }

@@ -109,6 +109,7 @@ impl Bench<'_> {
             header: Vec::new(),
             body: None,
             rate: None,
+            every: None,
             pid: server.pids(),
         }
     }

@@ -2,7 +2,8 @@
 //! formats.
 //!
 //! It is a thin layer of typed keys and bounded parsers over aws-lc; it implements no primitive
-//! except Shamir's sharing and AES key wrapping, and one shortcut of ECDSA
+//! except Shamir's sharing and AES key wrapping, joins the two halves of AES-GCM for what comes in
+//! pieces ([`GcmAuthenticator`]), and has one shortcut of ECDSA
 //! ([`KeyPair::verify_own_p1363`]). It is not a TLS stack, keeps no key store, and knows neither
 //! ledger nor governance: those say *what* is signed or sealed, this crate says *how*.
 //!
@@ -51,6 +52,7 @@ mod digest;
 mod ec;
 mod ecdsa_signature;
 mod entropy;
+mod gcm_halves;
 mod hash;
 mod jwk;
 pub mod key_wrap;
@@ -67,9 +69,10 @@ pub mod x509;
 
 pub use aead::{AeadKey, GcmCipher, GcmCipherTooShort, GcmNonce, GcmTag, NotAuthentic};
 pub use cose::{CoseError, CoseSign1};
-pub use digest::{Digest, DigestSyntax, sha256, sha256_concat};
+pub use digest::{Digest, DigestSyntax, Sha256, sha256, sha256_concat};
 pub use ec::{BadSignature, Curve, KeyError, KeyPair, PublicKey};
 pub use entropy::Entropy;
+pub use gcm_halves::{GcmAuthenticator, GcmKeystream};
 pub use hash::{HashAlgorithm, Hasher, UnknownHash};
 pub use jwk::JwkError;
 pub use key_wrap::KeyWrapError;

@@ -230,7 +230,7 @@ async fn newest_snapshot(
             continue;
         }
         let key = &identities.at(name.evidence).key;
-        match snapshots::load(host, &name.to_string(), name, secrets, key).await {
+        match snapshots::load(host, &name.to_string(), name, secrets, key, 0).await {
             Ok(found) => {
                 tracing::info!(%name, "starting from a snapshot");
                 return Ok(Some(found));

@@ -15,7 +15,7 @@ use coco_enclave::host::Area;
 use coco_enclave::node::{Adapters, Node};
 use coco_enclave::pipeline::{CommitError, ReceiptError};
 use coco_kv::{MapName, Seqno, TxId};
-use coco_ledger::{Leaf, SnapshotFile};
+use coco_ledger::{Leaf, SnapshotFile, StateWanted};
 use parking_lot::Mutex;
 use simulated::node::{audited, put, put_committed, service_key, start};
 use simulated::{SimulatedDisk, in_virtual_time};
@@ -207,12 +207,51 @@ fn snapshots_are_written_when_due_and_verify() {
         for name in &names {
             assert!(name.ends_with(".committed"), "{name}");
             let bytes = disk.file(Area::Snapshots, name).unwrap();
-            SnapshotFile::parse(&bytes).unwrap().verify(&service_key(&node)).unwrap();
+            let snapshot = SnapshotFile::read(&bytes, StateWanted::Nothing).unwrap();
+            snapshot.verify(&service_key(&node)).unwrap();
         }
         // A snapshot does not bring about the next one.
         let before = disk.submissions();
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(disk.submissions(), before);
+    });
+}
+
+#[test]
+fn a_snapshot_that_the_disk_changes_is_not_recorded() {
+    let disk = SimulatedDisk::new();
+    // What a process left that ended meanwhile.
+    disk.add(Area::Snapshots, "snapshot_7.writing", b"begun");
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        put_committed(&node, "a", "1").await;
+        assert!(disk.names(Area::Snapshots).is_empty());
+        let snapshot = async || {
+            let forced = Outcome { force_snapshot: true, ..Outcome::default() };
+            node.pipeline().commit_and_wait(put(&node, "a", "2"), &forced).unwrap().1.await;
+        };
+        let changes = {
+            let disk = Arc::clone(&disk);
+            tokio::spawn(async move {
+                loop {
+                    let name = disk.names(Area::Snapshots).pop().unwrap_or_default();
+                    if disk.file(Area::Snapshots, &name).is_some_and(|bytes| bytes.len() > 1000) {
+                        return disk.tamper(Area::Snapshots, &name, |bytes| bytes[1000] ^= 1);
+                    }
+                    tokio::time::sleep(Duration::from_micros(1)).await;
+                }
+            })
+        };
+        snapshot().await;
+        changes.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(disk.names(Area::Snapshots).is_empty());
+        // The next one is.
+        snapshot().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let names = disk.names(Area::Snapshots);
+        assert!(names.len() == 1 && names[0].ends_with(".committed"), "{names:?}");
+        node.shutdown().await;
     });
 }
 
@@ -255,7 +294,8 @@ fn snapshots_are_written_when_time_has_passed() {
         assert_eq!(snapshots(), 4);
         for name in disk.names(Area::Snapshots) {
             let bytes = disk.file(Area::Snapshots, &name).unwrap();
-            SnapshotFile::parse(&bytes).unwrap().verify(&service_key(&node)).unwrap();
+            let snapshot = SnapshotFile::read(&bytes, StateWanted::Nothing).unwrap();
+            snapshot.verify(&service_key(&node)).unwrap();
         }
         node.shutdown().await;
     });

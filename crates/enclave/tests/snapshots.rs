@@ -23,7 +23,7 @@ use coco_enclave::node::Node;
 use coco_governance::tables::{NODE_ENDORSED_CERTS, NODES, NodeInfo, NodeStatus, Pem};
 use coco_kv::{MapName, Seqno, TxId};
 use coco_ledger::audit::{AuditOptions, Auditor, audit};
-use coco_ledger::{ChunkName, SnapshotFile, SnapshotName};
+use coco_ledger::{ChunkName, SnapshotFile, SnapshotName, StateWanted};
 use linked::{Network, open, read, until, write};
 use simulated::node::{LedgerOf, audited};
 use simulated::{SimulatedDisk, in_virtual_time};
@@ -92,7 +92,8 @@ async fn with_snapshots() -> (Network, TxId, SnapshotName) {
 fn audited_after(disk: &SimulatedDisk, snapshot: SnapshotName, service: &PublicKey) {
     let bytes = disk.file(Area::Snapshots, &snapshot.to_string()).unwrap();
     let options = AuditOptions { service: service.clone(), secrets: None, accept_torn_tail: false };
-    let auditor = Auditor::after_snapshot(options, &SnapshotFile::parse(&bytes).unwrap()).unwrap();
+    let snapshot = SnapshotFile::read(&bytes, StateWanted::Public).unwrap();
+    let auditor = Auditor::after_snapshot(options, &snapshot).unwrap();
     audit(&mut LedgerOf(disk), auditor, &mut |_| {}).unwrap();
 }
 

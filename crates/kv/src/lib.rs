@@ -54,7 +54,7 @@ pub use bytes::{Key, SmallBytes, Value};
 pub use id::{Seqno, TxId, TxIdSyntax, View};
 pub use name::MapName;
 pub use snapshot::{BadEntry, Snapshot, SnapshotBuilder};
-pub use state::{Entry, StateMap};
+pub use state::{Entry, IntoEntries, StateMap};
 pub use store::{Committed, Conflict, NoSuchBoundary, NotReserved, OutOfOrder, Store};
 pub use tx::Tx;
 pub use writes::{MapWrites, WriteSet};

@@ -48,6 +48,11 @@ impl Snapshot {
         self.state.iter().filter(|(_, map)| !map.is_empty())
     }
 
+    /// All maps that hold anything, in order of their names.
+    pub fn into_maps(self) -> impl Iterator<Item = (MapName, StateMap)> {
+        self.state.into_iter().filter(|(_, map)| !map.is_empty())
+    }
+
     /// The same state with the writes of transaction `at` on top. Transactions on the result
     /// cannot be committed.
     pub fn with_writes(&self, writes: &WriteSet, at: TxId) -> Self {

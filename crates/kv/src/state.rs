@@ -57,6 +57,12 @@ impl StateMap {
         (!is_reversed(bounds)).then(|| self.entries.range::<_, [u8]>(bounds)).into_iter().flatten()
     }
 
+    /// All entries, in order of their keys. Each part of the tree is let go of once it was given: a
+    /// change elsewhere need not copy it any more.
+    pub fn into_entries(self) -> IntoEntries {
+        IntoEntries(self.entries.into_iter())
+    }
+
     pub(crate) fn put(&mut self, key: Key, entry: Entry) -> Option<Entry> {
         self.entries.insert(key, entry)
     }
@@ -82,6 +88,17 @@ impl StateMap {
             DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
             DiffItem::Update { new: (key, _), .. } => key,
         })
+    }
+}
+
+/// See [`StateMap::into_entries`].
+pub struct IntoEntries(<OrdMap<Key, Entry> as IntoIterator>::IntoIter);
+
+impl Iterator for IntoEntries {
+    type Item = (Key, Entry);
+
+    fn next(&mut self) -> Option<(Key, Entry)> {
+        self.0.next()
     }
 }
 
@@ -151,6 +168,10 @@ impl State {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&MapName, &StateMap)> {
         self.maps.iter()
+    }
+
+    pub(crate) fn into_iter(self) -> impl Iterator<Item = (MapName, StateMap)> {
+        self.maps.into_iter()
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::hint::black_box;
 
-use coco_crypto::{Digest, sha256};
+use coco_crypto::{Digest, Sha256};
 use coco_kv::{MapName, Seqno, Snapshot, SnapshotBuilder, TxId};
-use coco_ledger::{LedgerSecret, LedgerSecrets, SnapshotFile, ViewHistory, encode_snapshot};
+use coco_ledger::{
+    LedgerSecret, LedgerSecrets, SnapshotEncoder, SnapshotReader, StateWanted, ViewHistory,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn state(keys: u64) -> Snapshot {
@@ -27,15 +29,35 @@ fn snapshot(c: &mut Criterion) {
     let secret = LedgerSecret::new([7; 32]);
     let mut secrets = LedgerSecrets::new();
     secrets.insert(Seqno(1), LedgerSecret::new([7; 32]));
-    let encode = || encode_snapshot(state.clone(), Digest::ZERO, &views, &secret).unwrap();
-    let bytes = encode();
-    let name = format!("snapshot of {keys} keys, {} MB", bytes.len() >> 20);
+    let encode = |take: &mut dyn FnMut(Vec<u8>)| {
+        let mut encoder = SnapshotEncoder::new(state.clone(), Digest::ZERO, &views, &secret);
+        while let Some(piece) = encoder.piece().unwrap() {
+            take(piece);
+        }
+        encoder.front()
+    };
+    let mut pieces = vec![Vec::new()];
+    let front = encode(&mut |piece| pieces.push(piece));
+    pieces.iter_mut().take(1).for_each(|first| first.clone_from(&front));
+    let len_bytes: usize = pieces.iter().map(Vec::len).sum();
+    let name = format!("snapshot of {keys} keys, {} MB", len_bytes >> 20);
+    let digest = |pieces: &mut dyn Iterator<Item = &Vec<u8>>| {
+        let mut hasher = Sha256::new();
+        pieces.for_each(|piece| hasher.update(piece));
+        hasher.finish()
+    };
     let mut group = c.benchmark_group(name);
     group.sample_size(10);
-    group.bench_function("SHA-256 alone", |b| b.iter(|| sha256(black_box(&bytes))));
-    group.bench_function("encode", |b| b.iter(encode));
+    group.bench_function("SHA-256 alone", |b| b.iter(|| digest(&mut pieces.iter())));
+    group.bench_function("encode", |b| {
+        b.iter(|| encode(&mut |piece| drop(black_box(piece))));
+    });
     group.bench_function("decode", |b| {
-        b.iter(|| SnapshotFile::parse(black_box(&bytes)).unwrap().state(&secrets).unwrap())
+        b.iter(|| {
+            let mut reader = SnapshotReader::new(StateWanted::Whole(secrets.clone()));
+            pieces.iter().for_each(|piece| reader.add(black_box(piece)).unwrap());
+            reader.finish().unwrap()
+        })
     });
     group.finish();
 }

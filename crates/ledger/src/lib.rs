@@ -81,6 +81,6 @@ pub use signature::{
     NodeSignature, ServiceSignature, SignatureError, SignatureTransaction, SignedBy, Signer,
 };
 pub use snapshot::{
-    SnapshotError, SnapshotFile, SnapshotName, SnapshotNameError, SnapshotReceipt, attach_receipt,
-    encode_snapshot, snapshot_evidence,
+    SnapshotEncoder, SnapshotError, SnapshotFile, SnapshotName, SnapshotNameError, SnapshotReader,
+    SnapshotReceipt, StateWanted, snapshot_evidence,
 };

@@ -10,7 +10,7 @@ use coco_kv::{MapName, Seqno};
 use coco_ledger::audit::{
     AuditError, AuditOptions, AuditReport, Auditor, ChunkSource, Fault, audit,
 };
-use coco_ledger::{ChunkName, SnapshotFile, tables};
+use coco_ledger::{ChunkName, SnapshotFile, StateWanted, tables};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ fn after_snapshot(options: AuditOptions, file: &Path) -> Result<Auditor> {
     let unusable = || format!("{} is no snapshot to go on from", file.display());
     let bytes =
         std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let snapshot = SnapshotFile::parse(&bytes).with_context(unusable)?;
+    let snapshot = SnapshotFile::read(&bytes, StateWanted::Public).with_context(unusable)?;
     Auditor::after_snapshot(options, &snapshot).with_context(unusable)
 }
 

@@ -17,7 +17,7 @@ use coco_kv::Seqno;
 use coco_ledger::SnapshotName;
 
 use super::load::{LoadError, MAX_SNAPSHOT_BYTES, OfSnapshot, committed, load};
-use super::write_slowly;
+use super::write_gently;
 use crate::channels::wire::SnapshotOffer;
 use crate::config::{BackupFetch, Config, Join};
 use crate::disk::{set_aside, submit};
@@ -28,6 +28,9 @@ use crate::service::ServiceKeys;
 /// Whoever is writing a snapshot is asked again after this, and for so long.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A node that joins is waited for, a backup's copy is for later.
+const EASE_OF_JOIN: u32 = 2;
+const EASE_OF_BACKUP: u32 = 10;
 /// Snapshots that are tried, one after the other.
 const MAX_TRIES: usize = 8;
 
@@ -38,6 +41,8 @@ pub(crate) struct FetchRules {
     /// Tries for each piece, and the pause between them.
     pub attempts: u32,
     pub pause: Duration,
+    /// After each piece disk and cores are left to others for so many times as long as it took.
+    pub ease: u32,
 }
 
 impl FetchRules {
@@ -47,6 +52,7 @@ impl FetchRules {
             max_bytes: config.max_size.0.min(MAX_SNAPSHOT_BYTES),
             attempts: config.max_attempts.max(1),
             pause: config.retry_interval.0,
+            ease: EASE_OF_BACKUP,
         }
     }
 
@@ -63,6 +69,7 @@ impl FetchRules {
             max_bytes: fetch_snapshot_max_size.0.min(MAX_SNAPSHOT_BYTES),
             attempts: fetch_snapshot_max_attempts.max(1),
             pause: fetch_snapshot_retry_interval.0,
+            ease: EASE_OF_JOIN,
         })
     }
 }
@@ -174,7 +181,7 @@ impl Search<'_> {
 
     async fn load<T: OfSnapshot>(&self, file: &str, name: SnapshotName) -> Result<T, LoadError> {
         let key = self.keys.identity_key(name.evidence);
-        load(self.host, file, name, &self.keys.secrets(), key).await
+        load(self.host, file, name, &self.keys.secrets(), key, self.rules.ease).await
     }
 
     async fn load_own<T: OfSnapshot>(&self, name: SnapshotName) -> Result<T, LoadError> {
@@ -254,7 +261,7 @@ impl Search<'_> {
             if bytes.is_empty() || end > len_bytes {
                 return Err(FetchError::Length { found: end, expected: len_bytes });
             }
-            write_slowly(self.host, file, offset, bytes).await?;
+            write_gently(self.host, file, offset, bytes, self.rules.ease).await?;
             offset = end;
         }
         Ok(begun > 0)

@@ -1,15 +1,16 @@
-//! Snapshots read back from the host's disk: verified, then decoded if they are to be gone on from.
+//! Snapshots read back from the host's disk, piece by piece: verified, and decoded if they are to be
+//! gone on from.
 
 use std::io;
-use std::sync::Arc;
 
 use coco_crypto::PublicKey;
 use coco_kv::Snapshot;
 use coco_ledger::{
-    LedgerSecrets, MerkleTree, SnapshotError, SnapshotFile, SnapshotName, ViewHistory,
+    LedgerSecrets, MerkleTree, SnapshotError, SnapshotFile, SnapshotName, SnapshotReader,
+    StateWanted, ViewHistory,
 };
 
-use crate::disk::read_file;
+use super::PIECE_BYTES;
 use crate::host::{Area, Host};
 use crate::offload::offload_to_background;
 
@@ -18,7 +19,11 @@ pub(super) const MAX_SNAPSHOT_BYTES: u64 = 2 << 30;
 
 /// What is made of a snapshot that the service has recorded.
 pub(crate) trait OfSnapshot: Send + Sized + 'static {
-    fn of_file(file: &SnapshotFile<'_>, secrets: &LedgerSecrets) -> Result<Self, SnapshotError>;
+    /// What of the state it takes.
+    fn wanted(secrets: &LedgerSecrets) -> StateWanted;
+
+    /// Makes it of a snapshot that is verified.
+    fn of_file(file: SnapshotFile) -> Result<Self, SnapshotError>;
 }
 
 /// Nothing: it is kept as a file.
@@ -34,17 +39,23 @@ pub(crate) struct LoadedSnapshot {
 }
 
 impl OfSnapshot for VerifiedSnapshot {
-    fn of_file(_: &SnapshotFile<'_>, _: &LedgerSecrets) -> Result<Self, SnapshotError> {
+    fn wanted(_: &LedgerSecrets) -> StateWanted {
+        StateWanted::Nothing
+    }
+
+    fn of_file(_: SnapshotFile) -> Result<Self, SnapshotError> {
         Ok(Self)
     }
 }
 
 impl OfSnapshot for LoadedSnapshot {
-    fn of_file(file: &SnapshotFile<'_>, secrets: &LedgerSecrets) -> Result<Self, SnapshotError> {
-        let state = file.state(secrets)?;
-        let tree = file.tree(&state)?;
-        let (views, len_bytes) = (file.views().clone(), file.state_bytes().len() as u64);
-        Ok(Self { state, tree, views, len_bytes })
+    fn wanted(secrets: &LedgerSecrets) -> StateWanted {
+        StateWanted::Whole(secrets.clone())
+    }
+
+    fn of_file(file: SnapshotFile) -> Result<Self, SnapshotError> {
+        let (tree, views, len_bytes) = (file.tree()?, file.views().clone(), file.state_bytes());
+        Ok(Self { state: file.into_state(), tree, views, len_bytes })
     }
 }
 
@@ -85,26 +96,44 @@ pub(crate) async fn load<T: OfSnapshot>(
     host: &dyn Host,
     file: &str,
     name: SnapshotName,
-    secrets: &Arc<LedgerSecrets>,
-    service_key: &PublicKey,
-) -> Result<T, LoadError> {
-    let bytes = read_file(host, Area::Snapshots, file, MAX_SNAPSHOT_BYTES).await?;
-    let bytes = bytes.ok_or(LoadError::TooLong)?;
-    let (secrets, service_key) = (Arc::clone(secrets), service_key.clone());
-    let verified = move || verify(&bytes, name, &secrets, &service_key);
-    Ok(offload_to_background(host, verified).await??)
-}
-
-fn verify<T: OfSnapshot>(
-    bytes: &[u8],
-    name: SnapshotName,
     secrets: &LedgerSecrets,
     service_key: &PublicKey,
-) -> Result<T, SnapshotError> {
-    let file = SnapshotFile::parse(bytes)?;
-    file.verify(service_key)?;
-    if file.tx_id().seqno != name.seqno {
-        return Err(SnapshotError::Iv(file.tx_id().seqno));
+    ease: u32,
+) -> Result<T, LoadError> {
+    let snapshot = read_back(host, file, T::wanted(secrets), ease).await?;
+    snapshot.verify(service_key)?;
+    if snapshot.tx_id().seqno != name.seqno {
+        return Err(SnapshotError::Iv(snapshot.tx_id().seqno).into());
     }
-    T::of_file(&file, secrets)
+    Ok(T::of_file(snapshot)?)
+}
+
+/// Reads the file of a snapshot with `ease`; its receipt is not looked at.
+pub(super) async fn read_back(
+    host: &dyn Host,
+    file: &str,
+    wanted: StateWanted,
+    ease: u32,
+) -> Result<SnapshotFile, LoadError> {
+    let mut reader = SnapshotReader::new(wanted);
+    let mut offset = 0;
+    loop {
+        let piece = host.disk().read(Area::Snapshots, file, offset, PIECE_BYTES as u64).await?;
+        if piece.is_empty() {
+            return Ok(reader.finish()?);
+        }
+        offset += piece.len() as u64;
+        if offset > MAX_SNAPSHOT_BYTES {
+            return Err(LoadError::TooLong);
+        }
+        let begun = host.uptime();
+        let added = offload_to_background(host, move || {
+            reader.add(&piece)?;
+            Ok::<_, SnapshotError>(reader)
+        });
+        reader = added.await??;
+        if ease > 0 {
+            host.sleep(host.uptime().saturating_sub(begun).saturating_mul(ease)).await;
+        }
+    }
 }

@@ -2,8 +2,9 @@
 //! those of other nodes (`fetch`).
 //!
 //! ```text
-//! signature at s ─▶ state of s ─▶ bytes ─▶ evidence transaction at e (digest) ─▶ committed
-//!                     └─▶ snapshot_s_e ──────────────── + receipt ─▶ snapshot_s_e.committed
+//! signature at s ─▶ state of s ─▶ snapshot_s.writing, piece by piece
+//!                                   └─▶ read back, authenticated ─▶ evidence transaction at e (digest)
+//!                                                                     └─▶ + receipt ─▶ snapshot_s_e.committed
 //! ```
 //!
 //! A signature makes one due when enough transactions were executed since the last, or when it was
@@ -18,25 +19,28 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coco_adapter::{Outcome, TxStatus};
-use coco_crypto::sha256;
 use coco_governance::tables::{SERVICE_INFO, ServiceStatus};
 use coco_kv::{MapName, Seqno, Tx};
 use coco_ledger::tables::{SINGLE_KEY, SNAPSHOT_CREATE};
-use coco_ledger::{
-    SnapshotError, SnapshotName, attach_receipt, encode_snapshot, snapshot_evidence,
-};
+use coco_ledger::{SnapshotEncoder, SnapshotError, SnapshotName, StateWanted, snapshot_evidence};
 
 use crate::config;
 use crate::disk::submit;
 use crate::host::{Area, DiskOp, Host};
-use crate::offload::offload_to_background;
+use crate::offload::offload;
 use crate::pipeline::{CommitError, Pipeline, ReceiptError, SnapshotDue};
 use crate::service::ServiceKeys;
 pub(crate) use fetch::{FetchRules, Search};
+use load::read_back;
 pub(crate) use load::{LoadError, LoadedSnapshot, VerifiedSnapshot, committed, load};
 
+/// What the name of a snapshot ends with that is not written to its end.
+const UNFINISHED: &str = ".writing";
 /// After a request for a snapshot that could not be recorded.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// What is done in pieces leaves disk and cores to others after each, for so many times as long as
+/// the piece took.
+const EASE: u32 = 1;
 /// Bytes sent at a time, and written and synced at a time: a large file does not keep the ledger
 /// from the network or the disk for long.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
@@ -56,6 +60,8 @@ enum WriteError {
     Receipt(#[from] ReceiptError),
     #[error("the file could not be written: {0}")]
     Io(#[from] io::Error),
+    #[error("the file is not what was written: {0}")]
+    ReadBack(#[from] LoadError),
 }
 
 /// Writes the snapshots that become due, one at a time; of several that wait only the newest.
@@ -65,6 +71,8 @@ pub(crate) async fn run(
     keys: Arc<ServiceKeys>,
     config: config::Snapshots,
 ) {
+    // Those of a process that ended meanwhile.
+    remove_unfinished(&*host).await;
     let mut last = host.uptime();
     loop {
         let due = tokio::select! {
@@ -94,6 +102,18 @@ pub(crate) async fn run(
             }
         }
         pipeline.snapshot_done(seqno);
+    }
+}
+
+async fn remove_unfinished(host: &dyn Host) {
+    let removed = async {
+        let files = host.disk().list(Area::Snapshots).await?.into_iter();
+        let unfinished = files.filter(|file| file.name.ends_with(UNFINISHED) && !file.read_only);
+        let removals = unfinished.map(|file| DiskOp::Remove { name: file.name });
+        submit(host, Area::Snapshots, removals.collect()).await
+    };
+    if let Err(error) = removed.await {
+        tracing::warn!(%error, "unfinished snapshots are not removed");
     }
 }
 
@@ -139,14 +159,34 @@ async fn write(
         return Err(WriteError::Stopped);
     }
     pipeline.recovered().await;
+    let file = format!("snapshot_{seqno}{UNFINISHED}");
+    submit(host, Area::Snapshots, vec![DiskOp::Create { name: file.clone() }]).await?;
+    let written = write_as(host, pipeline, keys, due, &file).await;
+    if written.is_err() {
+        remove_unfinished(host).await;
+    }
+    written
+}
+
+/// Writes to a file of this name, which exists, and gives it its own in the end.
+async fn write_as(
+    host: &dyn Host,
+    pipeline: &Pipeline,
+    keys: &ServiceKeys,
+    due: SnapshotDue,
+    file: &str,
+) -> Result<SnapshotName, WriteError> {
+    let seqno = due.state.tx_id().seqno;
     let (secrets, views) = (keys.secrets(), pipeline.views_to(seqno));
-    let encoded = offload_to_background(host, move || {
-        let secret = secrets.secret_for(seqno).ok_or(WriteError::NoSecret(seqno))?;
-        let bytes = encode_snapshot(due.state, due.leaf, &views, secret)?;
-        let digest = sha256(&bytes);
-        Ok::<_, WriteError>((bytes, digest))
-    });
-    let (mut bytes, digest) = encoded.await??;
+    let secret = secrets.secret_for(seqno).ok_or(WriteError::NoSecret(seqno))?;
+    let encoder = SnapshotEncoder::new(due.state, due.leaf, &views, secret);
+    write_state(host, file, encoder).await?;
+    // What is recorded is the digest of what the disk has, once that is authenticated.
+    let written = read_back(host, file, StateWanted::Authentic((*secrets).clone()), EASE).await?;
+    if written.tx_id().seqno != seqno {
+        return Err(SnapshotError::Iv(written.tx_id().seqno).into());
+    }
+    let (digest, len_bytes) = (written.digest(), written.state_bytes());
 
     let mut tx = pipeline.store().begin();
     put_all(&mut tx, &snapshot_evidence(digest, seqno));
@@ -156,36 +196,62 @@ async fn write(
         return Err(WriteError::Stopped);
     }
     // Evidence and its signature do not bring the next snapshot nearer.
-    pipeline.note_snapshot(evidence.tx_id.seqno.next(), bytes.len() as u64);
+    pipeline.note_snapshot(evidence.tx_id.seqno.next(), len_bytes);
     let receipt = pipeline.receipt(evidence.tx_id).await?;
-    attach_receipt(&mut bytes, receipt.to_json().as_bytes());
-
-    let name = SnapshotName { seqno, evidence: evidence.tx_id.seqno, is_committed: false };
-    let committed = SnapshotName { is_committed: true, ..name };
-    let create = DiskOp::Create { name: name.to_string() };
-    submit(host, Area::Snapshots, vec![create]).await?;
-    write_slowly(host, &name.to_string(), 0, bytes.into()).await?;
+    write_piece(host, file, len_bytes, receipt.to_json().into()).await?;
     // The name says that the content is whole: it comes only after the content is safe.
-    let rename = DiskOp::Rename { from: name.to_string(), to: committed.to_string() };
+    let name = SnapshotName { seqno, evidence: evidence.tx_id.seqno, is_committed: true };
+    let rename = DiskOp::Rename { from: file.to_owned(), to: name.to_string() };
     submit(host, Area::Snapshots, vec![rename]).await?;
-    Ok(committed)
+    Ok(name)
 }
 
-/// Writes a part of a file in pieces, after each of which the disk is the ledger's for as long as
-/// the piece took.
-async fn write_slowly(
+/// Writes all but the receipt, one piece while the next is encoded. While a state is held, every
+/// write elsewhere copies what it touches: nothing of this waits for others.
+async fn write_state(
+    host: &dyn Host,
+    file: &str,
+    mut encoder: SnapshotEncoder,
+) -> Result<(), WriteError> {
+    let mut offset = encoder.front_bytes();
+    let mut ready = Bytes::new();
+    loop {
+        let encoding = offload(move || {
+            let piece = encoder.piece()?;
+            Ok::<_, SnapshotError>((encoder, piece))
+        });
+        let len_bytes = ready.len() as u64;
+        let (encoded, written) = tokio::join!(encoding, write_piece(host, file, offset, ready));
+        written?;
+        offset += len_bytes;
+        let next;
+        (encoder, next) = encoded??;
+        match next {
+            Some(piece) => ready = piece.into(),
+            None => return Ok(write_piece(host, file, 0, encoder.front().into()).await?),
+        }
+    }
+}
+
+async fn write_piece(host: &dyn Host, name: &str, offset: u64, bytes: Bytes) -> io::Result<()> {
+    let write = DiskOp::Write { name: name.to_owned(), offset, bytes };
+    submit(host, Area::Snapshots, vec![write]).await
+}
+
+/// Writes a part of a file in pieces, with `ease` after each.
+async fn write_gently(
     host: &dyn Host,
     name: &str,
     mut offset: u64,
     mut rest: Bytes,
+    ease: u32,
 ) -> io::Result<()> {
     while !rest.is_empty() {
         let begun = host.uptime();
         let bytes = rest.split_to(rest.len().min(PIECE_BYTES));
         let end = offset + bytes.len() as u64;
-        let write = DiskOp::Write { name: name.to_owned(), offset, bytes };
-        submit(host, Area::Snapshots, vec![write]).await?;
-        host.sleep(host.uptime().saturating_sub(begun)).await;
+        write_piece(host, name, offset, bytes).await?;
+        host.sleep(host.uptime().saturating_sub(begun).saturating_mul(ease)).await;
         offset = end;
     }
     Ok(())

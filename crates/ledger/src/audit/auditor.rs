@@ -132,15 +132,14 @@ impl Auditor {
     /// If the snapshot is malformed or its receipt does not verify.
     pub fn after_snapshot(
         options: AuditOptions,
-        snapshot: &SnapshotFile<'_>,
+        snapshot: &SnapshotFile,
     ) -> Result<Self, SnapshotError> {
-        let state = snapshot.public_state()?;
         let fault = |fault| SnapshotError::Map { map: String::new(), fault };
-        let service = ServiceHistory::of_state(&state)
+        let service = ServiceHistory::of_state(snapshot.state())
             .map_err(|_| fault("the service's maps are malformed"))?;
         let identity = service.identities().last().ok_or(fault("there is no service"))?;
         snapshot.verify(&identity.key)?;
-        let tree = snapshot.tree(&state)?;
+        let tree = snapshot.tree()?;
         let last = snapshot.tx_id();
         let views = snapshot.views().clone();
         Ok(Self { tree, views, service, last, last_signed: last, ..Self::new(options) })

@@ -350,7 +350,7 @@ fn an_audit_goes_on_from_a_snapshot() {
     for service in recorded() {
         for (name, bytes) in &service.snapshots {
             let name: crate::SnapshotName = name.parse().unwrap();
-            let file = crate::SnapshotFile::parse(bytes).unwrap();
+            let file = crate::SnapshotFile::read(bytes, crate::StateWanted::Public).unwrap();
             let mut options = AuditOptions::of_certificate(&service.service_certificate).unwrap();
             options.secrets = Some(service.secrets.clone());
             let mut auditor = Auditor::after_snapshot(options, &file).unwrap();

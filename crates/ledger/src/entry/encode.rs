@@ -131,7 +131,7 @@ pub(crate) fn nonce(seqno: u64, view: u32) -> [u8; 12] {
 }
 
 /// Encrypts what follows the public domain, and puts the tag in its place.
-pub(crate) fn seal(bytes: &mut [u8], public_bytes: usize, nonce: [u8; 12], secret: &LedgerSecret) {
+fn seal(bytes: &mut [u8], public_bytes: usize, nonce: [u8; 12], secret: &LedgerSecret) {
     let Some((fixed, domains)) = bytes.split_at_mut_checked(FIXED_BYTES) else { return };
     let Some((public, private)) = domains.split_at_mut_checked(public_bytes) else { return };
     let tag = secret.key().seal_in_place(nonce, public, private);

@@ -28,9 +28,8 @@ use coco_crypto::{Digest, sha256_concat};
 
 pub(crate) use domain::Visibility;
 pub use domain::{DomainError, MapBlock};
+pub(crate) use encode::nonce;
 pub use encode::{EncodeError, EncodedEntry, encode_entry};
-pub(crate) use encode::{nonce, seal};
-pub(crate) use parse::Frame;
 pub use parse::{Entry, EntryError, FrameHeader, split_entry};
 
 /// Bytes of the frame header: version, flags and size.

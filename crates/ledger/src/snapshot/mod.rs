@@ -21,6 +21,7 @@
 //! nodes write the same bytes; but only a committed position may be written, since its state never
 //! changes.
 
+mod maps;
 mod name;
 mod read;
 mod write;
@@ -29,8 +30,8 @@ use coco_crypto::{Digest, NotAuthentic};
 use coco_kv::{BadEntry, MapName, Seqno, WriteSet};
 
 pub use name::{SnapshotName, SnapshotNameError};
-pub use read::{SnapshotFile, SnapshotReceipt};
-pub use write::{attach_receipt, encode_snapshot};
+pub use read::{SnapshotFile, SnapshotReader, SnapshotReceipt, StateWanted};
+pub use write::SnapshotEncoder;
 
 use crate::bytes::Truncated;
 use crate::entry::EntryError;
@@ -59,7 +60,10 @@ pub enum SnapshotError {
     Iv(Seqno),
     /// The leaf is not a digest.
     #[error("a leaf of {0} bytes")]
-    Leaf(usize),
+    Leaf(u64),
+    /// The history of views is no list of positions, or a longer one than there can be.
+    #[error("a history of views of {0} bytes")]
+    ViewsLength(u64),
     /// The history of views is malformed.
     #[error("the history of views: {0}")]
     Views(#[from] ViewHistoryError),
@@ -83,6 +87,9 @@ pub enum SnapshotError {
     /// No receipt follows the state.
     #[error("the snapshot has no receipt")]
     NoReceipt,
+    /// What follows the state is too long for a receipt.
+    #[error("the snapshot's receipt is too long")]
+    ReceiptTooLong,
     /// The receipt is malformed or does not verify.
     #[error("the snapshot's receipt: {0}")]
     Receipt(#[from] ReceiptError),

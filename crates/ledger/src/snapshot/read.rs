@@ -1,12 +1,20 @@
-//! From a snapshot file to a state.
+//! From a snapshot file, a piece at a time, to a state.
+//!
+//! ```text
+//! pieces ─▶ head ─▶ public maps ─▶ private maps ─▶ receipt
+//!                    as they are     decrypted
+//! ```
+//! What is read is authenticated only when the last piece is there: nothing is given out before.
 
-use coco_crypto::{Digest, PublicKey, sha256};
+use coco_crypto::{Digest, GcmAuthenticator, GcmKeystream, GcmTag, PublicKey, Sha256};
 use coco_kv::{MapName, Seqno, Snapshot, SnapshotBuilder, TxId, View};
+use zeroize::Zeroizing;
 
-use super::{SNAPSHOT_TYPE, SnapshotError, padding};
+use super::maps::MapsReader;
+use super::{SNAPSHOT_TYPE, SnapshotError};
 use crate::bytes::{Cursor, Truncated};
-use crate::entry::{Frame, SNAPSHOT_BIT, Visibility};
-use crate::history::ViewHistory;
+use crate::entry::{FIXED_BYTES, FRAME_HEADER_BYTES, FrameHeader, SNAPSHOT_BIT, Visibility};
+use crate::history::{MAX_RECORDED_VIEW, ViewHistory};
 use crate::merkle::MerkleTree;
 use crate::receipt::{CoseReceipt, Leaf, Receipt};
 use crate::secret::LedgerSecrets;
@@ -14,6 +22,8 @@ use crate::tables::{SINGLE_KEY, TREE};
 
 /// The first byte of a COSE receipt.
 const COSE_SIGN1_TAG: u8 = 0xd2;
+/// The longest receipt that is read.
+const MAX_RECEIPT_BYTES: usize = 1 << 20;
 
 /// The receipt behind a snapshot.
 #[derive(Clone, Debug)]
@@ -24,53 +34,45 @@ pub enum SnapshotReceipt {
     Cose(CoseReceipt),
 }
 
-/// A snapshot in its file's own bytes.
+/// What of a snapshot's state is to be read.
 #[derive(Clone, Debug)]
-pub struct SnapshotFile<'a> {
-    frame: Frame<'a>,
-    leaf: Digest,
-    views: ViewHistory,
-    public_maps: &'a [u8],
-    receipt: &'a [u8],
+pub enum StateWanted {
+    /// Nothing: its digest and receipt are.
+    Nothing,
+    /// Nothing, if it is what was written under one of these.
+    Authentic(LedgerSecrets),
+    /// The public maps.
+    Public,
+    /// All maps, which are decrypted with these.
+    Whole(LedgerSecrets),
 }
 
-impl<'a> SnapshotFile<'a> {
-    /// Reads a snapshot, with or without its receipt. Nothing is verified yet.
+/// A snapshot that was read to its end.
+#[derive(Clone, Debug)]
+pub struct SnapshotFile {
+    seqno: Seqno,
+    leaf: Digest,
+    views: ViewHistory,
+    digest: Digest,
+    state_bytes: u64,
+    state: Snapshot,
+    receipt: Vec<u8>,
+}
+
+impl SnapshotFile {
+    /// Reads a file that is in memory.
     ///
     /// # Errors
-    /// If frame or head are malformed.
-    pub fn parse(file: &'a [u8]) -> Result<Self, SnapshotError> {
-        let (frame, receipt) = Frame::parse(file)?;
-        let mut cursor = Cursor::new(frame.public);
-        let entry_type = cursor.u8()?;
-        if entry_type != SNAPSHOT_TYPE {
-            return Err(SnapshotError::Type(entry_type));
-        }
-        let seqno = Seqno(cursor.u64()?);
-        if (seqno.0, SNAPSHOT_BIT) != (frame.seqno, frame.view) {
-            return Err(SnapshotError::Iv(seqno));
-        }
-        let _max_conflict_version = cursor.u64()?;
-        let leaf = cursor.bytes64()?;
-        let leaf = leaf.try_into().map_err(|_| SnapshotError::Leaf(leaf.len()))?;
-        let mut history = Cursor::new(cursor.bytes64()?);
-        let mut starts = Vec::new();
-        while !history.is_empty() {
-            starts.push(Seqno(history.u64()?));
-        }
-        Ok(Self {
-            frame,
-            leaf: Digest(leaf),
-            views: ViewHistory::from_starts(starts)?,
-            public_maps: cursor.rest(),
-            receipt,
-        })
+    /// As [`SnapshotReader`] has them.
+    pub fn read(file: &[u8], wanted: StateWanted) -> Result<Self, SnapshotError> {
+        let mut reader = SnapshotReader::new(wanted);
+        reader.add(file)?;
+        reader.finish()
     }
 
     /// The position of the state. Its view is the one that the history tells.
     pub fn tx_id(&self) -> TxId {
-        let seqno = Seqno(self.frame.seqno);
-        TxId { view: self.views.view_of(seqno).unwrap_or(View(0)), seqno }
+        tx_id(self.seqno, &self.views)
     }
 
     /// The Merkle leaf of the position.
@@ -85,12 +87,23 @@ impl<'a> SnapshotFile<'a> {
 
     /// The SHA-256 of everything before the receipt, which the evidence transaction recorded.
     pub fn digest(&self) -> Digest {
-        sha256(self.frame.bytes)
+        self.digest
     }
 
-    /// The bytes before the receipt.
-    pub fn state_bytes(&self) -> &'a [u8] {
-        self.frame.bytes
+    /// Bytes before the receipt.
+    pub fn state_bytes(&self) -> u64 {
+        self.state_bytes
+    }
+
+    /// The state, as far as it was wanted. The whole of it is authentic; of public maps alone
+    /// [`SnapshotFile::verify`] must say so.
+    pub fn state(&self) -> &Snapshot {
+        &self.state
+    }
+
+    /// The state, as [`SnapshotFile::state`] has it.
+    pub fn into_state(self) -> Snapshot {
+        self.state
     }
 
     /// The receipt.
@@ -100,8 +113,8 @@ impl<'a> SnapshotFile<'a> {
     pub fn receipt(&self) -> Result<SnapshotReceipt, SnapshotError> {
         match self.receipt.first() {
             None => Err(SnapshotError::NoReceipt),
-            Some(&COSE_SIGN1_TAG) => Ok(SnapshotReceipt::Cose(CoseReceipt::parse(self.receipt)?)),
-            Some(_) => Ok(SnapshotReceipt::Json(Receipt::from_json(self.receipt)?)),
+            Some(&COSE_SIGN1_TAG) => Ok(SnapshotReceipt::Cose(CoseReceipt::parse(&self.receipt)?)),
+            Some(_) => Ok(SnapshotReceipt::Json(Receipt::from_json(&self.receipt)?)),
         }
     }
 
@@ -120,7 +133,7 @@ impl<'a> SnapshotFile<'a> {
             Some(Leaf::Components(components)) => components.claims_digest,
             _ => None,
         };
-        let (claimed, actual) = (claimed.unwrap_or_default(), self.digest());
+        let (claimed, actual) = (claimed.unwrap_or_default(), self.digest);
         if claimed != actual {
             return Err(SnapshotError::Digest { claimed, actual });
         }
@@ -131,39 +144,15 @@ impl<'a> SnapshotFile<'a> {
         Ok(())
     }
 
-    /// The public part of the state.
-    ///
-    /// # Errors
-    /// If it is malformed.
-    pub fn public_state(&self) -> Result<Snapshot, SnapshotError> {
-        let mut builder = SnapshotBuilder::new(self.tx_id());
-        read_maps(&mut builder, self.public_maps, Visibility::Public)?;
-        Ok(builder.build()?)
-    }
-
-    /// The whole state, decrypted and authenticated.
-    ///
-    /// # Errors
-    /// If it is malformed, or not what was written under the ledger secret.
-    pub fn state(&self, secrets: &LedgerSecrets) -> Result<Snapshot, SnapshotError> {
-        let seqno = Seqno(self.frame.seqno);
-        let secret = secrets.secret_for(seqno).ok_or(SnapshotError::NoSecret(seqno))?;
-        let private = self.frame.decrypt(secret)?;
-        let mut builder = SnapshotBuilder::new(self.tx_id());
-        read_maps(&mut builder, self.public_maps, Visibility::Public)?;
-        read_maps(&mut builder, &private, Visibility::Private)?;
-        Ok(builder.build()?)
-    }
-
     /// The Merkle tree from which a ledger goes on after the snapshot: that of the signature
     /// transaction at its position, and the leaf of that transaction itself.
     ///
     /// # Errors
-    /// If `state`, which is the snapshot's own, has no such tree.
-    pub fn tree(&self, state: &Snapshot) -> Result<MerkleTree, SnapshotError> {
-        let value = state.map(&MapName::new(TREE)).and_then(|map| map.get(&SINGLE_KEY));
+    /// If the state, as far as it was wanted, has no such tree.
+    pub fn tree(&self) -> Result<MerkleTree, SnapshotError> {
+        let value = self.state.map(&MapName::new(TREE)).and_then(|map| map.get(&SINGLE_KEY));
         let mut tree = MerkleTree::parse(&value.ok_or(SnapshotError::NoTree)?.value)?;
-        if tree.len() != self.frame.seqno {
+        if tree.len() != self.seqno.0 {
             return Err(SnapshotError::NoTree);
         }
         tree.append(self.leaf);
@@ -171,45 +160,216 @@ impl<'a> SnapshotFile<'a> {
     }
 }
 
-fn read_maps(
-    builder: &mut SnapshotBuilder,
-    bytes: &[u8],
-    visibility: Visibility,
-) -> Result<(), SnapshotError> {
-    let mut cursor = Cursor::new(bytes);
-    let mut previous: Option<&str> = None;
-    while !cursor.is_empty() {
-        let name = std::str::from_utf8(cursor.bytes64()?);
-        let fault = |map: &str, fault| SnapshotError::Map { map: map.to_owned(), fault };
-        let name = name.map_err(|_| fault("", "the name is not UTF-8"))?;
-        if !visibility.holds(name) {
-            return Err(fault(name, "it is in the wrong domain"));
-        }
-        if previous.is_some_and(|previous| previous >= name) {
-            return Err(fault(name, "it is out of order"));
-        }
-        previous = Some(name);
-        let _version = cursor.u64()?;
-        let mut state = Cursor::new(cursor.bytes64()?);
-        let map = MapName::new(name);
-        while !state.is_empty() {
-            let key = state.bytes64()?;
-            skip_padding(&mut state, key.len() as u64)?;
-            let length = state.u64()?;
-            let value_bytes =
-                length.checked_sub(8).ok_or_else(|| fault(name, "a value has no version"))?;
-            let version = state.u64()?;
-            let value = state.take(value_bytes)?;
-            skip_padding(&mut state, value_bytes)?;
-            // Before CCF 3.0 a version was signed, and a negative one marked a removed key.
-            if i64::try_from(version).is_ok() {
-                builder.insert(&map, key, value, Seqno(version))?;
-            }
-        }
-    }
-    Ok(())
+fn tx_id(seqno: Seqno, views: &ViewHistory) -> TxId {
+    TxId { view: views.view_of(seqno).unwrap_or(View(0)), seqno }
 }
 
-fn skip_padding(cursor: &mut Cursor<'_>, length: u64) -> Result<(), Truncated> {
-    cursor.take(padding(length)).map(|_| ())
+/// Reads a snapshot whose file comes in pieces, with or without its receipt. No more of it is held
+/// than the state that is wanted, and the entry that is being read.
+///
+/// Its errors: the file is malformed, cut short, or not what was written under the ledger secret.
+pub struct SnapshotReader {
+    wanted: StateWanted,
+    /// Of what is being read, the bytes that made no whole yet; in plaintext.
+    begun: Zeroizing<Vec<u8>>,
+    body: Option<Body>,
+    receipt: Vec<u8>,
+}
+
+/// What follows the head, as far as it was read.
+struct Body {
+    head: Head,
+    digest: Sha256,
+    /// None if no secrets were given.
+    cipher: Option<(GcmKeystream, GcmAuthenticator)>,
+    maps: MapsReader,
+    public_left: u64,
+    private_left: u64,
+}
+
+impl SnapshotReader {
+    /// Begins to read; nothing is there yet.
+    pub fn new(wanted: StateWanted) -> Self {
+        Self { wanted, begun: Zeroizing::default(), body: None, receipt: Vec::new() }
+    }
+
+    /// Reads the next piece, of any length.
+    ///
+    /// # Errors
+    /// If the snapshot cannot be read.
+    pub fn add(&mut self, mut piece: &[u8]) -> Result<(), SnapshotError> {
+        if self.body.is_none() {
+            self.begun.extend_from_slice(piece);
+            let Some(head) = Head::parse(&self.begun)? else { return Ok(()) };
+            let (read, rest) = self.begun.split_at(head.len_bytes.min(self.begun.len()));
+            self.body = Some(Body::begin(head, read, &self.wanted)?);
+            let begun = piece.len().saturating_sub(rest.len());
+            piece = piece.get(begun..).unwrap_or_default();
+            self.begun.clear();
+        }
+        let Some(body) = &mut self.body else { return Ok(()) };
+        let rest = body.add(piece, &self.wanted, &mut self.begun)?;
+        if self.receipt.len() + rest.len() > MAX_RECEIPT_BYTES {
+            return Err(SnapshotError::ReceiptTooLong);
+        }
+        self.receipt.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// What was read, when the last piece is.
+    ///
+    /// # Errors
+    /// If pieces are missing, or the snapshot is not what was written under the ledger secret.
+    pub fn finish(self) -> Result<SnapshotFile, SnapshotError> {
+        let cut_short = |needed| Truncated { offset: self.begun.len(), needed, available: 0 };
+        let body = self.body.ok_or(cut_short(FIXED_BYTES as u64))?;
+        match body.public_left + body.private_left {
+            0 => {}
+            missing => return Err(cut_short(missing).into()),
+        }
+        if let Some((_, authenticator)) = body.cipher {
+            authenticator.verify(&body.head.tag)?;
+        }
+        Ok(SnapshotFile {
+            seqno: body.head.seqno,
+            leaf: body.head.leaf,
+            views: body.head.views,
+            digest: body.digest.finish(),
+            state_bytes: body.head.frame.total_bytes(),
+            state: body.maps.finish()?,
+            receipt: self.receipt,
+        })
+    }
+}
+
+impl Body {
+    fn begin(head: Head, read: &[u8], wanted: &StateWanted) -> Result<Self, SnapshotError> {
+        let mut digest = Sha256::new();
+        digest.update(read);
+        let cipher = match wanted {
+            StateWanted::Nothing | StateWanted::Public => None,
+            StateWanted::Authentic(secrets) | StateWanted::Whole(secrets) => {
+                let secret = secrets.secret_for(head.seqno);
+                let key = secret.ok_or(SnapshotError::NoSecret(head.seqno))?.key();
+                let mut authenticator = GcmAuthenticator::new(key, head.nonce);
+                authenticator.aad(read.get(FIXED_BYTES..).unwrap_or_default());
+                Some((GcmKeystream::new(key, head.nonce), authenticator))
+            }
+        };
+        let maps = MapsReader::new(SnapshotBuilder::new(tx_id(head.seqno, &head.views)));
+        let public_left =
+            (FIXED_BYTES as u64 + head.public_bytes).saturating_sub(read.len() as u64);
+        let private_left =
+            head.frame.total_bytes().saturating_sub(FIXED_BYTES as u64 + head.public_bytes);
+        Ok(Self { head, digest, cipher, maps, public_left, private_left })
+    }
+
+    /// Reads what belongs to the domains, and returns the rest.
+    fn add<'a>(
+        &mut self,
+        piece: &'a [u8],
+        wanted: &StateWanted,
+        begun: &mut Vec<u8>,
+    ) -> Result<&'a [u8], SnapshotError> {
+        let (public, rest) = split_at_most(piece, self.public_left);
+        if !public.is_empty() {
+            self.public_left -= public.len() as u64;
+            self.digest.update(public);
+            if let Some((_, authenticator)) = &mut self.cipher {
+                authenticator.aad(public);
+            }
+            if matches!(wanted, StateWanted::Public | StateWanted::Whole(_)) {
+                begun.extend_from_slice(public);
+                self.maps.read(begun, Visibility::Public, self.public_left)?;
+            }
+        }
+        let (private, rest) = split_at_most(rest, self.private_left);
+        if !private.is_empty() {
+            self.private_left -= private.len() as u64;
+            self.digest.update(private);
+            if let Some((stream, authenticator)) = &mut self.cipher {
+                authenticator.ciphertext(private);
+                if matches!(wanted, StateWanted::Whole(_)) {
+                    stream.apply(private, begun);
+                    self.maps.read(begun, Visibility::Private, self.private_left)?;
+                }
+            }
+        }
+        Ok(rest)
+    }
+}
+
+fn split_at_most(bytes: &[u8], most: u64) -> (&[u8], &[u8]) {
+    let at = usize::try_from(most).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.split_at(at)
+}
+
+/// Everything before the maps.
+struct Head {
+    frame: FrameHeader,
+    tag: GcmTag,
+    nonce: [u8; 12],
+    public_bytes: u64,
+    seqno: Seqno,
+    leaf: Digest,
+    views: ViewHistory,
+    len_bytes: usize,
+}
+
+impl Head {
+    /// None if `bytes` end before it does.
+    fn parse(bytes: &[u8]) -> Result<Option<Self>, SnapshotError> {
+        if bytes.len() < FIXED_BYTES {
+            return Ok(None);
+        }
+        let frame = FrameHeader::parse(bytes)?;
+        let (within, _) = split_at_most(bytes, frame.total_bytes());
+        let mut cursor = Cursor::new(within);
+        cursor.take(FRAME_HEADER_BYTES as u64)?;
+        let (tag, nonce) = (cursor.array()?, cursor.array()?);
+        let public_bytes = cursor.u64()?;
+        let all = frame.total_bytes() - FIXED_BYTES as u64;
+        if public_bytes > all {
+            let available = usize::try_from(all).unwrap_or(usize::MAX);
+            return Err(Truncated { offset: FIXED_BYTES, needed: public_bytes, available }.into());
+        }
+        let (public, _) = split_at_most(cursor.rest(), public_bytes);
+        match Self::parse_public(frame, tag, nonce, public_bytes, public) {
+            Err(SnapshotError::Truncated(_)) if (public.len() as u64) < public_bytes => Ok(None),
+            head => head.map(Some),
+        }
+    }
+
+    fn parse_public(
+        frame: FrameHeader,
+        tag: GcmTag,
+        nonce: [u8; 12],
+        public_bytes: u64,
+        public: &[u8],
+    ) -> Result<Self, SnapshotError> {
+        let mut cursor = Cursor::new(public);
+        let entry_type = cursor.u8()?;
+        if entry_type != SNAPSHOT_TYPE {
+            return Err(SnapshotError::Type(entry_type));
+        }
+        let seqno = Seqno(cursor.u64()?);
+        if nonce != crate::entry::nonce(seqno.0, SNAPSHOT_BIT) {
+            return Err(SnapshotError::Iv(seqno));
+        }
+        let _max_conflict_version = cursor.u64()?;
+        let leaf_bytes = cursor.u64()?;
+        if leaf_bytes != size_of::<Digest>() as u64 {
+            return Err(SnapshotError::Leaf(leaf_bytes));
+        }
+        let leaf = Digest(cursor.array()?);
+        let views_bytes = cursor.u64()?;
+        if views_bytes % 8 != 0 || views_bytes / 8 > MAX_RECORDED_VIEW {
+            return Err(SnapshotError::ViewsLength(views_bytes));
+        }
+        let (starts, _) = cursor.take(views_bytes)?.as_chunks();
+        let starts = starts.iter().map(|start| Seqno(u64::from_le_bytes(*start))).collect();
+        let views = ViewHistory::from_starts(starts)?;
+        let len_bytes = FIXED_BYTES + cursor.offset();
+        Ok(Self { frame, tag, nonce, public_bytes, seqno, leaf, views, len_bytes })
+    }
 }
