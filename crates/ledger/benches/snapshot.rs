@@ -54,9 +54,12 @@ fn snapshot(c: &mut Criterion) {
     });
     group.bench_function("decode", |b| {
         b.iter(|| {
-            let mut reader = SnapshotReader::new(StateWanted::Whole(secrets.clone()));
-            pieces.iter().for_each(|piece| reader.add(black_box(piece)).unwrap());
-            reader.finish().unwrap()
+            let authentic = StateWanted::Authentic(secrets.clone());
+            [authentic, StateWanted::Whole(secrets.clone())].map(|wanted| {
+                let mut reader = SnapshotReader::new(wanted);
+                pieces.iter().for_each(|piece| reader.add(black_box(piece)).unwrap());
+                reader.finish().unwrap()
+            })
         })
     });
     group.finish();

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use coco_crypto::PublicKey;
 use coco_kv::Snapshot;
 use coco_ledger::{
@@ -19,8 +20,8 @@ pub(super) const MAX_SNAPSHOT_BYTES: u64 = 2 << 30;
 
 /// What is made of a snapshot that the service has recorded.
 pub(crate) trait OfSnapshot: Send + Sized + 'static {
-    /// What of the state it takes.
-    fn wanted(secrets: &LedgerSecrets) -> StateWanted;
+    /// The state is to be decoded, not only the file verified.
+    const IS_DECODED: bool;
 
     /// Makes it of a snapshot that is verified.
     fn of_file(file: SnapshotFile) -> Result<Self, SnapshotError>;
@@ -39,9 +40,7 @@ pub(crate) struct LoadedSnapshot {
 }
 
 impl OfSnapshot for VerifiedSnapshot {
-    fn wanted(_: &LedgerSecrets) -> StateWanted {
-        StateWanted::Nothing
-    }
+    const IS_DECODED: bool = false;
 
     fn of_file(_: SnapshotFile) -> Result<Self, SnapshotError> {
         Ok(Self)
@@ -49,9 +48,7 @@ impl OfSnapshot for VerifiedSnapshot {
 }
 
 impl OfSnapshot for LoadedSnapshot {
-    fn wanted(secrets: &LedgerSecrets) -> StateWanted {
-        StateWanted::Whole(secrets.clone())
-    }
+    const IS_DECODED: bool = true;
 
     fn of_file(file: SnapshotFile) -> Result<Self, SnapshotError> {
         let (tree, views, len_bytes) = (file.tree()?, file.views().clone(), file.state_bytes());
@@ -100,10 +97,24 @@ pub(crate) async fn load<T: OfSnapshot>(
     service_key: &PublicKey,
     ease: u32,
 ) -> Result<T, LoadError> {
-    let snapshot = read_back(host, file, T::wanted(secrets), ease).await?;
+    // Decoded are the very bytes that were verified, whatever the disk has by then.
+    let mut pieces = T::IS_DECODED.then(Vec::new);
+    let wanted = match T::IS_DECODED {
+        true => StateWanted::Authentic(secrets.clone()),
+        false => StateWanted::Nothing,
+    };
+    let mut snapshot = read_pieces(host, file, wanted, ease, pieces.as_mut()).await?;
     snapshot.verify(service_key)?;
     if snapshot.tx_id().seqno != name.seqno {
         return Err(SnapshotError::Iv(snapshot.tx_id().seqno).into());
+    }
+    if let Some(pieces) = pieces {
+        let mut reader = SnapshotReader::new(StateWanted::Whole(secrets.clone()));
+        // Each is let go of while the state grows.
+        for piece in pieces {
+            reader = add_gently(host, reader, piece, ease).await?;
+        }
+        snapshot = reader.finish()?;
     }
     Ok(T::of_file(snapshot)?)
 }
@@ -114,6 +125,16 @@ pub(super) async fn read_back(
     file: &str,
     wanted: StateWanted,
     ease: u32,
+) -> Result<SnapshotFile, LoadError> {
+    read_pieces(host, file, wanted, ease, None).await
+}
+
+async fn read_pieces(
+    host: &dyn Host,
+    file: &str,
+    wanted: StateWanted,
+    ease: u32,
+    mut kept: Option<&mut Vec<Bytes>>,
 ) -> Result<SnapshotFile, LoadError> {
     let mut reader = SnapshotReader::new(wanted);
     let mut offset = 0;
@@ -126,14 +147,28 @@ pub(super) async fn read_back(
         if offset > MAX_SNAPSHOT_BYTES {
             return Err(LoadError::TooLong);
         }
-        let begun = host.uptime();
-        let added = offload_to_background(host, move || {
-            reader.add(&piece)?;
-            Ok::<_, SnapshotError>(reader)
-        });
-        reader = added.await??;
-        if ease > 0 {
-            host.sleep(host.uptime().saturating_sub(begun).saturating_mul(ease)).await;
+        let piece = Bytes::from(piece);
+        if let Some(kept) = &mut kept {
+            kept.push(piece.clone());
         }
+        reader = add_gently(host, reader, piece, ease).await?;
     }
+}
+
+async fn add_gently(
+    host: &dyn Host,
+    mut reader: SnapshotReader,
+    piece: Bytes,
+    ease: u32,
+) -> Result<SnapshotReader, LoadError> {
+    let begun = host.uptime();
+    let added = offload_to_background(host, move || {
+        reader.add(&piece)?;
+        Ok::<_, SnapshotError>(reader)
+    });
+    let reader = added.await??;
+    if ease > 0 {
+        host.sleep(host.uptime().saturating_sub(begun).saturating_mul(ease)).await;
+    }
+    Ok(reader)
 }

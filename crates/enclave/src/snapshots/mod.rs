@@ -109,8 +109,11 @@ async fn remove_unfinished(host: &dyn Host) {
     let removed = async {
         let files = host.disk().list(Area::Snapshots).await?.into_iter();
         let unfinished = files.filter(|file| file.name.ends_with(UNFINISHED) && !file.read_only);
-        let removals = unfinished.map(|file| DiskOp::Remove { name: file.name });
-        submit(host, Area::Snapshots, removals.collect()).await
+        let removals: Vec<_> = unfinished.map(|it| DiskOp::Remove { name: it.name }).collect();
+        match removals.is_empty() {
+            true => Ok(()),
+            false => submit(host, Area::Snapshots, removals).await,
+        }
     };
     if let Err(error) = removed.await {
         tracing::warn!(%error, "unfinished snapshots are not removed");

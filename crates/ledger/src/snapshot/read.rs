@@ -4,7 +4,8 @@
 //! pieces ─▶ head ─▶ public maps ─▶ private maps ─▶ receipt
 //!                    as they are     decrypted
 //! ```
-//! What is read is authenticated only when the last piece is there: nothing is given out before.
+//! Private maps are decrypted only of bytes that were authenticated before, in a pass of their own:
+//! what a parser says of changed ones would tell what is encrypted.
 
 use coco_crypto::{Digest, GcmAuthenticator, GcmKeystream, GcmTag, PublicKey, Sha256};
 use coco_kv::{MapName, Seqno, Snapshot, SnapshotBuilder, TxId, View};
@@ -43,7 +44,7 @@ pub enum StateWanted {
     Authentic(LedgerSecrets),
     /// The public maps.
     Public,
-    /// All maps, which are decrypted with these.
+    /// All maps, which are decrypted with these. The same bytes must have been found authentic.
     Whole(LedgerSecrets),
 }
 
@@ -60,11 +61,14 @@ pub struct SnapshotFile {
 }
 
 impl SnapshotFile {
-    /// Reads a file that is in memory.
+    /// Reads a file that is in memory, and is authenticated first if it is to be decrypted.
     ///
     /// # Errors
     /// As [`SnapshotReader`] has them.
     pub fn read(file: &[u8], wanted: StateWanted) -> Result<Self, SnapshotError> {
+        if let StateWanted::Whole(secrets) = &wanted {
+            Self::read(file, StateWanted::Authentic(secrets.clone()))?;
+        }
         let mut reader = SnapshotReader::new(wanted);
         reader.add(file)?;
         reader.finish()
@@ -95,8 +99,8 @@ impl SnapshotFile {
         self.state_bytes
     }
 
-    /// The state, as far as it was wanted. The whole of it is authentic; of public maps alone
-    /// [`SnapshotFile::verify`] must say so.
+    /// The state, as far as it was wanted. Of public maps alone [`SnapshotFile::verify`] must say
+    /// that they are the service's.
     pub fn state(&self) -> &Snapshot {
         &self.state
     }
@@ -180,8 +184,8 @@ pub struct SnapshotReader {
 struct Body {
     head: Head,
     digest: Sha256,
-    /// None if no secrets were given.
-    cipher: Option<(GcmKeystream, GcmAuthenticator)>,
+    authenticator: Option<GcmAuthenticator>,
+    stream: Option<GcmKeystream>,
     maps: MapsReader,
     public_left: u64,
     private_left: u64,
@@ -227,7 +231,7 @@ impl SnapshotReader {
             0 => {}
             missing => return Err(cut_short(missing).into()),
         }
-        if let Some((_, authenticator)) = body.cipher {
+        if let Some(authenticator) = body.authenticator {
             authenticator.verify(&body.head.tag)?;
         }
         Ok(SnapshotFile {
@@ -246,22 +250,27 @@ impl Body {
     fn begin(head: Head, read: &[u8], wanted: &StateWanted) -> Result<Self, SnapshotError> {
         let mut digest = Sha256::new();
         digest.update(read);
-        let cipher = match wanted {
-            StateWanted::Nothing | StateWanted::Public => None,
-            StateWanted::Authentic(secrets) | StateWanted::Whole(secrets) => {
-                let secret = secrets.secret_for(head.seqno);
-                let key = secret.ok_or(SnapshotError::NoSecret(head.seqno))?.key();
-                let mut authenticator = GcmAuthenticator::new(key, head.nonce);
-                authenticator.aad(read.get(FIXED_BYTES..).unwrap_or_default());
-                Some((GcmKeystream::new(key, head.nonce), authenticator))
-            }
+        let secret = |secrets: &LedgerSecrets| {
+            let secret = secrets.secret_for(head.seqno).cloned();
+            secret.ok_or(SnapshotError::NoSecret(head.seqno))
         };
+        let (mut authenticator, mut stream) = (None, None);
+        match wanted {
+            StateWanted::Nothing | StateWanted::Public => {}
+            StateWanted::Authentic(secrets) => {
+                let new = GcmAuthenticator::new(secret(secrets)?.key(), head.nonce);
+                authenticator.insert(new).aad(read.get(FIXED_BYTES..).unwrap_or_default());
+            }
+            StateWanted::Whole(secrets) => {
+                stream = Some(GcmKeystream::new(secret(secrets)?.key(), head.nonce));
+            }
+        }
         let maps = MapsReader::new(SnapshotBuilder::new(tx_id(head.seqno, &head.views)));
         let public_left =
             (FIXED_BYTES as u64 + head.public_bytes).saturating_sub(read.len() as u64);
         let private_left =
             head.frame.total_bytes().saturating_sub(FIXED_BYTES as u64 + head.public_bytes);
-        Ok(Self { head, digest, cipher, maps, public_left, private_left })
+        Ok(Self { head, digest, authenticator, stream, maps, public_left, private_left })
     }
 
     /// Reads what belongs to the domains, and returns the rest.
@@ -275,9 +284,7 @@ impl Body {
         if !public.is_empty() {
             self.public_left -= public.len() as u64;
             self.digest.update(public);
-            if let Some((_, authenticator)) = &mut self.cipher {
-                authenticator.aad(public);
-            }
+            self.authenticator.iter_mut().for_each(|it| it.aad(public));
             if matches!(wanted, StateWanted::Public | StateWanted::Whole(_)) {
                 begun.extend_from_slice(public);
                 self.maps.read(begun, Visibility::Public, self.public_left)?;
@@ -287,12 +294,10 @@ impl Body {
         if !private.is_empty() {
             self.private_left -= private.len() as u64;
             self.digest.update(private);
-            if let Some((stream, authenticator)) = &mut self.cipher {
-                authenticator.ciphertext(private);
-                if matches!(wanted, StateWanted::Whole(_)) {
-                    stream.apply(private, begun);
-                    self.maps.read(begun, Visibility::Private, self.private_left)?;
-                }
+            self.authenticator.iter_mut().for_each(|it| it.ciphertext(private));
+            if let Some(stream) = &mut self.stream {
+                stream.apply(private, begun);
+                self.maps.read(begun, Visibility::Private, self.private_left)?;
             }
         }
         Ok(rest)

@@ -62,9 +62,15 @@ fn read_in_pieces(
     piece_bytes: usize,
     wanted: StateWanted,
 ) -> Result<SnapshotFile, SnapshotError> {
-    let mut reader = SnapshotReader::new(wanted);
-    bytes.chunks(piece_bytes).try_for_each(|piece| reader.add(piece))?;
-    reader.finish()
+    let read = |wanted| {
+        let mut reader = SnapshotReader::new(wanted);
+        bytes.chunks(piece_bytes).try_for_each(|piece| reader.add(piece))?;
+        reader.finish()
+    };
+    if let StateWanted::Whole(secrets) = &wanted {
+        read(StateWanted::Authentic(secrets.clone()))?;
+    }
+    read(wanted)
 }
 
 proptest! {
@@ -115,7 +121,11 @@ proptest! {
         let mut bytes = small();
         let at = 8 + at.index(bytes.len() - 8);
         bytes[at] ^= 1 << bit;
-        prop_assert!(SnapshotFile::read(&bytes, whole()).is_err());
+        let authentic = SnapshotFile::read(&bytes, StateWanted::Authentic(secrets()));
+        prop_assert!(authentic.is_err());
+        // Decrypting it says no more.
+        let whole = SnapshotFile::read(&bytes, whole());
+        prop_assert_eq!(whole.err(), authentic.err());
     }
 
     #[test]
