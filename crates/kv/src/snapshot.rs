@@ -215,6 +215,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_apart_is_what_was_there() {
+        let (map, other) = (MapName::new("records"), MapName::new("other"));
+        let mut builder = SnapshotBuilder::new(TxId::new(2, 500));
+        for number in 1..=500_u64 {
+            builder.insert(&map, number.to_be_bytes(), vec![7; 100], Seqno(number)).unwrap();
+        }
+        builder.insert(&other, "key", "value", Seqno(1)).unwrap();
+        let whole = builder.build().unwrap();
+        let expected: Vec<_> = whole
+            .maps()
+            .flat_map(|(name, map)| {
+                map.iter().map(|(key, e)| (name.clone(), key.clone(), e.clone()))
+            })
+            .collect();
+        let apart = whole.clone().into_maps().flat_map(|(name, map)| {
+            map.into_entries().map(move |(key, entry)| (name.clone(), key, entry))
+        });
+        assert_eq!(apart.collect::<Vec<_>>(), expected);
+        assert_eq!(whole.map(&map).map(StateMap::len), Some(500), "others still have it");
+    }
+
+    #[test]
     fn emptied_maps_are_not_listed() {
         let map = MapName::new("records");
         let mut writes = WriteSet::new();

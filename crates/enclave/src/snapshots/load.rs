@@ -103,7 +103,7 @@ pub(crate) async fn load<T: OfSnapshot>(
         true => StateWanted::Authentic(secrets.clone()),
         false => StateWanted::Nothing,
     };
-    let mut snapshot = read_pieces(host, file, wanted, ease, pieces.as_mut()).await?;
+    let mut snapshot = read_back(host, file, wanted, ease, pieces.as_mut()).await?;
     snapshot.verify(service_key)?;
     if snapshot.tx_id().seqno != name.seqno {
         return Err(SnapshotError::Iv(snapshot.tx_id().seqno).into());
@@ -119,17 +119,8 @@ pub(crate) async fn load<T: OfSnapshot>(
     Ok(T::of_file(snapshot)?)
 }
 
-/// Reads the file of a snapshot with `ease`; its receipt is not looked at.
+/// Reads the file of a snapshot with `ease`; its receipt is not looked at. What is read may be kept.
 pub(super) async fn read_back(
-    host: &dyn Host,
-    file: &str,
-    wanted: StateWanted,
-    ease: u32,
-) -> Result<SnapshotFile, LoadError> {
-    read_pieces(host, file, wanted, ease, None).await
-}
-
-async fn read_pieces(
     host: &dyn Host,
     file: &str,
     wanted: StateWanted,
@@ -167,6 +158,7 @@ async fn add_gently(
         Ok::<_, SnapshotError>(reader)
     });
     let reader = added.await??;
+    // Even a sleep of no time lasts until the clock's next tick.
     if ease > 0 {
         host.sleep(host.uptime().saturating_sub(begun).saturating_mul(ease)).await;
     }

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! signature at s ─▶ state of s ─▶ snapshot_s.writing, piece by piece
-//!                                   └─▶ read back, authenticated ─▶ evidence transaction at e (digest)
-//!                                                                     └─▶ + receipt ─▶ snapshot_s_e.committed
+//!                                   └─▶ read back, authenticated: its digest
+//!                                         └─▶ evidence transaction at e ─▶ committed
+//!                                               └─▶ + receipt ─▶ snapshot_s_e.committed
 //! ```
 //!
 //! A signature makes one due when enough transactions were executed since the last, or when it was
@@ -185,7 +186,8 @@ async fn write_as(
     let encoder = SnapshotEncoder::new(due.state, due.leaf, &views, secret);
     write_state(host, file, encoder).await?;
     // What is recorded is the digest of what the disk has, once that is authenticated.
-    let written = read_back(host, file, StateWanted::Authentic((*secrets).clone()), EASE).await?;
+    let written =
+        read_back(host, file, StateWanted::Authentic((*secrets).clone()), EASE, None).await?;
     if written.tx_id().seqno != seqno {
         return Err(SnapshotError::Iv(written.tx_id().seqno).into());
     }
