@@ -1,6 +1,9 @@
 //! Other programs measured in the same run, where the machine has them: `wrk` as a neutral client,
 //! PostgreSQL as what "database speed" means.
 
+use std::fs::Permissions;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -21,21 +24,31 @@ pub fn wrk(url: &str, connections: usize, seconds: f64, script: &Path) -> Result
     Ok(Some(rate.with_context(|| format!("wrk said: {text}"))?.trim().parse()?))
 }
 
-/// A PostgreSQL server of our own with durable commits, on a Unix socket in a scratch folder.
+/// A PostgreSQL server of our own with durable commits, on a Unix socket in a scratch folder and,
+/// with TLS, on a port of this machine.
 pub struct Postgres {
     programs: PathBuf,
     folder: PathBuf,
+    port: u16,
+}
+
+/// How clients reach the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    UnixSocket,
+    Tls,
 }
 
 /// Rows of the table that is updated, as `pgbench` counts: 100,000 for each unit.
 const SCALE: &str = "1";
 
 impl Postgres {
-    /// Starts one, or says `None` where PostgreSQL is not installed.
-    pub fn start(folder: &Path) -> Result<Option<Self>> {
+    /// Starts one with a certificate and its key, or says `None` where PostgreSQL is not installed.
+    pub fn start(folder: &Path, certificate: &Path, key: &Path) -> Result<Option<Self>> {
         let Some(programs) = programs() else { return Ok(None) };
         std::fs::create_dir_all(folder)?;
-        let this = Self { programs, folder: folder.to_owned() };
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let this = Self { programs, folder: folder.to_owned(), port };
         if is_root()? {
             succeed(Command::new("chown").arg("postgres").arg(folder))?;
         }
@@ -43,13 +56,19 @@ impl Postgres {
         succeed(
             this.program("initdb").args(["--auth=trust", "--username=postgres", "-D"]).arg(&data),
         )?;
-        let options = format!("-c listen_addresses='' -k {}", folder.display());
+        this.take_over(certificate, "server.crt")?;
+        this.take_over(key, "server.key")?;
+        let options = format!(
+            "-c listen_addresses=127.0.0.1 -c port={port} -c ssl=on -k {}",
+            folder.display()
+        );
         let log = folder.join("log");
         let mut start = this.program("pg_ctl");
         succeed(
             start.arg("-D").arg(&data).arg("-l").arg(log).args(["-w", "-o", &options, "start"]),
         )?;
-        succeed(this.client("pgbench").args(["-i", "-q", "-s", SCALE, "postgres"]))?;
+        let mut fill = this.client("pgbench", Transport::UnixSocket);
+        succeed(fill.args(["-i", "-q", "-s", SCALE, "postgres"]))?;
         std::fs::write(
             folder.join("update.sql"),
             "\\set aid random(1, 100000)\n\
@@ -59,10 +78,15 @@ impl Postgres {
     }
 
     /// Durable single-row updates per second, and their mean latency in milliseconds.
-    pub fn updates(&self, connections: usize, seconds: f64) -> Result<(f64, f64)> {
+    pub fn updates(
+        &self,
+        transport: Transport,
+        connections: usize,
+        seconds: f64,
+    ) -> Result<(f64, f64)> {
         let connections = connections.to_string();
         let duration = (seconds.ceil() as u64).to_string();
-        let mut bench = self.client("pgbench");
+        let mut bench = self.client("pgbench", transport);
         bench.args(["-n", "-M", "prepared", "-c", &connections, "-j", "1", "-T", &duration, "-f"]);
         let output = bench.arg(self.folder.join("update.sql")).arg("postgres").output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -92,10 +116,26 @@ impl Postgres {
         command
     }
 
-    fn client(&self, name: &str) -> Command {
+    fn client(&self, name: &str, transport: Transport) -> Command {
         let mut command = Command::new(self.programs.join(name));
-        command.args(["-h"]).arg(&self.folder).args(["-U", "postgres"]).stderr(Stdio::null());
+        command.args(["-U", "postgres", "-p", &self.port.to_string(), "-h"]);
+        match transport {
+            Transport::UnixSocket => command.arg(&self.folder),
+            Transport::Tls => command.arg("127.0.0.1").env("PGSSLMODE", "require"),
+        };
+        command.stderr(Stdio::null());
         command
+    }
+
+    /// Copies a file to the server's, which reads no key that others can read.
+    fn take_over(&self, from: &Path, name: &str) -> Result<()> {
+        let to = self.data().join(name);
+        std::fs::copy(from, &to)?;
+        std::fs::set_permissions(&to, Permissions::from_mode(0o600))?;
+        if is_root()? {
+            succeed(Command::new("chown").arg("postgres").arg(&to))?;
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::Load;
 use crate::load::{self, Measured};
-use crate::peers::{self, Postgres};
+use crate::peers::{self, Postgres, Transport};
 use crate::server::{Server, resident_bytes};
 
 /// A kind of node.
@@ -186,17 +186,22 @@ fn peers(bin: &Path, scratch: &Path, seconds: f64) -> Result<()> {
             None => println!("wrk is not installed"),
         }
     }
-    drop(server);
 
-    match Postgres::start(&std::path::absolute(scratch.join("postgres"))?)? {
-        None => println!("PostgreSQL is not installed"),
-        Some(postgres) => {
-            for connections in [1, 8, 32] {
-                let (rate, mean_ms) = postgres.updates(connections, seconds)?;
-                println!(
-                    "PostgreSQL durable update, {connections} connections: {rate:.0} /s, mean {mean_ms:.2} ms"
-                );
-            }
+    let folder = std::path::absolute(scratch.join("postgres"))?;
+    let (certificate, key) =
+        (server.folder.join("user0_cert.pem"), server.folder.join("user0_privk.pem"));
+    let postgres = Postgres::start(&folder, &certificate, &key)?;
+    drop(server);
+    let Some(postgres) = postgres else {
+        println!("PostgreSQL is not installed");
+        return Ok(());
+    };
+    for (transport, name) in [(Transport::UnixSocket, "Unix socket"), (Transport::Tls, "TLS")] {
+        for connections in [1, 8, 32] {
+            let (rate, mean_ms) = postgres.updates(transport, connections, seconds)?;
+            println!(
+                "PostgreSQL durable update, {name}, {connections} connections: {rate:.0} /s, mean {mean_ms:.2} ms"
+            );
         }
     }
     Ok(())

@@ -81,6 +81,12 @@ impl Membership {
         !self.outgoing.is_empty()
     }
 
+    /// Whether nobody takes part but one node.
+    pub fn is_alone(&self) -> bool {
+        let lists = [&self.voters, &self.outgoing, &self.learners, &self.learners_next];
+        lists.into_iter().map(BTreeSet::len).sum::<usize>() <= 1
+    }
+
     /// Everybody who takes part, in whatever way.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
         let lists = [&self.voters, &self.outgoing, &self.learners, &self.learners_next];

@@ -148,9 +148,9 @@ pub trait Disk: Send + Sync {
 
     /// Calls `submissions`. What they submit to the area may then be carried out on the calling
     /// thread, which blocks for about one sync: for a caller with nothing to do before that, whom
-    /// two changes of thread would cost as much again.
-    fn lend_thread(&self, area: Area, submissions: &mut dyn FnMut()) {
-        let _ = area;
+    /// two changes of thread would cost as much again. `is_spare`: nor has anybody else.
+    fn lend_thread(&self, area: Area, is_spare: bool, submissions: &mut dyn FnMut()) {
+        let _ = (area, is_spare);
         submissions();
     }
 

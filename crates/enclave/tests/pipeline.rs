@@ -88,6 +88,35 @@ fn a_lone_waiter_is_served_at_once_and_many_share_batches() {
 }
 
 #[test]
+fn only_for_a_client_alone_the_nodes_thread_waits_for_the_disk() {
+    let disk = SimulatedDisk::new();
+    in_virtual_time(async {
+        let node = start(1, &disk, "Start", "").await.unwrap();
+        put_committed(&node, "a", "1").await;
+        disk.take_lent();
+        put_committed(&node, "a", "2").await;
+        assert_eq!(disk.take_lent(), [true]);
+
+        // Somebody reads meanwhile.
+        let read = node.pipeline().store().begin();
+        node.pipeline().commit(read, &Outcome::default()).unwrap();
+        put_committed(&node, "a", "3").await;
+        put_committed(&node, "a", "4").await;
+        assert_eq!(disk.take_lent(), [false, true]);
+
+        // Two clients: the first cannot know of the other, nor does the last have one.
+        let client = async |key| {
+            for number in 0..10 {
+                put_committed(&node, key, &number.to_string()).await;
+            }
+        };
+        tokio::join!(client("b"), client("c"));
+        let lent = disk.take_lent();
+        assert!(lent.iter().filter(|is_spare| **is_spare).count() <= 2, "{lent:?}");
+    });
+}
+
+#[test]
 fn statuses_and_receipts_follow_a_transaction() {
     let disk = SimulatedDisk::new();
     in_virtual_time(async {

@@ -101,6 +101,8 @@ pub(super) struct Inner {
     /// Wakes whoever waits for the pipeline to run empty.
     pub drained: Notify,
     pub counters: Counters,
+    /// Transactions, also those that only read, since a batch was cut for somebody who waits.
+    pub executed: AtomicUsize,
     /// The last signature.
     pub cut_to: AtomicU64,
     /// The last position that each protocol has sealed.
@@ -258,11 +260,20 @@ impl Inner {
 
     fn cut_on_lent_thread(self: &Arc<Self>, writer: MutexGuard<'_, Writer>) {
         let mut writer = Some(writer);
-        self.host.disk().lend_thread(Area::Ledger, &mut || {
+        self.host.disk().lend_thread(Area::Ledger, self.serves_one(), &mut || {
             if let Some(writer) = writer.take() {
                 self.cut(writer);
             }
         });
+    }
+
+    /// Whether one client has the node for itself, and waits: others, and other nodes, would have to
+    /// wait with it.
+    fn serves_one(&self) -> bool {
+        self.executed.swap(0, Ordering::Relaxed) <= 1
+            && self.progress.waiting() <= 1
+            && self.progress.crowd() <= 1
+            && self.membership.read().is_alone()
     }
 
     /// Whether a batch is to be cut for those who wait, and nobody else is about to.

@@ -260,6 +260,7 @@ impl Pipeline {
             committed_signal: Notify::new(),
             drained: Notify::new(),
             counters: Counters::default(),
+            executed: AtomicUsize::new(0),
             cut_to: AtomicU64::new(last.0),
             sealed_to,
             cut_by_us: AtomicU64::new(u64::MAX),
@@ -433,6 +434,7 @@ impl Pipeline {
     }
 
     fn execute(&self, tx: Tx, outcome: &Outcome) -> Result<(Executed, usize), CommitError> {
+        self.inner.executed.fetch_add(1, Ordering::Relaxed);
         if !tx.has_writes() {
             return Ok((Executed { tx_id: tx.read_tx_id(), wrote: false }, 0));
         }

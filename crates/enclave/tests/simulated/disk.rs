@@ -67,6 +67,8 @@ pub struct SimulatedDisk {
     state: Mutex<State>,
     work: Arc<Notify>,
     reads: Arc<Mutex<Reads>>,
+    /// For each time a thread was lent, whether nobody else had work for it.
+    lent: Mutex<Vec<bool>>,
 }
 
 /// Who reads what.
@@ -86,6 +88,11 @@ pub struct Reads {
 impl SimulatedDisk {
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Since the last call: for each time a thread was lent, whether nobody else had work for it.
+    pub fn take_lent(&self) -> Vec<bool> {
+        std::mem::take(&mut self.lent.lock())
     }
 
     /// From now on each read takes this long; counting begins anew.
@@ -386,6 +393,11 @@ impl Disk for SimulatedDisk {
         let area = number(area);
         state.queue.push_back(Submission { area, operations, sync, done });
         self.work.notify_one();
+    }
+
+    fn lend_thread(&self, _: Area, is_spare: bool, submissions: &mut dyn FnMut()) {
+        self.lent.lock().push(is_spare);
+        submissions();
     }
 
     fn list(&self, area: Area) -> BoxFuture<'static, io::Result<Vec<FileEntry>>> {

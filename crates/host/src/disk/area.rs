@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use coco_enclave::host::{DiskOp, FileEntry};
 
 use super::direct::DirectFile;
+use super::extent::Extent;
 use super::worker::same_error;
 use crate::HostError;
 
@@ -36,9 +37,7 @@ pub(crate) struct AreaFiles {
 
 struct OpenFile {
     file: File,
-    /// Known without asking: since Linux 6.13 a file that was asked for its times gets new ones with
-    /// the next write, and then each synced write writes the inode, too.
-    len_bytes: u64,
+    extent: Extent,
     changed: Changed,
     direct: Direct,
 }
@@ -52,7 +51,7 @@ enum Direct {
 
 impl OpenFile {
     fn new(file: File, len_bytes: u64, changed: Changed) -> Self {
-        Self { file, len_bytes, changed, direct: Direct::Untried }
+        Self { file, extent: Extent::of(len_bytes), changed, direct: Direct::Untried }
     }
 
     fn mark(&mut self, changed: Changed) {
@@ -113,11 +112,16 @@ impl AreaFiles {
             DiskOp::Create { name } => self.create(&name),
             DiskOp::Write { name, offset, bytes } => {
                 let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                self.write(&name, offset, len_bytes, |file| file.write_all_at(&bytes, offset))
+                self.write(&name, offset, len_bytes, |open, end| {
+                    open.extent = open.extent.written_to(end);
+                    open.file.write_all_at(&bytes, offset)
+                })
             }
             DiskOp::WriteZeros { name, offset, len_bytes } => {
-                let zeros = |file: &File| write_zeros(file, offset, len_bytes);
-                self.write(&name, offset, len_bytes, zeros)
+                self.write(&name, offset, len_bytes, |open, end| {
+                    open.extent = open.extent.zeroed(offset, end);
+                    write_zeros(&open.file, offset, len_bytes)
+                })
             }
             DiskOp::Truncate { name, len_bytes } => self.truncate(&name, len_bytes),
             DiskOp::Rename { from, to } => self.rename(&from, &to),
@@ -146,14 +150,19 @@ impl AreaFiles {
             open.direct = DirectFile::open(&path).map_or(Direct::Refused, Direct::Open);
         }
         let Direct::Open(direct) = &mut open.direct else { return Ok(false) };
-        let written = direct.write(&open.file, open.len_bytes, offset, bytes);
+        let written = direct.write(&open.file, open.extent, offset, bytes);
         if matches!(&written, Err(error) if error.kind() == io::ErrorKind::InvalidInput) {
             // Opened, and refused only now: larger blocks, or none.
             open.direct = Direct::Refused;
             return Ok(false);
         }
-        if let Err(error) = &written {
-            self.broken = Some(same_error(error));
+        match &written {
+            Ok(true) => {
+                let end = offset.saturating_add(bytes.len() as u64);
+                open.extent = open.extent.written_to(end);
+            }
+            Ok(false) => {}
+            Err(error) => self.broken = Some(same_error(error)),
         }
         written
     }
@@ -206,7 +215,7 @@ impl AreaFiles {
         name: &str,
         offset: u64,
         len_bytes: u64,
-        write: impl FnOnce(&File) -> io::Result<()>,
+        write_to_end: impl FnOnce(&mut OpenFile, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         let end = offset.checked_add(len_bytes).filter(|end| i64::try_from(*end).is_ok());
         let end = end.ok_or_else(|| {
@@ -218,18 +227,17 @@ impl AreaFiles {
             return Ok(());
         }
         open.mark(Changed::Data);
-        let written = write(&open.file);
-        open.len_bytes = open.len_bytes.max(end);
+        let written = write_to_end(open, end);
         self.break_on_error(written)
     }
 
     fn truncate(&mut self, name: &str, len_bytes: u64) -> io::Result<()> {
         let open = self.writable(name)?;
-        if open.len_bytes < len_bytes {
+        if open.extent.len_bytes < len_bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is shorter already"));
         }
         open.mark(Changed::Metadata);
-        open.len_bytes = len_bytes;
+        open.extent = open.extent.cut_to(len_bytes);
         let cut = open.file.set_len(len_bytes);
         self.break_on_error(cut)
     }

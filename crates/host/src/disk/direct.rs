@@ -11,6 +11,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::extent::Extent;
+
 /// What devices and file systems align to at most.
 const BLOCK_BYTES: u64 = 4096;
 const BLOCK: usize = BLOCK_BYTES as usize;
@@ -36,19 +38,19 @@ impl DirectFile {
         self.last = None;
     }
 
-    /// Writes bytes at an offset. False: they do not lie within whole blocks of the file, which
-    /// has `len_bytes` and is read through `cached`.
+    /// Writes bytes at an offset. False: they do not lie within whole blocks of the file, which is
+    /// read through `cached`.
     pub(crate) fn write(
         &mut self,
         cached: &File,
-        len_bytes: u64,
+        extent: Extent,
         offset: u64,
         bytes: &[u8],
     ) -> io::Result<bool> {
         let first = offset - offset % BLOCK_BYTES;
         let end = offset.saturating_add(bytes.len() as u64).next_multiple_of(BLOCK_BYTES);
         let span = usize::try_from(end - first).map_err(io::Error::other)?;
-        if bytes.is_empty() || len_bytes < end {
+        if bytes.is_empty() || extent.len_bytes < end {
             return Ok(false);
         }
         self.room.resize(span + BLOCK, 0);
@@ -67,7 +69,11 @@ impl DirectFile {
         if last > first
             && let Some(block) = blocks.last_chunk_mut::<BLOCK>()
         {
-            cached.read_exact_at(block, last)?;
+            if last >= extent.zeros_from {
+                block.fill(0);
+            } else {
+                cached.read_exact_at(block, last)?;
+            }
         }
         let within = usize::try_from(offset - first).map_err(io::Error::other)?;
         if let Some(room) = blocks.get_mut(within..).and_then(|room| room.get_mut(..bytes.len())) {

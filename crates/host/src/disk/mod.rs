@@ -2,6 +2,7 @@
 
 mod area;
 mod direct;
+mod extent;
 mod queue;
 mod worker;
 
@@ -72,14 +73,12 @@ impl Disk for FileDisk {
         self.worker(area).push(Job::Change { ops, sync, done });
     }
 
-    /// The thread is used if it is one of several workers of a runtime: these go on meanwhile.
-    fn lend_thread(&self, area: Area, submissions: &mut dyn FnMut()) {
+    /// The thread is used, too, if it is one of several workers of a runtime: these go on meanwhile.
+    fn lend_thread(&self, area: Area, is_spare: bool, submissions: &mut dyn FnMut()) {
         let runtime = tokio::runtime::Handle::try_current();
-        if runtime.is_ok_and(|runtime| runtime.metrics().num_workers() > 1) {
-            self.worker(area).lend_thread(submissions);
-        } else {
-            submissions();
-        }
+        let is_one_of_many = || runtime.is_ok_and(|runtime| runtime.metrics().num_workers() > 1);
+        let takes = is_spare || is_one_of_many();
+        self.worker(area).lend_thread(takes, submissions);
     }
 
     fn list(&self, area: Area) -> BoxFuture<'static, io::Result<Vec<FileEntry>>> {

@@ -285,6 +285,15 @@ async fn appends_that_are_durable_at_once_read_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lent_threads_carry_out_everything_in_order() {
+    lend_four_threads().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_thread_that_is_alone_is_used_when_it_is_spare() {
+    lend_four_threads().await;
+}
+
+async fn lend_four_threads() {
     let scratch = Scratch::new();
     let disk = Arc::new(scratch.open());
     submit(&disk, Area::Ledger, created("a", 10_000), true).await.unwrap();
@@ -294,7 +303,7 @@ async fn lent_threads_carry_out_everything_in_order() {
             for number in 0..50_u8 {
                 let (answer, mut answered) = oneshot::channel();
                 let mut answer = Some(answer);
-                disk.lend_thread(Area::Ledger, &mut || {
+                disk.lend_thread(Area::Ledger, lender.is_multiple_of(2), &mut || {
                     let Some(answer) = answer.take() else { return };
                     let at = u64::from(lender) * 100;
                     let ops = vec![write("a", at, &[number; 100])];

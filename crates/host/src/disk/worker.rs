@@ -80,11 +80,12 @@ impl Worker {
         self.shared.ask(|answer| Job::Open { name, answer })
     }
 
-    /// Carries out what `submissions` push on this thread, if that is quick.
-    pub(crate) fn lend_thread(&self, submissions: &mut dyn FnMut()) {
+    /// What `submissions` push is begun when they have returned: if this thread `takes` it and that is
+    /// quick, on this one.
+    pub(crate) fn lend_thread(&self, takes: bool, submissions: &mut dyn FnMut()) {
         let lent = self.shared.queue.lend();
         submissions();
-        if let Some(mut jobs) = lent.take() {
+        if takes && let Some(mut jobs) = lent.take() {
             self.shared.turn(&mut jobs);
         }
     }
