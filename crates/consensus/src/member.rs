@@ -182,6 +182,19 @@ mod tests {
     }
 
     #[test]
+    fn one_node_is_alone_until_another_takes_part_in_whatever_way() {
+        let alone = Membership::of(node(1));
+        assert!(alone.is_alone());
+        let others = [
+            Membership { voters: [1, 2].map(node).into(), ..Membership::default() },
+            Membership { outgoing: [node(2)].into(), ..alone.clone() },
+            Membership { learners: [node(2)].into(), ..alone.clone() },
+            Membership { learners_next: [node(2)].into(), ..alone },
+        ];
+        assert!(others.iter().all(|membership| !membership.is_alone()));
+    }
+
+    #[test]
     fn a_joint_membership_needs_both_majorities() {
         let joint = Membership {
             voters: (1..=3).map(node).collect(),

@@ -1,7 +1,8 @@
 //! `coco ledger verify`.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -10,7 +11,7 @@ use coco_kv::{MapName, Seqno};
 use coco_ledger::audit::{
     AuditError, AuditOptions, AuditReport, Auditor, ChunkSource, Fault, audit,
 };
-use coco_ledger::{ChunkName, SnapshotFile, StateWanted, tables};
+use coco_ledger::{ChunkName, SnapshotReader, StateWanted, tables};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
@@ -19,6 +20,9 @@ use super::{LedgerArgs, SecretsArgs};
 use crate::advice::{Advise, advised};
 use crate::output::Output;
 use crate::service::read;
+
+/// Bytes of a snapshot in memory at a time.
+const PIECE_BYTES: u64 = 1 << 20;
 
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
@@ -84,10 +88,20 @@ fn verify(arguments: &VerifyArgs, output: Output) -> Result<Result<AuditReport, 
 
 /// An audit that goes on from a snapshot, which is verified first.
 fn after_snapshot(options: AuditOptions, file: &Path) -> Result<Auditor> {
+    let unreadable = || format!("{} cannot be read", file.display());
     let unusable = || format!("{} is no snapshot to go on from", file.display());
-    let bytes =
-        std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let snapshot = SnapshotFile::read(&bytes, StateWanted::Public).with_context(unusable)?;
+    let mut bytes = File::open(file).with_context(unreadable)?;
+    let mut reader = SnapshotReader::new(StateWanted::Public);
+    let mut piece = Vec::new();
+    loop {
+        piece.clear();
+        let taken = bytes.by_ref().take(PIECE_BYTES).read_to_end(&mut piece);
+        if taken.with_context(unreadable)? == 0 {
+            break;
+        }
+        reader.add(&piece).with_context(unusable)?;
+    }
+    let snapshot = reader.finish().with_context(unusable)?;
     Auditor::after_snapshot(options, &snapshot).with_context(unusable)
 }
 
