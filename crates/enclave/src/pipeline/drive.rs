@@ -101,7 +101,7 @@ pub(super) struct Inner {
     /// Wakes whoever waits for the pipeline to run empty.
     pub drained: Notify,
     pub counters: Counters,
-    /// Transactions, also those that only read, since a batch was cut for somebody who waits.
+    /// Transactions, also those that only read, since somebody asked whether a client is alone.
     pub executed: AtomicUsize,
     /// The last signature.
     pub cut_to: AtomicU64,
@@ -267,8 +267,8 @@ impl Inner {
         });
     }
 
-    /// Whether one client has the node for itself, and waits: others, and other nodes, would have to
-    /// wait with it.
+    /// Whether one client has had the node for itself since this was asked last, and waits: others,
+    /// and other nodes, would have to wait with it.
     fn serves_one(&self) -> bool {
         self.executed.swap(0, Ordering::Relaxed) <= 1
             && self.progress.waiting() <= 1
