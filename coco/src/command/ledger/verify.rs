@@ -90,13 +90,13 @@ fn verify(arguments: &VerifyArgs, output: Output) -> Result<Result<AuditReport, 
 fn after_snapshot(options: AuditOptions, file: &Path) -> Result<Auditor> {
     let unreadable = || format!("{} cannot be read", file.display());
     let unusable = || format!("{} is no snapshot to go on from", file.display());
-    let mut bytes = File::open(file).with_context(unreadable)?;
+    let mut input = File::open(file).with_context(unreadable)?;
     let mut reader = SnapshotReader::new(StateWanted::Public);
     let mut piece = Vec::new();
     loop {
         piece.clear();
-        let taken = bytes.by_ref().take(PIECE_BYTES).read_to_end(&mut piece);
-        if taken.with_context(unreadable)? == 0 {
+        let len_bytes = input.by_ref().take(PIECE_BYTES).read_to_end(&mut piece);
+        if len_bytes.with_context(unreadable)? == 0 {
             break;
         }
         reader.add(&piece).with_context(unusable)?;

@@ -215,7 +215,7 @@ impl AreaFiles {
         name: &str,
         offset: u64,
         len_bytes: u64,
-        write_to_end: impl FnOnce(&mut OpenFile, u64) -> io::Result<()>,
+        write: impl FnOnce(&mut OpenFile, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         let end = offset.checked_add(len_bytes).filter(|end| i64::try_from(*end).is_ok());
         let end = end.ok_or_else(|| {
@@ -227,7 +227,7 @@ impl AreaFiles {
             return Ok(());
         }
         open.mark(Changed::Data);
-        let written = write_to_end(open, end);
+        let written = write(open, end);
         self.break_on_error(written)
     }
 

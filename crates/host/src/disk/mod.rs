@@ -76,9 +76,8 @@ impl Disk for FileDisk {
     /// The thread is used, too, if it is one of several workers of a runtime: these go on meanwhile.
     fn lend_thread(&self, area: Area, is_spare: bool, submissions: &mut dyn FnMut()) {
         let runtime = tokio::runtime::Handle::try_current();
-        let is_one_of_many = || runtime.is_ok_and(|runtime| runtime.metrics().num_workers() > 1);
-        let takes = is_spare || is_one_of_many();
-        self.worker(area).lend_thread(takes, submissions);
+        let is_one_of_many = runtime.is_ok_and(|runtime| runtime.metrics().num_workers() > 1);
+        self.worker(area).lend_thread(is_spare || is_one_of_many, submissions);
     }
 
     fn list(&self, area: Area) -> BoxFuture<'static, io::Result<Vec<FileEntry>>> {

@@ -257,6 +257,35 @@ mod tests {
     }
 
     #[test]
+    fn a_lent_thread_takes_what_is_short_where_the_disk_is_quick() {
+        let queue = Queue::default();
+        let take_lent = |len_bytes| {
+            let lent = queue.lend();
+            queue.push(change(len_bytes, Box::new(|_| {})));
+            lent.take().map(|jobs| jobs.len())
+        };
+        // Whatever was not taken is there for the area's own thread.
+        let take_own = || {
+            let mut jobs = Vec::new();
+            assert!(queue.take(&mut jobs));
+            jobs.len()
+        };
+        assert_eq!(take_lent(1), None, "nothing is known of the disk yet");
+        assert_eq!(take_own(), 1);
+        queue.end_turn(Some(MAX_LENT_TURN));
+        assert_eq!(take_lent(1), Some(1));
+        assert_eq!(take_lent(1), None, "somebody has the turn");
+        queue.end_turn(None);
+        assert_eq!(take_own(), 1);
+        queue.end_turn(None);
+        assert_eq!(take_lent(MAX_LENT_BYTES + 1), None);
+        assert_eq!(take_own(), 1);
+        queue.end_turn(Some(MAX_LENT_TURN + Duration::from_micros(1)));
+        assert_eq!(take_lent(1), None, "the disk is slow");
+        assert_eq!(take_own(), 1);
+    }
+
+    #[test]
     fn an_overrun_refuses_everything_after_it() {
         let queue = Queue::default();
         let (send, answers) = mpsc::channel();
