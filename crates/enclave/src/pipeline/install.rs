@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coco_consensus::Batch;
+use coco_consensus::{Batch, NodeId};
 use coco_kv::{Seqno, TxId};
 use coco_ledger::{ChunkName, Entry, Resumed, split_entry};
 use tokio::sync::oneshot;
@@ -28,7 +28,7 @@ use super::replicate::FollowError;
 use crate::disk::{set_aside, submit};
 use crate::former::{ForkSearch, Kept};
 use crate::historical::FetchError;
-use crate::host::Area;
+use crate::host::{Area, Host};
 use crate::snapshots::{LoadedSnapshot, Search};
 
 /// Pause before an installation is tried again.
@@ -105,16 +105,43 @@ impl Gathered {
     }
 }
 
+/// How the replay of a node that does not vote yet leaves cores to others: after some work it rests
+/// as long. All in all only for so long, for a ledger that grows faster is never caught up with.
+pub(super) struct Rests {
+    worked_since: Duration,
+    left: Duration,
+}
+
+impl Rests {
+    const AFTER: Duration = Duration::from_millis(4);
+    const AT_MOST: Duration = Duration::from_secs(2);
+
+    pub(super) fn new(now: Duration) -> Self {
+        Self { worked_since: now, left: Self::AT_MOST }
+    }
+
+    pub(super) async fn rest_if_due(&mut self, host: &dyn Host) {
+        let worked = host.uptime().saturating_sub(self.worked_since);
+        if worked >= Self::AFTER && !self.left.is_zero() {
+            let rest = worked.min(self.left);
+            self.left -= rest;
+            host.sleep(rest).await;
+            self.worked_since = host.uptime();
+        }
+    }
+}
+
 impl Inner {
     /// Brings the ledger here whenever the log asks for it. Runs until the pipeline has stopped.
     pub async fn keep_installed(self: Arc<Self>) {
+        let mut rests = Rests::new(self.host.uptime());
         while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
             self.install_signal.notified().await;
             let asked = *self.installing.lock();
             let Some(at) = asked else { continue };
             tracing::info!(%at, "the ledger is brought here from other nodes");
             let (mut attempt, mut is_missing) = (0, false);
-            while let Err(error) = self.install(Aim { at, attempt }, is_missing).await {
+            while let Err(error) = self.install(Aim { at, attempt }, is_missing, &mut rests).await {
                 if self.standing() == Standing::Stopped || self.standing() == Standing::Failed {
                     return;
                 }
@@ -132,7 +159,12 @@ impl Inner {
     }
 
     /// Makes the ledger end with what is aimed at. What is here and committed stays.
-    async fn install(self: &Arc<Self>, aim: Aim, is_missing: bool) -> Result<(), InstallError> {
+    async fn install(
+        self: &Arc<Self>,
+        aim: Aim,
+        is_missing: bool,
+        rests: &mut Rests,
+    ) -> Result<(), InstallError> {
         let at = aim.at;
         let end = self.progress.committed_seqno();
         if self.store.head().seqno > end {
@@ -153,7 +185,7 @@ impl Inner {
         if let Some(snapshot) = snapshot {
             self.go_on_from(snapshot, aim).await?;
         }
-        if let Err(error) = self.replay(begin, aim).await {
+        if let Err(error) = self.replay(begin, aim, rests).await {
             // Whatever is wrong with files of this node's own, others have the same entries.
             let reached = self.progress.committed_seqno();
             if !matches!(error, InstallError::Stopped) && reached < self.files.lock().last() {
@@ -170,8 +202,16 @@ impl Inner {
     }
 
     /// Checks, applies and commits the batches after `end`, up to what is aimed at.
-    async fn replay(self: &Arc<Self>, end: Seqno, aim: Aim) -> Result<(), InstallError> {
+    async fn replay(
+        self: &Arc<Self>,
+        end: Seqno,
+        aim: Aim,
+        rests: &mut Rests,
+    ) -> Result<(), InstallError> {
         let to = aim.at.seqno;
+        // Without a voter's replay there may be no quorum.
+        let may_rest = !self.is_voter();
+        rests.worked_since = self.host.uptime();
         let mut gathered = Gathered::after(end);
         let own_end = self.files.lock().last();
         while gathered.end < to {
@@ -197,10 +237,18 @@ impl Inner {
                     self.wake.notify_one();
                     // Others have things to do, too.
                     tokio::task::yield_now().await;
+                    if may_rest {
+                        rests.rest_if_due(&*self.host).await;
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    fn is_voter(&self) -> bool {
+        let me = NodeId(self.keys.signer().node_key.public().id());
+        self.membership.read().voters.contains(&me)
     }
 
     /// The next entries of the ledger, from a node that has them. Whom to ask first changes with

@@ -42,6 +42,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// What is done in pieces leaves disk and cores to others after each, for so many times as long as
 /// the piece took.
 const EASE: u32 = 1;
+/// A state that is held makes each write elsewhere copy what it touches. Only up to so many
+/// transactions does its encoding leave room to others.
+const MAX_EASED: u64 = 10_000;
 /// Bytes sent at a time, and written and synced at a time: a large file does not keep the ledger
 /// from the network or the disk for long.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
@@ -184,7 +187,7 @@ async fn write_as(
     let (secrets, views) = (keys.secrets(), pipeline.views_to(seqno));
     let secret = secrets.secret_for(seqno).ok_or(WriteError::NoSecret(seqno))?;
     let encoder = SnapshotEncoder::new(due.state, due.leaf, &views, secret);
-    write_state(host, file, encoder).await?;
+    write_state(host, pipeline, file, encoder, seqno).await?;
     // What is recorded is the digest of what the disk has, once that is authenticated.
     let written =
         read_back(host, file, StateWanted::Authentic((*secrets).clone()), EASE, None).await?;
@@ -211,16 +214,18 @@ async fn write_as(
     Ok(name)
 }
 
-/// Writes all but the receipt, one piece while the next is encoded. While a state is held, every
-/// write elsewhere copies what it touches: nothing of this waits for others.
+/// Writes all but the receipt of the state at `seqno`, one piece while the next is encoded.
 async fn write_state(
     host: &dyn Host,
+    pipeline: &Pipeline,
     file: &str,
     mut encoder: SnapshotEncoder,
+    seqno: Seqno,
 ) -> Result<(), WriteError> {
     let mut offset = encoder.front_bytes();
     let mut ready = Bytes::new();
     loop {
+        let begun = host.uptime();
         let encoding = offload(move || {
             let piece = encoder.piece()?;
             Ok::<_, SnapshotError>((encoder, piece))
@@ -234,6 +239,9 @@ async fn write_state(
         match next {
             Some(piece) => ready = piece.into(),
             None => return Ok(write_piece(host, file, 0, encoder.front().into()).await?),
+        }
+        if pipeline.store().head().seqno.0.saturating_sub(seqno.0) < MAX_EASED {
+            host.sleep(host.uptime().saturating_sub(begun).saturating_mul(EASE)).await;
         }
     }
 }

@@ -60,6 +60,24 @@ fn a_node_that_was_away_for_long_gets_the_ledger_from_others() {
     });
 }
 
+#[test]
+fn a_replay_rests_as_long_as_it_worked_but_not_for_ever() {
+    in_virtual_time(async {
+        let host = SimulatedHost::new(1, SimulatedDisk::new());
+        let mut rests = Rests::new(host.uptime());
+        let mut rest_after = async |milliseconds| {
+            host.sleep(Duration::from_millis(milliseconds)).await;
+            let begun = host.uptime();
+            rests.rest_if_due(&host).await;
+            (host.uptime() - begun).as_millis()
+        };
+        assert_eq!(rest_after(3).await, 0);
+        assert_eq!(rest_after(3).await, 6);
+        assert_eq!(rest_after(2000).await, 1994);
+        assert_eq!(rest_after(2000).await, 0);
+    });
+}
+
 /// The primary is gone. Of the other two, one must have the ledger up to what the other has and has
 /// not heard to be committed, nor can hear before the first has it.
 #[test]
