@@ -106,7 +106,7 @@ impl Gathered {
 }
 
 /// How the replay of a node that does not vote yet leaves cores to others: after some work it rests
-/// as long. All in all only for so long, for a ledger that grows faster is never caught up with.
+/// twice as long. All in all only for so long, for a ledger that grows faster is never caught up with.
 pub(super) struct Rests {
     worked_since: Duration,
     left: Duration,
@@ -114,7 +114,8 @@ pub(super) struct Rests {
 
 impl Rests {
     const AFTER: Duration = Duration::from_millis(4);
-    const AT_MOST: Duration = Duration::from_secs(2);
+    const TIMES: u32 = 2;
+    const AT_MOST: Duration = Duration::from_secs(3);
 
     pub(super) fn new(now: Duration) -> Self {
         Self { worked_since: now, left: Self::AT_MOST }
@@ -123,7 +124,7 @@ impl Rests {
     pub(super) async fn rest_if_due(&mut self, host: &dyn Host) {
         let worked = host.uptime().saturating_sub(self.worked_since);
         if worked >= Self::AFTER && !self.left.is_zero() {
-            let rest = worked.min(self.left);
+            let rest = worked.saturating_mul(Self::TIMES).min(self.left);
             self.left -= rest;
             host.sleep(rest).await;
             self.worked_since = host.uptime();

@@ -29,7 +29,7 @@ use crate::service::ServiceKeys;
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A node that joins is waited for, a backup's copy is for later.
-const EASE_OF_JOIN: u32 = 2;
+const EASE_OF_JOIN: u32 = 3;
 const EASE_OF_BACKUP: u32 = 10;
 /// Snapshots that are tried, one after the other.
 const MAX_TRIES: usize = 8;

@@ -41,7 +41,7 @@ const UNFINISHED: &str = ".writing";
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// What is done in pieces leaves disk and cores to others after each, for so many times as long as
 /// the piece took.
-const EASE: u32 = 1;
+const EASE: u32 = 3;
 /// A state that is held makes each write elsewhere copy what it touches. Only up to so many
 /// transactions does its encoding leave room to others.
 const MAX_EASED: u64 = 10_000;
