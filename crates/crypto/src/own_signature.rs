@@ -7,7 +7,7 @@
 //! zeroized.
 
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
-use p256::elliptic_curve::ops::{Invert as _, Reduce as _};
+use p256::elliptic_curve::ops::Reduce as _;
 use p256::elliptic_curve::{Field as _, PrimeField as _};
 use p256::{FieldBytes, Scalar};
 use zeroize::Zeroizing;
@@ -26,7 +26,7 @@ pub(crate) fn verify_p256(
         return Err(BadSignature);
     }
     let private = Zeroizing::new(scalar(private)?);
-    let number = Scalar::reduce_bytes(&prehash.into());
+    let number = Scalar::reduce(&FieldBytes::from(prehash));
     // Of these only the private scalar is secret; 0 has no inverse.
     let inverse = Option::<Scalar>::from(s.invert_vartime()).ok_or(BadSignature)?;
     let nonce = Zeroizing::new((number + r * *private) * inverse);
@@ -38,7 +38,7 @@ pub(crate) fn verify_p256(
         [4, coordinates @ ..] => *coordinates.first_chunk().ok_or(BadSignature)?,
         _ => return Err(BadSignature),
     };
-    if Scalar::reduce_bytes(&x.into()) == r { Ok(()) } else { Err(BadSignature) }
+    if Scalar::reduce(&FieldBytes::from(x)) == r { Ok(()) } else { Err(BadSignature) }
 }
 
 /// A number below the order.

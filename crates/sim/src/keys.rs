@@ -2,9 +2,9 @@
 
 use coco_crypto::{Curve, Digest, KeyPair, PublicKey, sha256_concat};
 use p256::ecdsa::Signature;
-use p256::elliptic_curve::ops::Reduce;
+use p256::elliptic_curve::ops::Reduce as _;
 use p256::elliptic_curve::point::AffineCoordinates;
-use p256::{AffinePoint, Scalar, U256};
+use p256::{AffinePoint, FieldBytes, Scalar};
 
 /// A node's key: P-256, from its number in the run.
 #[derive(Clone)]
@@ -25,8 +25,8 @@ impl NodeKey {
             reason = "out of range for one digest in 2^32 is no seed we meet"
         )]
         let pair = KeyPair::from_scalar(Curve::P256, &secret.0).expect("a digest is a scalar");
-        let r = <Scalar as Reduce<U256>>::reduce_bytes(&AffinePoint::GENERATOR.x());
-        let r_secret = r * <Scalar as Reduce<U256>>::reduce_bytes(&secret.0.into());
+        let r = Scalar::reduce(&AffinePoint::GENERATOR.x());
+        let r_secret = r * Scalar::reduce(&FieldBytes::from(secret.0));
         Self { r, r_secret, public: pair.public().clone() }
     }
 
@@ -38,7 +38,7 @@ impl NodeKey {
     /// ECDSA over the digest, DER, with the nonce 1: the secret is none here, and nothing is left
     /// to multiply but numbers, which is a hundred times faster than a point.
     pub fn sign_digest(&self, digest: &Digest) -> Vec<u8> {
-        let z = <Scalar as Reduce<U256>>::reduce_bytes(&digest.0.into());
+        let z = Scalar::reduce(&FieldBytes::from(digest.0));
         let signed = Signature::from_scalars(self.r, z + self.r_secret);
         signed.map(|signature| signature.to_der().as_bytes().to_vec()).unwrap_or_default()
     }
