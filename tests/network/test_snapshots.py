@@ -71,6 +71,11 @@ def write(node: Process, prefix: str, count: int):
     return written.headers["x-ms-ccf-transaction-id"]
 
 
+def write_until_two_snapshots(node: Process):
+    # The second is due so many transactions after the first one is written.
+    until(lambda: write(node, "key", 100) and len(node.committed_snapshots()) > 1, 60)
+
+
 def often(number: int, config: dict):
     config["snapshots"]["tx_count"] = 200
     if number == 1:
@@ -114,8 +119,7 @@ def network(request, tmp_path):
 
 def test_a_node_joins_from_a_snapshot_without_the_chunks_before_it(network):
     first, *others, joiner = network
-    write(first, "key", 300)
-    until(lambda: len(first.committed_snapshots()) > 1)
+    write_until_two_snapshots(first)
     seqno, _ = first.committed_snapshots()[-1]
     write(first, "later", 20)
     for node in [first, *others]:
@@ -174,8 +178,8 @@ def test_the_past_comes_from_an_archive_also_to_nodes_without_it(network):
 def test_a_backup_fetches_snapshots_and_removes_what_is_in_its_archive(network):
     first, tidy, *_ = network
     early = write(first, "early", 5)
-    write(first, "key", 600)
-    until(lambda: len(first.committed_snapshots()) > 1)
+    write(first, "key", 500)
+    write_until_two_snapshots(first)
     newest = lambda node: [(seqno, file.read_bytes()) for seqno, file in node.committed_snapshots()[-1:]]
     until(lambda: newest(tidy) == newest(first))
     until(lambda: len(tidy.committed_snapshots()) == KEPT["max_snapshots"])
