@@ -44,6 +44,7 @@ pub mod channels;
 pub mod config;
 mod disk;
 pub mod dispatch;
+mod ease;
 pub mod endpoints;
 mod former;
 pub mod forward;

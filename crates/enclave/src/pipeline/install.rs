@@ -26,9 +26,10 @@ use super::drive::Inner;
 use super::follow::{BatchFault, is_signature};
 use super::replicate::FollowError;
 use crate::disk::{set_aside, submit};
+use crate::ease::Rests;
 use crate::former::{ForkSearch, Kept};
 use crate::historical::FetchError;
-use crate::host::{Area, Host};
+use crate::host::Area;
 use crate::snapshots::{LoadedSnapshot, Search};
 
 /// Pause before an installation is tried again.
@@ -105,37 +106,10 @@ impl Gathered {
     }
 }
 
-/// How the replay of a node that does not vote yet leaves cores to others: after some work it rests
-/// twice as long. All in all only for so long, for a ledger that grows faster is never caught up with.
-pub(super) struct Rests {
-    worked_since: Duration,
-    left: Duration,
-}
-
-impl Rests {
-    const AFTER: Duration = Duration::from_millis(4);
-    const TIMES: u32 = 2;
-    const AT_MOST: Duration = Duration::from_secs(3);
-
-    pub(super) fn new(now: Duration) -> Self {
-        Self { worked_since: now, left: Self::AT_MOST }
-    }
-
-    pub(super) async fn rest_if_due(&mut self, host: &dyn Host) {
-        let worked = host.uptime().saturating_sub(self.worked_since);
-        if worked >= Self::AFTER && !self.left.is_zero() {
-            let rest = worked.saturating_mul(Self::TIMES).min(self.left);
-            self.left -= rest;
-            host.sleep(rest).await;
-            self.worked_since = host.uptime();
-        }
-    }
-}
-
 impl Inner {
     /// Brings the ledger here whenever the log asks for it. Runs until the pipeline has stopped.
     pub async fn keep_installed(self: Arc<Self>) {
-        let mut rests = Rests::new(self.host.uptime());
+        let mut rests = Rests::new();
         while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
             self.install_signal.notified().await;
             let asked = *self.installing.lock();
@@ -212,7 +186,7 @@ impl Inner {
         let to = aim.at.seqno;
         // Without a voter's replay there may be no quorum.
         let may_rest = !self.is_voter();
-        rests.worked_since = self.host.uptime();
+        rests.begin(&*self.host);
         let mut gathered = Gathered::after(end);
         let own_end = self.files.lock().last();
         while gathered.end < to {

@@ -31,9 +31,9 @@ use serde_json::json;
 
 use self::simulated::node::{audited, config};
 use self::simulated::{SeededEntropy, SimulatedDisk, SimulatedHost, in_virtual_time};
-use super::install::Rests;
 use super::{Channels, Continuation, Pipeline, Settings};
 use crate::channels::wire::SnapshotOffer;
+use crate::ease::Rests;
 use crate::host::{Area, BoxFuture, Host};
 use crate::identities::Identities;
 use crate::ledger_files::LedgerFiles;

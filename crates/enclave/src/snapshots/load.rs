@@ -12,6 +12,7 @@ use coco_ledger::{
 };
 
 use super::PIECE_BYTES;
+use crate::ease::rest_after;
 use crate::host::{Area, Host};
 use crate::offload::offload_to_background;
 
@@ -158,9 +159,6 @@ async fn add_gently(
         Ok::<_, SnapshotError>(reader)
     });
     let reader = added.await??;
-    // Even a sleep of no time lasts until the clock's next tick.
-    if ease > 0 {
-        host.sleep(host.uptime().saturating_sub(begun).saturating_mul(ease)).await;
-    }
+    rest_after(host, begun, ease).await;
     Ok(reader)
 }

@@ -27,6 +27,7 @@ use coco_ledger::{SnapshotEncoder, SnapshotError, SnapshotName, StateWanted, sna
 
 use crate::config;
 use crate::disk::submit;
+use crate::ease::rest_after;
 use crate::host::{Area, DiskOp, Host};
 use crate::offload::offload;
 use crate::pipeline::{CommitError, Pipeline, ReceiptError, SnapshotDue};
@@ -39,8 +40,7 @@ pub(crate) use load::{LoadError, LoadedSnapshot, VerifiedSnapshot, committed, lo
 const UNFINISHED: &str = ".writing";
 /// After a request for a snapshot that could not be recorded.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// What is done in pieces leaves disk and cores to others after each, for so many times as long as
-/// the piece took.
+/// Nobody waits for a snapshot but who joins.
 const EASE: u32 = 3;
 /// A state that is held makes each write elsewhere copy what it touches. Only up to so many
 /// transactions does its encoding leave room to others.
@@ -241,7 +241,7 @@ async fn write_state(
             None => return Ok(write_piece(host, file, 0, encoder.front().into()).await?),
         }
         if pipeline.store().head().seqno.0.saturating_sub(seqno.0) < MAX_EASED {
-            host.sleep(host.uptime().saturating_sub(begun).saturating_mul(EASE)).await;
+            rest_after(host, begun, EASE).await;
         }
     }
 }
@@ -264,7 +264,7 @@ async fn write_gently(
         let bytes = rest.split_to(rest.len().min(PIECE_BYTES));
         let end = offset + bytes.len() as u64;
         write_piece(host, name, offset, bytes).await?;
-        host.sleep(host.uptime().saturating_sub(begun).saturating_mul(ease)).await;
+        rest_after(host, begun, ease).await;
         offset = end;
     }
     Ok(())

@@ -64,7 +64,8 @@ fn a_node_that_was_away_for_long_gets_the_ledger_from_others() {
 fn a_replay_rests_longer_than_it_worked_but_not_for_ever() {
     in_virtual_time(async {
         let host = SimulatedHost::new(1, SimulatedDisk::new());
-        let mut rests = Rests::new(host.uptime());
+        let mut rests = Rests::new();
+        rests.begin(&host);
         let mut rest_after = async |milliseconds| {
             host.sleep(Duration::from_millis(milliseconds)).await;
             let begun = host.uptime();
