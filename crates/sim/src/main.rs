@@ -11,7 +11,7 @@ use coco_sim::{Mutant, Report, play};
 #[command(name = "coco-sim")]
 struct Arguments {
     /// Plays one seed.
-    #[arg(long, conflicts_with = "seeds")]
+    #[arg(long, conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(..u64::MAX))]
     seed: Option<u64>,
     /// Plays a range of seeds, FROM..TO.
     #[arg(long, value_parser = parse_range, default_value = "0..1000")]
@@ -30,7 +30,9 @@ struct Arguments {
 fn parse_range(text: &str) -> Result<(u64, u64), String> {
     let (from, to) = text.split_once("..").ok_or("a range is written FROM..TO")?;
     let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
-    Ok((number(from)?, number(to)?))
+    let (from, to) = (number(from)?, number(to)?);
+    // Nothing would be played, and nothing found.
+    if from < to { Ok((from, to)) } else { Err("a range ends after it begins".to_owned()) }
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -81,4 +83,20 @@ fn find_mutants(from: u64, to: u64) -> ExitCode {
         }
     }
     if escaped { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_that_would_play_nothing_are_refused() {
+        let parsed = |words: &[&str]| Arguments::try_parse_from([&["coco-sim"], words].concat());
+        assert_eq!(parsed(&["--seeds", "3..5"]).map(|it| it.seeds).ok(), Some((3, 5)));
+        assert_eq!(parsed(&["--seed", "7"]).map(|it| it.seed).ok(), Some(Some(7)));
+        for range in ["5..5", "5..3", "5", "..5", "a..5"] {
+            assert!(parsed(&["--seeds", range]).is_err(), "{range}");
+        }
+        assert!(parsed(&["--seed", &u64::MAX.to_string()]).is_err());
+    }
 }
