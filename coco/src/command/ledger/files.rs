@@ -23,7 +23,7 @@ pub(super) struct ChunkFile {
 }
 
 impl LedgerArgs {
-    /// The chunk files of all folders, by first entry.
+    /// The chunk files of all folders, by first entry; of one that lies in several, that in the first.
     pub(super) fn chunks(&self) -> Result<Vec<ChunkFile>> {
         let mut chunks = Vec::new();
         for folder in &self.folders {
@@ -38,12 +38,12 @@ impl LedgerArgs {
                 "name the folder with files such as ledger_1-14.committed",
             ));
         }
+        // The sort keeps the order of the folders.
         chunks.sort_by_key(|chunk| chunk.name);
+        chunks.dedup_by_key(|chunk| chunk.name);
         Ok(chunks)
     }
-}
 
-impl LedgerArgs {
     /// The names of everything in the folders.
     pub(super) fn file_names(&self) -> Result<Vec<String>> {
         let mut names = BTreeSet::new();
@@ -129,5 +129,24 @@ impl SecretsArgs {
         }
         ensure!(!secrets.is_empty(), not_secrets());
         Ok(Some(secrets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_in_several_folders_is_one() {
+        let (main, archive) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (old, new) = ("ledger_1-5.committed", "ledger_6");
+        for (folder, names) in [(&main, vec![old, new, "ledger_9.ignored"]), (&archive, vec![old])]
+        {
+            names.iter().for_each(|name| fs::write(folder.path().join(name), name).unwrap());
+        }
+        let folders = vec![main.path().to_owned(), archive.path().to_owned()];
+        let chunks = LedgerArgs { folders }.chunks().unwrap();
+        let paths: Vec<_> = chunks.into_iter().map(|chunk| chunk.path).collect();
+        assert_eq!(paths, [main.path().join(old), main.path().join(new)]);
     }
 }

@@ -105,7 +105,7 @@ fn after_snapshot(options: AuditOptions, file: &Path) -> Result<Auditor> {
     Auditor::after_snapshot(options, &snapshot).with_context(unusable)
 }
 
-/// The chunk files by name; a chunk that lies in several folders is read from the first.
+/// The chunk files by name.
 struct Files {
     names: Vec<String>,
     paths: BTreeMap<String, PathBuf>,
@@ -116,10 +116,8 @@ impl Files {
     fn new(arguments: &VerifyArgs, chunks: &[ChunkFile], progress: ProgressBar) -> Result<Self> {
         // Everything that lies there: a name that begins as a chunk's and is none is a fault.
         let names = arguments.ledger.file_names()?;
-        let mut paths = BTreeMap::new();
-        for chunk in chunks.iter().rev() {
-            paths.insert(chunk.name.to_string(), chunk.path.clone());
-        }
+        let paths = chunks.iter().map(|chunk| (chunk.name.to_string(), chunk.path.clone()));
+        let paths = paths.collect();
         Ok(Self { names, paths, progress })
     }
 
