@@ -5,43 +5,36 @@ use std::time::Duration;
 
 use crate::host::Host;
 
-/// Rests after a piece that was begun at this uptime.
-pub(crate) async fn rest_after(host: &dyn Host, begun: Duration, ease: u32) {
-    // Even a sleep of no time lasts until the clock's next tick.
-    if ease > 0 {
-        host.sleep(host.uptime().saturating_sub(begun).saturating_mul(ease)).await;
-    }
-}
-
-/// The rests of a replay, whose pieces are shorter than a clock's tick: there is one whenever enough
-/// is done. All in all only for so long, since a ledger that grows faster is never caught up with.
+/// The rests of some work.
 pub(crate) struct Rests {
-    begun: Duration,
+    ease: u32,
     left: Duration,
 }
 
 impl Rests {
-    const AFTER: Duration = Duration::from_millis(4);
-    const EASE: u32 = 2;
-    const AT_MOST: Duration = Duration::from_secs(3);
-
-    pub fn new() -> Self {
-        Self { begun: Duration::ZERO, left: Self::AT_MOST }
+    /// Of work that everybody waits for.
+    pub fn none() -> Self {
+        Self::new(0)
     }
 
-    /// Work begins.
-    pub fn begin(&mut self, host: &dyn Host) {
-        self.begun = host.uptime();
+    /// As long as the work takes.
+    pub fn new(ease: u32) -> Self {
+        Self::at_most(Duration::MAX, ease)
     }
 
-    /// A part of the work is done.
-    pub async fn rest_if_due(&mut self, host: &dyn Host) {
-        let worked = host.uptime().saturating_sub(self.begun);
-        if worked >= Self::AFTER && !self.left.is_zero() {
-            let rest = worked.saturating_mul(Self::EASE).min(self.left);
-            self.left -= rest;
+    /// For so long in all: somebody waits for the work to be done.
+    pub fn at_most(left: Duration, ease: u32) -> Self {
+        Self { ease, left }
+    }
+
+    /// Rests after a piece that was begun at this uptime.
+    pub async fn after(&mut self, begun: Duration, host: &dyn Host) {
+        let worked = host.uptime().saturating_sub(begun);
+        let rest = worked.saturating_mul(self.ease).min(self.left);
+        // Even a sleep of no time lasts until the clock's next tick.
+        if !rest.is_zero() {
+            self.left = self.left.saturating_sub(rest);
             host.sleep(rest).await;
-            self.begin(host);
         }
     }
 }

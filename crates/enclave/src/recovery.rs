@@ -24,6 +24,7 @@ use coco_ledger::{
 };
 
 use crate::disk::{read_file, set_aside, submit};
+use crate::ease::Rests;
 use crate::host::{Area, DiskOp, FileEntry, Host};
 use crate::identities::Identities;
 use crate::ledger_files::disk_operations;
@@ -230,7 +231,8 @@ async fn newest_snapshot(
             continue;
         }
         let key = &identities.at(name.evidence).key;
-        match snapshots::load(host, &name.to_string(), name, secrets, key, 0).await {
+        match snapshots::load(host, &name.to_string(), name, secrets, key, &mut Rests::none()).await
+        {
             Ok(found) => {
                 tracing::info!(%name, "starting from a snapshot");
                 return Ok(Some(found));

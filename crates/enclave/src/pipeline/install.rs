@@ -32,6 +32,12 @@ use crate::historical::FetchError;
 use crate::host::Area;
 use crate::snapshots::{LoadedSnapshot, Search};
 
+/// How much of a replay is left to others, whenever so much is done, and for how long in all: a
+/// ledger that grows faster is never caught up with.
+const EASE: u32 = 2;
+const PIECE: Duration = Duration::from_millis(4);
+const MAX_RESTS: Duration = Duration::from_secs(3);
+
 /// Pause before an installation is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// A batch that is brought here takes at most this many bytes.
@@ -109,7 +115,7 @@ impl Gathered {
 impl Inner {
     /// Brings the ledger here whenever the log asks for it. Runs until the pipeline has stopped.
     pub async fn keep_installed(self: Arc<Self>) {
-        let mut rests = Rests::new();
+        let mut rests = Rests::at_most(MAX_RESTS, EASE);
         while self.standing() != Standing::Stopped && self.standing() != Standing::Failed {
             self.install_signal.notified().await;
             let asked = *self.installing.lock();
@@ -186,7 +192,7 @@ impl Inner {
         let to = aim.at.seqno;
         // Without a voter's replay there may be no quorum.
         let may_rest = !self.is_voter();
-        rests.begin(&*self.host);
+        let mut begun = self.host.uptime();
         let mut gathered = Gathered::after(end);
         let own_end = self.files.lock().last();
         while gathered.end < to {
@@ -212,8 +218,9 @@ impl Inner {
                     self.wake.notify_one();
                     // Others have things to do, too.
                     tokio::task::yield_now().await;
-                    if may_rest {
-                        rests.rest_if_due(&*self.host).await;
+                    if may_rest && self.host.uptime().saturating_sub(begun) >= PIECE {
+                        rests.after(begun, &*self.host).await;
+                        begun = self.host.uptime();
                     }
                 }
             }

@@ -21,6 +21,7 @@ use super::write_gently;
 use crate::channels::wire::SnapshotOffer;
 use crate::config::{BackupFetch, Config, Join};
 use crate::disk::{set_aside, submit};
+use crate::ease::Rests;
 use crate::host::{Area, DiskOp, Host};
 use crate::pipeline::Channels;
 use crate::service::ServiceKeys;
@@ -30,6 +31,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A node that joins is waited for, a backup's copy is for later.
 const EASE_OF_JOIN: u32 = 3;
+const MAX_RESTS_OF_JOIN: Duration = Duration::from_secs(6);
 const EASE_OF_BACKUP: u32 = 10;
 /// Snapshots that are tried, one after the other.
 const MAX_TRIES: usize = 8;
@@ -41,8 +43,9 @@ pub(crate) struct FetchRules {
     /// Tries for each piece, and the pause between them.
     pub attempts: u32,
     pub pause: Duration,
-    /// After each piece disk and cores are left to others for so many times as long as it took.
+    /// How much is left to others, and for how long in all.
     pub ease: u32,
+    pub max_rests: Duration,
 }
 
 impl FetchRules {
@@ -53,6 +56,7 @@ impl FetchRules {
             attempts: config.max_attempts.max(1),
             pause: config.retry_interval.0,
             ease: EASE_OF_BACKUP,
+            max_rests: Duration::MAX,
         }
     }
 
@@ -70,6 +74,7 @@ impl FetchRules {
             attempts: fetch_snapshot_max_attempts.max(1),
             pause: fetch_snapshot_retry_interval.0,
             ease: EASE_OF_JOIN,
+            max_rests: MAX_RESTS_OF_JOIN,
         })
     }
 }
@@ -109,14 +114,15 @@ impl Search<'_> {
     /// none, and the ledger itself must do.
     pub async fn newest<T: OfSnapshot>(&self) -> Option<T> {
         let mut candidates = self.candidates().await;
+        let mut rests = Rests::at_most(self.rules.max_rests, self.rules.ease);
         for _ in 0..MAX_TRIES {
             // The newest, and of the same the one that is here already.
             candidates.sort_by_key(|candidate| (candidate.name, Reverse(candidate.node)));
             let Candidate { name, node, len_bytes } = candidates.pop()?;
             let from = node.map_or_else(|| "this node".to_owned(), |node| node.to_string());
             let loaded = match node {
-                None => self.load_own(name).await.map_err(FetchError::from),
-                Some(node) => self.bring(node, name, len_bytes).await,
+                None => self.load_own(name, &mut rests).await.map_err(FetchError::from),
+                Some(node) => self.bring(node, name, len_bytes, &mut rests).await,
             };
             match loaded {
                 Ok(loaded) => {
@@ -179,13 +185,22 @@ impl Search<'_> {
         self.after < seqno && seqno <= self.to
     }
 
-    async fn load<T: OfSnapshot>(&self, file: &str, name: SnapshotName) -> Result<T, LoadError> {
+    async fn load<T: OfSnapshot>(
+        &self,
+        file: &str,
+        name: SnapshotName,
+        rests: &mut Rests,
+    ) -> Result<T, LoadError> {
         let key = self.keys.identity_key(name.evidence);
-        load(self.host, file, name, &self.keys.secrets(), key, self.rules.ease).await
+        load(self.host, file, name, &self.keys.secrets(), key, rests).await
     }
 
-    async fn load_own<T: OfSnapshot>(&self, name: SnapshotName) -> Result<T, LoadError> {
-        let loaded = self.load(&name.to_string(), name).await;
+    async fn load_own<T: OfSnapshot>(
+        &self,
+        name: SnapshotName,
+        rests: &mut Rests,
+    ) -> Result<T, LoadError> {
+        let loaded = self.load(&name.to_string(), name, rests).await;
         if let Err(LoadError::Wrong(_)) = &loaded {
             self.make_room(name).await?;
         }
@@ -208,15 +223,16 @@ impl Search<'_> {
         node: NodeId,
         name: SnapshotName,
         len_bytes: u64,
+        rests: &mut Rests,
     ) -> Result<T, FetchError> {
         let file = SnapshotName { is_committed: false, ..name }.to_string();
-        let was_begun = self.download(node, name, &file, len_bytes).await?;
-        let mut loaded = self.load(&file, name).await;
+        let was_begun = self.download(node, name, &file, len_bytes, rests).await?;
+        let mut loaded = self.load(&file, name, rests).await;
         if was_begun && matches!(loaded, Err(LoadError::Wrong(_))) {
             // Perhaps what was here before is at fault.
             self.remove(&file).await?;
-            self.download(node, name, &file, len_bytes).await?;
-            loaded = self.load(&file, name).await;
+            self.download(node, name, &file, len_bytes, rests).await?;
+            loaded = self.load(&file, name, rests).await;
         }
         if loaded.is_err() {
             self.remove(&file).await?;
@@ -240,6 +256,7 @@ impl Search<'_> {
         name: SnapshotName,
         file: &str,
         len_bytes: u64,
+        rests: &mut Rests,
     ) -> Result<bool, FetchError> {
         let files = self.host.disk().list(Area::Snapshots).await?;
         let begun = files.iter().find(|it| it.name == file && !it.read_only);
@@ -261,7 +278,7 @@ impl Search<'_> {
             if bytes.is_empty() || end > len_bytes {
                 return Err(FetchError::Length { found: end, expected: len_bytes });
             }
-            write_gently(self.host, file, offset, bytes, self.rules.ease).await?;
+            write_gently(self.host, file, offset, bytes, rests).await?;
             offset = end;
         }
         Ok(begun > 0)

@@ -12,7 +12,7 @@ use coco_ledger::{
 };
 
 use super::PIECE_BYTES;
-use crate::ease::rest_after;
+use crate::ease::Rests;
 use crate::host::{Area, Host};
 use crate::offload::offload_to_background;
 
@@ -96,7 +96,7 @@ pub(crate) async fn load<T: OfSnapshot>(
     name: SnapshotName,
     secrets: &LedgerSecrets,
     service_key: &PublicKey,
-    ease: u32,
+    rests: &mut Rests,
 ) -> Result<T, LoadError> {
     // Decoded are the very bytes that were verified, whatever the disk has by then.
     let mut pieces = T::IS_DECODED.then(Vec::new);
@@ -104,7 +104,7 @@ pub(crate) async fn load<T: OfSnapshot>(
         true => StateWanted::Authentic(secrets.clone()),
         false => StateWanted::Nothing,
     };
-    let mut snapshot = read_back(host, file, wanted, ease, pieces.as_mut()).await?;
+    let mut snapshot = read_back(host, file, wanted, rests, pieces.as_mut()).await?;
     snapshot.verify(service_key)?;
     if snapshot.tx_id().seqno != name.seqno {
         return Err(SnapshotError::Iv(snapshot.tx_id().seqno).into());
@@ -113,19 +113,19 @@ pub(crate) async fn load<T: OfSnapshot>(
         let mut reader = SnapshotReader::new(StateWanted::Whole(secrets.clone()));
         // Each is let go of while the state grows.
         for piece in pieces {
-            reader = add_gently(host, reader, piece, ease).await?;
+            reader = add_gently(host, reader, piece, rests).await?;
         }
         snapshot = reader.finish()?;
     }
     Ok(T::of_file(snapshot)?)
 }
 
-/// Reads the file of a snapshot with `ease`; its receipt is not looked at. What is read may be kept.
+/// Reads the file of a snapshot, with rests; its receipt is not looked at. What is read may be kept.
 pub(super) async fn read_back(
     host: &dyn Host,
     file: &str,
     wanted: StateWanted,
-    ease: u32,
+    rests: &mut Rests,
     mut kept: Option<&mut Vec<Bytes>>,
 ) -> Result<SnapshotFile, LoadError> {
     let mut reader = SnapshotReader::new(wanted);
@@ -143,7 +143,7 @@ pub(super) async fn read_back(
         if let Some(kept) = &mut kept {
             kept.push(piece.clone());
         }
-        reader = add_gently(host, reader, piece, ease).await?;
+        reader = add_gently(host, reader, piece, rests).await?;
     }
 }
 
@@ -151,7 +151,7 @@ async fn add_gently(
     host: &dyn Host,
     mut reader: SnapshotReader,
     piece: Bytes,
-    ease: u32,
+    rests: &mut Rests,
 ) -> Result<SnapshotReader, LoadError> {
     let begun = host.uptime();
     let added = offload_to_background(host, move || {
@@ -159,6 +159,6 @@ async fn add_gently(
         Ok::<_, SnapshotError>(reader)
     });
     let reader = added.await??;
-    rest_after(host, begun, ease).await;
+    rests.after(begun, host).await;
     Ok(reader)
 }

@@ -27,7 +27,7 @@ use coco_ledger::{SnapshotEncoder, SnapshotError, SnapshotName, StateWanted, sna
 
 use crate::config;
 use crate::disk::submit;
-use crate::ease::rest_after;
+use crate::ease::Rests;
 use crate::host::{Area, DiskOp, Host};
 use crate::offload::offload;
 use crate::pipeline::{CommitError, Pipeline, ReceiptError, SnapshotDue};
@@ -189,8 +189,8 @@ async fn write_as(
     let encoder = SnapshotEncoder::new(due.state, due.leaf, &views, secret);
     write_state(host, pipeline, file, encoder, seqno).await?;
     // What is recorded is the digest of what the disk has, once that is authenticated.
-    let written =
-        read_back(host, file, StateWanted::Authentic((*secrets).clone()), EASE, None).await?;
+    let wanted = StateWanted::Authentic((*secrets).clone());
+    let written = read_back(host, file, wanted, &mut Rests::new(EASE), None).await?;
     if written.tx_id().seqno != seqno {
         return Err(SnapshotError::Iv(written.tx_id().seqno).into());
     }
@@ -222,6 +222,7 @@ async fn write_state(
     mut encoder: SnapshotEncoder,
     seqno: Seqno,
 ) -> Result<(), WriteError> {
+    let mut rests = Rests::new(EASE);
     let mut offset = encoder.front_bytes();
     let mut ready = Bytes::new();
     loop {
@@ -241,7 +242,7 @@ async fn write_state(
             None => return Ok(write_piece(host, file, 0, encoder.front().into()).await?),
         }
         if pipeline.store().head().seqno.0.saturating_sub(seqno.0) < MAX_EASED {
-            rest_after(host, begun, EASE).await;
+            rests.after(begun, host).await;
         }
     }
 }
@@ -251,20 +252,20 @@ async fn write_piece(host: &dyn Host, name: &str, offset: u64, bytes: Bytes) -> 
     submit(host, Area::Snapshots, vec![write]).await
 }
 
-/// Writes a part of a file in pieces, with `ease` after each.
+/// Writes a part of a file in pieces, with rests.
 async fn write_gently(
     host: &dyn Host,
     name: &str,
     mut offset: u64,
     mut rest: Bytes,
-    ease: u32,
+    rests: &mut Rests,
 ) -> io::Result<()> {
     while !rest.is_empty() {
         let begun = host.uptime();
         let bytes = rest.split_to(rest.len().min(PIECE_BYTES));
         let end = offset + bytes.len() as u64;
         write_piece(host, name, offset, bytes).await?;
-        rest_after(host, begun, ease).await;
+        rests.after(begun, host).await;
         offset = end;
     }
     Ok(())
