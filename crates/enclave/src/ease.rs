@@ -28,7 +28,7 @@ impl Rests {
     }
 
     /// Rests after a piece that was begun at this uptime.
-    pub async fn after(&mut self, begun: Duration, host: &dyn Host) {
+    pub async fn after(&mut self, host: &dyn Host, begun: Duration) {
         let worked = host.uptime().saturating_sub(begun);
         let rest = worked.saturating_mul(self.ease).min(self.left);
         // Even a sleep of no time lasts until the clock's next tick.

@@ -219,7 +219,7 @@ impl Inner {
                     // Others have things to do, too.
                     tokio::task::yield_now().await;
                     if may_rest && self.host.uptime().saturating_sub(begun) >= PIECE {
-                        rests.after(begun, &*self.host).await;
+                        rests.after(&*self.host, begun).await;
                         begun = self.host.uptime();
                     }
                 }

@@ -159,6 +159,6 @@ async fn add_gently(
         Ok::<_, SnapshotError>(reader)
     });
     let reader = added.await??;
-    rests.after(begun, host).await;
+    rests.after(host, begun).await;
     Ok(reader)
 }

@@ -242,7 +242,7 @@ async fn write_state(
             None => return Ok(write_piece(host, file, 0, encoder.front().into()).await?),
         }
         if pipeline.store().head().seqno.0.saturating_sub(seqno.0) < MAX_EASED {
-            rests.after(begun, host).await;
+            rests.after(host, begun).await;
         }
     }
 }
@@ -265,7 +265,7 @@ async fn write_gently(
         let bytes = rest.split_to(rest.len().min(PIECE_BYTES));
         let end = offset + bytes.len() as u64;
         write_piece(host, name, offset, bytes).await?;
-        rests.after(begun, host).await;
+        rests.after(host, begun).await;
         offset = end;
     }
     Ok(())

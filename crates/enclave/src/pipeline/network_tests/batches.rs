@@ -69,7 +69,7 @@ fn work_rests_by_its_ease_but_not_for_ever() {
             let begun = host.uptime();
             host.sleep(Duration::from_millis(milliseconds)).await;
             let done = host.uptime();
-            rests.after(begun, &host).await;
+            rests.after(&host, begun).await;
             (host.uptime() - done).as_millis()
         };
         assert_eq!(rest_after(6).await, 12);
