@@ -30,7 +30,7 @@ use coco_enclave::channels::wire::MAX_EXCHANGED_BYTES;
 use coco_governance::tables::{
     Base64, JWT_PUBLIC_SIGNING_KEYS, JwtKey, Pem, USER_CERTS, USERS, UserInfo,
 };
-use coco_kv::MapName;
+use coco_kv::{MapName, TxId};
 use coco_ledger::Receipt;
 use http::{Method, StatusCode};
 use linked::{Network, govern, open, read, until, write};
@@ -468,9 +468,24 @@ fn a_linearizable_read_sees_what_was_committed_anywhere() {
                 assert_eq!(answer.json(), json!(number.to_string()));
             }
         }
-        let wrong = clients[1].call("GET", "/app/here/a", "x-coco-read: fresh\r\n", b"").await;
-        let code = "InvalidHeaderValue".to_owned();
-        assert_eq!(summary(&wrong), (StatusCode::BAD_REQUEST, code));
+        for path in ["/app/here/a", "/app/commit"] {
+            let wrong = clients[1].call("GET", path, "x-coco-read: fresh\r\n", b"").await;
+            let code = "InvalidHeaderValue".to_owned();
+            assert_eq!(summary(&wrong), (StatusCode::BAD_REQUEST, code));
+        }
+
+        // The same goes for what is said of transactions.
+        for number in 0..10 {
+            let written = write(network.node(0), "b", &number.to_string()).await;
+            for client in &mut clients {
+                let answer = client.call("GET", "/app/commit", linearizable, b"").await.json();
+                let committed: TxId = answer["transaction_id"].as_str().unwrap().parse().unwrap();
+                assert!(committed >= written, "{committed} {written}");
+                let path = format!("/app/tx?transaction_id={written}");
+                let answer = client.call("GET", &path, linearizable, b"").await.json();
+                assert_eq!(answer["status"], "Committed");
+            }
+        }
 
         // A primary that may have been voted out does not answer.
         network.fabric.cut_off(0);

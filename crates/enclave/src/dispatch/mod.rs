@@ -116,9 +116,15 @@ impl Dispatch for Dispatcher {
         if let Err(refusal) = self.shared.check_open(frontend) {
             return Reply::Now(refusal.to_response());
         }
+        let wishes = match Wishes::of(request.headers()) {
+            Ok(wishes) => wishes,
+            Err(refusal) => return Reply::Now(refusal.to_response()),
+        };
         if let Some(common) = FrontendEndpoint::of(local) {
-            let adapter = self.shared.adapter(frontend);
-            return common.answer(&self.shared.node, adapter, frontend.prefix(), request);
+            return self.shared.when_known(session, wishes, move |shared| {
+                let adapter = shared.adapter(frontend);
+                common.answer(&shared.node, adapter, frontend.prefix(), request)
+            });
         }
         if frontend == Frontend::Node
             && let Some((files, rest)) = Files::of(local, &session.interface)
@@ -129,7 +135,7 @@ impl Dispatch for Dispatcher {
         if frontend == Frontend::Node && is_closed(local, &session.interface) {
             return Reply::Now(unknown_path(&request));
         }
-        self.shared.dispatch(session, request, target)
+        self.shared.dispatch(session, request, target, wishes)
     }
 }
 
@@ -186,11 +192,8 @@ impl Shared {
         session: &Arc<Session>,
         request: Request,
         target: Target,
+        wishes: Wishes,
     ) -> Reply {
-        let wishes = match Wishes::of(request.headers()) {
-            Ok(wishes) => wishes,
-            Err(refusal) => return Reply::Now(refusal.to_response()),
-        };
         match self.attempt(session, request, target, wishes) {
             Attempt::Answered(reply) => reply,
             Attempt::Full(request) => {
@@ -219,7 +222,11 @@ impl Shared {
                 Ran::Forward => return Attempt::Answered(self.forward(session, request)),
                 Ran::Refused(response) => return Attempt::Answered(Reply::Now(response)),
                 Ran::Historical => {
-                    return Attempt::Answered(self.historical(session, request, target));
+                    let session = session.clone();
+                    let reply = self.when_known(&session.clone(), wishes, move |shared| {
+                        shared.historical(&session, request, target)
+                    });
+                    return Attempt::Answered(reply);
                 }
                 Ran::Done(response, placed) => {
                     let pipeline = self.node.pipeline();

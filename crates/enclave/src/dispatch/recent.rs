@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::wait::Wishes;
 use super::{Attempt, Shared, Target, try_again};
-use crate::session::{Reply, Session};
+use crate::session::{Reply, Session, within};
 
 impl Shared {
     /// Whether the state lacks the newest transaction that the session was told of. An error if it
@@ -36,6 +36,32 @@ impl Shared {
         let message = format!("Transaction {seen} of this session may be lost in an election.");
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Err(ErrorResponse::new(status, ErrorCode::SessionConsistencyLost, message))
+    }
+
+    /// Answers from what is known to be committed here: at once, unless that is to be everything that
+    /// was committed before.
+    pub(super) fn when_known(
+        self: &Arc<Self>,
+        session: &Session,
+        wishes: Wishes,
+        answer: impl FnOnce(&Arc<Self>) -> Reply + Send + 'static,
+    ) -> Reply {
+        if !wishes.lag() {
+            return answer(self);
+        }
+        let (this, patience) = (self.clone(), session.interface.timeouts.forwarding);
+        Reply::Later(Box::pin(async move {
+            let pipeline = this.node.pipeline();
+            if !pipeline.catch_up(patience).await {
+                return not_confirmed();
+            }
+            // It is here; that it is committed may have to be heard yet.
+            let known = pipeline.wait_committed(pipeline.store().head());
+            match within(this.node.host().as_ref(), patience, known).await {
+                Some(_) => answer(&this).given().await,
+                None => not_confirmed(),
+            }
+        }))
     }
 
     /// Executes once everything that was committed before is known to be here.

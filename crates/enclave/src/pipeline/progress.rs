@@ -80,6 +80,8 @@ impl Progress {
     /// its place and is not committed says nothing: a later primary may bring the other back.
     pub fn status(&self, tx_id: TxId, executed: Seqno) -> TxStatus {
         let committed = self.committed();
+        // More may have been executed and committed since `executed` was looked up.
+        let executed = executed.max(committed.seqno);
         let local = self.view_of(tx_id.seqno).filter(|_| tx_id.seqno <= executed);
         let is_here = tx_id.seqno > Seqno(0) && local == Some(tx_id.view);
         match (is_here, tx_id.seqno <= committed.seqno) {
@@ -210,6 +212,8 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     /// Of view 2 up to 10, then of view 4.
@@ -240,6 +244,15 @@ mod tests {
             let tx_id = TxId::new(view, seqno);
             assert_eq!(progress.status(tx_id, executed), status, "{tx_id}");
         }
+    }
+
+    #[test]
+    fn what_is_executed_and_committed_meanwhile_is_committed() {
+        let progress = progress(12);
+        assert_eq!(progress.status(TxId::new(4, 12), Seqno(10)), TxStatus::Committed);
+        assert_eq!(progress.status(TxId::new(4, 13), Seqno(10)), TxStatus::Unknown);
+        let waiting = progress.wait(TxId::new(4, 11), Seqno(10));
+        assert_eq!(waiting.outcome().now_or_never(), Some(TxStatus::Committed));
     }
 
     /// Another primary may yet bring back what was taken back here.

@@ -430,6 +430,8 @@ impl Inner {
         }
         drop(writer);
         self.wake.notify_one();
+        // Nothing of what a node that stops waits for is in flight any more.
+        self.drained.notify_waiters();
     }
 
     pub(super) fn change_membership(&self, membership: Membership) {

@@ -137,3 +137,20 @@ fn a_node_that_is_retired_leaves_and_a_primary_that_stops_hands_over() {
         write(next, 2, "by two").await;
     });
 }
+
+#[test]
+fn a_primary_that_stops_does_not_wait_for_a_quorum_that_is_gone() {
+    in_virtual_time(async {
+        let service = Service::of(3).await;
+        let first = &service.nodes[0];
+        for other in &service.nodes[1..] {
+            service.cut_off(other.id);
+        }
+        let transaction = put(first, 1, "for nobody");
+        let (_, fate) = first.pipeline.commit_and_wait(transaction, &Outcome::default()).unwrap();
+        let fate = tokio::spawn(fate);
+        let stopped = tokio::time::timeout(Duration::from_secs(3), first.pipeline.stop());
+        stopped.await.expect("it stops when it no longer leads");
+        assert_eq!(fate.await.unwrap(), TxStatus::Pending, "the others may have it");
+    });
+}
