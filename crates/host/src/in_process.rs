@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::background::become_background;
+use crate::descriptors::Descriptors;
 use crate::listener::Listeners;
 use crate::{DiskLayout, FileDisk, FilesCleanup, HostError, Interface, SystemEntropy};
 
@@ -61,7 +62,7 @@ pub struct InProcessHost {
 impl InProcessHost {
     /// Binds every interface and takes the directories. Must be called on a tokio runtime.
     pub fn start(settings: HostSettings) -> Result<Self, HostError> {
-        let listeners = Listeners::bind(&settings.interfaces)?;
+        let listeners = Listeners::bind(&settings.interfaces, Descriptors::raised())?;
         let disk = FileDisk::open(settings.disk.clone(), settings.slow_io_threshold)?;
         // Once the directories are this process's.
         let mut cleanup = JoinSet::new();

@@ -40,6 +40,7 @@
 //! ```
 
 mod background;
+mod descriptors;
 mod disk;
 mod entropy;
 mod error;

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::HostError;
+use crate::descriptors::Descriptors;
 
 /// Connections the kernel holds for us before we accept them.
 const BACKLOG: i32 = 1024;
@@ -31,11 +32,15 @@ pub struct Interface {
 /// All listeners of a node.
 pub(crate) struct Listeners {
     by_name: HashMap<String, (TcpListener, SocketAddr)>,
+    descriptors: Descriptors,
     closed: watch::Sender<bool>,
 }
 
 impl Listeners {
-    pub(crate) fn bind(interfaces: &[Interface]) -> Result<Self, HostError> {
+    pub(crate) fn bind(
+        interfaces: &[Interface],
+        descriptors: Descriptors,
+    ) -> Result<Self, HostError> {
         let mut by_name = HashMap::new();
         for interface in interfaces {
             let bound = bind(&interface.bind_address).map_err(|source| HostError::Listen {
@@ -47,7 +52,7 @@ impl Listeners {
                 return Err(HostError::DuplicateInterface(interface.name.clone()));
             }
         }
-        Ok(Self { by_name, closed: watch::Sender::new(false) })
+        Ok(Self { by_name, descriptors, closed: watch::Sender::new(false) })
     }
 
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
@@ -67,28 +72,29 @@ impl Listeners {
         tokio::select! {
             biased;
             () = closed => pending().await,
-            accepted = accept(listener) => accepted,
+            accepted = self.accept_from(interface, listener) => accepted,
         }
     }
-}
 
-/// Accepts, sitting out what is no fault of the listener: a peer that left already, or a process
-/// that has no file descriptor left.
-async fn accept(listener: &TcpListener) -> io::Result<Accepted> {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                if stream.set_nodelay(true).is_err() {
-                    continue; // reset before we looked at it
+    /// Accepts, sitting out what is no fault of the listener: a peer that left already, or a process
+    /// that has no file descriptor left. Who would take one of the last is let go.
+    async fn accept_from(&self, interface: &str, listener: &TcpListener) -> io::Result<Accepted> {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) if !self.descriptors.suffice_for(interface, &stream) => {}
+                Ok((stream, peer)) => {
+                    if stream.set_nodelay(true).is_err() {
+                        continue; // reset before we looked at it
+                    }
+                    return Ok(Accepted { stream: Box::new(stream), peer: peer.to_string() });
                 }
-                return Ok(Accepted { stream: Box::new(stream), peer: peer.to_string() });
+                Err(error) if left_already(&error) => {}
+                Err(error) if exhausted(&error) => {
+                    tracing::warn!(%error, "Cannot accept a connection now, trying again");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) if left_already(&error) => {}
-            Err(error) if exhausted(&error) => {
-                tracing::warn!(%error, "Cannot accept a connection now, trying again");
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
-            }
-            Err(error) => return Err(error),
         }
     }
 }
@@ -142,9 +148,26 @@ mod tests {
         Interface { name: name.to_owned(), bind_address: bind_address.to_owned() }
     }
 
+    fn bind(interfaces: &[Interface]) -> Result<Listeners, HostError> {
+        Listeners::bind(interfaces, Descriptors::of(100_000))
+    }
+
+    #[tokio::test]
+    async fn who_would_take_one_of_the_last_descriptors_is_let_go() {
+        let none = Descriptors::of(0);
+        let listeners = Listeners::bind(&[interface("app", "127.0.0.1:0")], none).unwrap();
+        let (_, address) = listeners.addresses().next().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut byte = [0];
+        tokio::select! {
+            _ = listeners.accept("app") => panic!("accepted"),
+            ended = client.read(&mut byte) => assert_eq!(ended.unwrap(), 0),
+        }
+    }
+
     #[tokio::test]
     async fn bytes_pass_both_ways() {
-        let listeners = Listeners::bind(&[interface("app", "127.0.0.1:0")]).unwrap();
+        let listeners = bind(&[interface("app", "127.0.0.1:0")]).unwrap();
         let (_, address) = listeners.addresses().next().unwrap();
         let mut client = TcpStream::connect(address).await.unwrap();
         let mut accepted = listeners.accept("app").await.unwrap();
@@ -159,21 +182,21 @@ mod tests {
 
     #[tokio::test]
     async fn faults_name_the_interface() {
-        let first = Listeners::bind(&[interface("first", "127.0.0.1:0")]).unwrap();
+        let first = bind(&[interface("first", "127.0.0.1:0")]).unwrap();
         let (_, taken) = first.addresses().next().unwrap();
         for address in [taken.to_string().as_str(), "127.0.0.1", "no.such.host.invalid:1"] {
-            let refused = Listeners::bind(&[interface("second", address)]);
+            let refused = bind(&[interface("second", address)]);
             assert!(
                 matches!(refused, Err(HostError::Listen { interface, .. }) if interface == "second")
             );
         }
         let twice = [interface("app", "127.0.0.1:0"), interface("app", "127.0.0.1:0")];
-        assert!(matches!(Listeners::bind(&twice), Err(HostError::DuplicateInterface(_))));
+        assert!(matches!(bind(&twice), Err(HostError::DuplicateInterface(_))));
     }
 
     #[tokio::test]
     async fn a_closed_interface_accepts_nothing() {
-        let listeners = Listeners::bind(&[interface("app", "127.0.0.1:0")]).unwrap();
+        let listeners = bind(&[interface("app", "127.0.0.1:0")]).unwrap();
         let (_, address) = listeners.addresses().next().unwrap();
         listeners.close();
         let _client = TcpStream::connect(address).await.unwrap();

@@ -12,14 +12,16 @@
 //! not fit is lost, as the log expects of a network. The log goes before the questions that nodes
 //! ask each other, so that no flood of these costs a node its primary.
 
+mod calls;
 mod exchange;
+mod pleas;
 mod queue;
 mod tls;
 pub mod wire;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -31,13 +33,15 @@ use coco_kv::{Seqno, StateMap, TxId};
 use coco_ledger::SnapshotName;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::host::{BoxFuture, Host};
 use crate::pipeline::{Channels, Pipeline};
 use crate::session::TlsError;
+use calls::Calls;
 pub(crate) use exchange::{Answers, AskError};
 use exchange::{Open, TakenUp};
+use pleas::{answer_pleas, pleas};
 use queue::{Queue, Queued};
 use tls::Handshakes;
 pub(crate) use tls::ServiceClient;
@@ -73,8 +77,10 @@ pub(crate) struct NodeChannels {
     pipeline: std::sync::OnceLock<Pipeline>,
     lines: Mutex<HashMap<NodeId, Vec<Line>>>,
     line_count: AtomicUsize,
-    /// The others that take part.
+    /// The others that take part, and whether this one does. Who does not, as it is retired, is called
+    /// if at all.
     followed: Mutex<BTreeSet<NodeId>>,
+    takes_part: AtomicBool,
     /// Wakes whoever calls others.
     changed: Notify,
     next_number: AtomicU64,
@@ -94,12 +100,12 @@ struct Line {
 }
 
 impl Line {
-    /// Whether there was room.
-    fn send(&self, message: &Message) -> bool {
-        self.log.push(message.encode())
+    /// A frame of the log; it is lost if there is no room.
+    fn send(&self, frame: Bytes) {
+        self.log.push(Message::Log(frame).encode());
     }
 
-    /// The same for a question, or what belongs to one.
+    /// A question, or what belongs to one. Whether there was room.
     fn exchange(&self, message: &Message) -> bool {
         self.exchanges.push(message.encode())
     }
@@ -127,6 +133,7 @@ impl NodeChannels {
             lines: Mutex::default(),
             line_count: AtomicUsize::new(0),
             followed: Mutex::default(),
+            takes_part: AtomicBool::new(false),
             changed: Notify::new(),
             next_number: AtomicU64::new(0),
             asked: Mutex::default(),
@@ -143,6 +150,7 @@ impl NodeChannels {
     }
 
     async fn answer_calls(self: Arc<Self>) {
+        let mut calls = Calls::default();
         loop {
             let accepted = match self.host.accept(NODE_TO_NODE_INTERFACE).await {
                 Ok(accepted) => accepted,
@@ -155,11 +163,15 @@ impl NodeChannels {
             if self.line_count.load(Ordering::Acquire) >= MAX_LINES {
                 continue;
             }
-            let channels = Arc::clone(&self);
+            let (channels, gives_way) = (Arc::clone(&self), calls.take_up());
             tokio::spawn(async move {
                 let handshake = channels.handshakes.accept(accepted.stream);
                 let peer = accepted.peer;
-                match channels.in_time(HANDSHAKE_PATIENCE, handshake).await {
+                let opened = tokio::select! {
+                    opened = channels.in_time(HANDSHAKE_PATIENCE, handshake) => opened,
+                    _ = gives_way => return,
+                };
+                match opened {
                     Ok((node, _)) if !channels.admits(node) => {
                         tracing::warn!(%node, peer, "refused a channel: not a node in service");
                     }
@@ -194,8 +206,13 @@ impl NodeChannels {
     async fn keep_line_to(self: Arc<Self>, node: NodeId) {
         let mut pause = FIRST_PAUSE;
         loop {
-            if !self.has_line(node) {
+            if !self.has_line(node) && self.takes_part.load(Ordering::Acquire) {
+                let begun = self.host.uptime();
                 match self.call(node).await {
+                    // Who refuses this one ends the line at once.
+                    Ok(()) if self.host.uptime().saturating_sub(begun) < SILENCE => {
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
                     Ok(()) => pause = FIRST_PAUSE,
                     Err(error) => {
                         tracing::debug!(%node, %error, "a node does not answer");
@@ -297,9 +314,12 @@ impl NodeChannels {
         self.line_count.fetch_add(1, Ordering::AcqRel);
         tracing::info!(%node, "a channel is open");
         let _registered = Registered { channels: self, node, number };
+        let Some(pipeline) = self.pipeline.get() else { return };
+        let (pleas, waiting) = pleas();
         let (reader, writer) = tokio::io::split(stream);
         let ended = tokio::select! {
-            ended = self.read(node, line, reader) => ended,
+            ended = self.read(node, &line, pleas, reader) => ended,
+            () = answer_pleas(pipeline, node, &line, waiting) => Ok(()),
             ended = write(&*self.host, writer, queued_log, queued_exchanges) => ended,
         };
         if let Err(error) = ended {
@@ -310,7 +330,8 @@ impl NodeChannels {
     async fn read(
         self: &Arc<Self>,
         node: NodeId,
-        line: Line,
+        line: &Line,
+        pleas: mpsc::Sender<Message>,
         stream: impl AsyncRead,
     ) -> io::Result<()> {
         let mut stream = std::pin::pin!(tokio::io::BufReader::with_capacity(64 << 10, stream));
@@ -328,29 +349,12 @@ impl NodeChannels {
                 Message::Log(frame) => pipeline
                     .receive(node, frame)
                     .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?,
-                Message::LedgerPlease { number, after, to, committed } => {
-                    // One at a time: whoever asks for more waits in the stream.
-                    let entries = pipeline.ledger(after, to, committed).await;
-                    let entries = entries.unwrap_or_else(|error| {
-                        tracing::warn!(%node, %error, "the ledger cannot be given");
-                        Bytes::new()
-                    });
-                    line.send(&Message::Ledger { number, entries });
-                }
-                Message::SnapshotPlease { number, to } => {
-                    let offer = pipeline.snapshot_offer(to).await.unwrap_or_else(|error| {
-                        tracing::warn!(%node, %error, "the snapshots cannot be listed");
-                        SnapshotOffer::Nothing
-                    });
-                    line.send(&Message::Snapshot { number, offer });
-                }
-                Message::PiecePlease { number, name, offset } => {
-                    let piece = pipeline.snapshot_piece(name, offset).await;
-                    let bytes = piece.unwrap_or_else(|error| {
-                        tracing::warn!(%node, %name, %error, "the snapshot cannot be given");
-                        Bytes::new()
-                    });
-                    line.send(&Message::Piece { number, bytes });
+                plea @ (Message::LedgerPlease { .. }
+                | Message::SnapshotPlease { .. }
+                | Message::PiecePlease { .. }) => {
+                    if pleas.try_send(plea).is_err() {
+                        tracing::warn!(%node, "a node asks for too much at a time");
+                    }
                 }
                 Message::Ledger { number, .. }
                 | Message::Snapshot { number, .. }
@@ -365,11 +369,11 @@ impl NodeChannels {
                 }
                 Message::Question { number, question } => {
                     let answers = self.answers.lock().clone();
-                    taken_up.add(answers, &line, number, question)?;
+                    taken_up.add(answers, line, number, question)?;
                 }
                 Message::Cancel { number } => taken_up.cancel(number),
-                Message::Answer { number, answer } => self.answered(&line, number, Ok(answer)),
-                Message::Busy { number } => self.answered(&line, number, Err(AskError::Busy)),
+                Message::Answer { number, answer } => self.answered(line, number, Ok(answer)),
+                Message::Busy { number } => self.answered(line, number, Err(AskError::Busy)),
             }
         }
     }
@@ -377,11 +381,6 @@ impl NodeChannels {
     /// The newest line to a node.
     fn line(&self, to: NodeId) -> Option<Line> {
         self.lines.lock().get(&to).and_then(|lines| lines.last()).cloned()
-    }
-
-    /// The newest line to a node takes the message, if it has room.
-    fn send_message(&self, to: NodeId, message: &Message) -> bool {
-        self.line(to).is_some_and(|line| line.send(message))
     }
 
     fn next_number(&self) -> u64 {
@@ -402,7 +401,7 @@ impl NodeChannels {
             let (answer, answered) = oneshot::channel();
             channels.asked.lock().insert(number, (node, answer));
             let _forgotten = Forgotten { channels: &channels, number };
-            if !channels.send_message(node, &question) {
+            if !channels.line(node).is_some_and(|line| line.exchange(&question)) {
                 return Err(io::ErrorKind::NotConnected.into());
             }
             let answered = async { answered.await.map_err(|_| io::ErrorKind::BrokenPipe.into()) };
@@ -426,12 +425,14 @@ impl Drop for Forgotten<'_> {
 
 impl Channels for Arc<NodeChannels> {
     fn send(&self, to: NodeId, frame: Bytes) {
-        self.send_message(to, &Message::Log(frame));
+        if let Some(line) = self.line(to) {
+            line.send(frame);
+        }
     }
 
     fn follow(&self, membership: &Membership) {
         let mut nodes = membership.nodes();
-        nodes.remove(&self.me);
+        self.takes_part.store(nodes.remove(&self.me), Ordering::Release);
         *self.followed.lock() = nodes;
         self.changed.notify_one();
     }

@@ -12,7 +12,7 @@ use coco_kv::TxId;
 use http::{HeaderValue, StatusCode, header};
 
 use super::{Shared, TRANSACTION_ID, Target, execute, find, name_transaction};
-use crate::host::Host;
+use crate::node::Node;
 use crate::pipeline::{Pipeline, ReceiptError};
 use crate::session::{Reply, Session, within};
 
@@ -47,7 +47,7 @@ impl Shared {
         let (shared, session, pipeline) = (self.clone(), session.clone(), pipeline.clone());
         Reply::Later(Box::pin(async move {
             let state = async move { pipeline.historical_state(tx_id).await };
-            match fetch(shared.node.host().as_ref(), state).await {
+            match fetch(&shared.node, state).await {
                 Ok(state) => shared.run_on(&session, &request, target, &state),
                 Err(response) => *response,
             }
@@ -125,12 +125,18 @@ fn check_committed(pipeline: &Pipeline, tx_id: TxId) -> Result<(), Box<Response>
 }
 
 /// Fetches from the ledger: the value, or 202 if it takes long. Fetching then goes on, so that the
-/// caller's next try finds the value in memory.
+/// caller's next try finds the value in memory; unless too much is fetched already.
 pub(crate) async fn fetch<T: Send + 'static>(
-    host: &dyn Host,
+    node: &Node,
     value: impl Future<Output = Result<T, ReceiptError>> + Send + 'static,
 ) -> Result<T, Box<Response>> {
-    match within(host, PATIENCE, tokio::spawn(value)).await {
+    let place = node.pipeline().place_to_fetch().ok_or_else(|| Box::new(come_back()))?;
+    let fetching = tokio::spawn(async move {
+        let value = value.await;
+        drop(place);
+        value
+    });
+    match within(node.host().as_ref(), PATIENCE, fetching).await {
         Some(Ok(Ok(value))) => Ok(value),
         Some(Ok(Err(error))) => Err(Box::new(not_available(&error))),
         Some(Err(error)) => {

@@ -162,7 +162,7 @@ fn prove(
     Reply::Later(Box::pin(async move {
         let pipeline = node.pipeline().clone();
         let proof = async move { pipeline.proof(tx_id).await };
-        match fetch(node.host().as_ref(), proof).await {
+        match fetch(&node, proof).await {
             Ok(proof) => form(&node, &proof, tx_id).unwrap_or_else(|error| error.to_response()),
             Err(response) => *response,
         }

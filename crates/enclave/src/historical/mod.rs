@@ -21,7 +21,7 @@ use coco_ledger::{
     SignatureTransaction, SignedProof, ViewHistory, split_entry,
 };
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use chunks::FetchError;
 use chunks::{Chunks, LoadedChunk, VerifiedSignature};
@@ -34,6 +34,10 @@ use crate::service::ServiceKeys;
 
 /// Entries for another node are given out in parts of this size.
 const MAX_ENTRIES_BYTES: usize = 4 << 20;
+/// Transactions that are fetched for clients at a time, whether they still wait or not.
+const MAX_FETCHES: usize = 1_024;
+/// Of them, those that another node is asked for.
+const MAX_ASKED_FOR: usize = 2;
 /// What another node gives of one batch is at most about this long.
 const MAX_FETCHED_BYTES: usize = coco_consensus::wire::MAX_BATCH_BYTES;
 
@@ -46,6 +50,8 @@ pub(crate) struct Historical {
     /// The last that another node has asked for: each is asked for once, and kept for nobody.
     passed_on: Chunks,
     queries: Mutex<Queries>,
+    fetches: Arc<Semaphore>,
+    asked_for: Semaphore,
     /// Ranges that are put together at a time.
     ranges: Semaphore,
 }
@@ -71,6 +77,8 @@ impl Historical {
             chunks: Chunks::new(limit_bytes / 2),
             passed_on: Chunks::new(0),
             queries: Mutex::new(Queries::new(limit_bytes / 2)),
+            fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
+            asked_for: Semaphore::new(MAX_ASKED_FOR),
             ranges: Semaphore::new(queries::MAX_RANGES_AT_ONCE),
         }
     }
@@ -115,6 +123,11 @@ impl Historical {
         }
     }
 
+    /// A place among those for whom something is fetched, unless there are too many.
+    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.fetches).try_acquire_owned().ok()
+    }
+
     /// A committed entry, from the disk or else from another node.
     pub async fn fetch(&self, tx_id: TxId) -> Result<Proven, FetchError> {
         let here = match self.chunks.load(&*self.host, tx_id.seqno).await {
@@ -122,6 +135,12 @@ impl Historical {
             Err(fault) => Err(fault),
         };
         let Err(fault) = here else { return here };
+        // It is never closed.
+        let _permit = self.asked_for.acquire().await;
+        // Whoever was before us may have brought it.
+        if let Some(proven) = self.proven_in_memory(tx_id) {
+            return Ok(proven);
+        }
         for node in self.channels.sources() {
             match self.fetch_from(node, tx_id).await {
                 Ok(proven) => return Ok(proven),
@@ -158,9 +177,12 @@ impl Historical {
 
     /// The state of a committed transaction if its chunk is in memory.
     pub fn cached_state(&self, tx_id: TxId) -> Option<HistoricalState> {
+        self.proven_in_memory(tx_id)?.state(tx_id.seqno, &self.keys).ok()
+    }
+
+    fn proven_in_memory(&self, tx_id: TxId) -> Option<Proven> {
         let chunk = self.chunks.cached(tx_id.seqno)?;
-        let proven = self.prove(&chunk, tx_id).ok()?;
-        proven.state(tx_id.seqno, &self.keys).ok()
+        self.prove(&chunk, tx_id).ok()
     }
 
     fn prove(&self, chunk: &LoadedChunk, tx_id: TxId) -> Result<Proven, FetchError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use coco_adapter::{HistoricalState, TxStatus};
 use coco_kv::{Seqno, TxId};
 use coco_ledger::{CoseReceipt, LeafComponents, Receipt, SignedProof};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::batch::SignedBatch;
 use super::{Pipeline, ReceiptError};
@@ -42,6 +43,11 @@ impl Pipeline {
             return None;
         }
         self.inner.historical.cached_state(tx_id)
+    }
+
+    /// Whoever fetches something for a client holds a place meanwhile; none is left if too many do.
+    pub(crate) fn place_to_fetch(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.historical.place()
     }
 
     /// What receipts of both kinds are made of, for a committed transaction.
