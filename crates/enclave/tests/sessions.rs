@@ -35,6 +35,11 @@ fn app() -> Arc<Registry> {
     let big = |_: &mut Call<'_>| Ok(Response::new(vec![b'x'; 4 << 20].into()));
     let read_only = EndpointProperties { mode: Mode::ReadOnly, ..Default::default() };
     app.add(Method::GET, "/big", read_only, json!({}), big).unwrap();
+    let empty = |_: &mut Call<'_>| {
+        Ok(http::Response::builder().status(204).body("not to be sent".into()).unwrap())
+    };
+    let read_only = EndpointProperties { mode: Mode::ReadOnly, ..Default::default() };
+    app.add(Method::GET, "/empty", read_only, json!({}), empty).unwrap();
     let write = |call: &mut Call<'_>| {
         let body = call.request.body().to_vec();
         call.tx.put(&coco_kv::MapName::new("records"), "key", body);
@@ -138,6 +143,75 @@ async fn many_streams(wire: Box<dyn served::client::Wire>) {
     futures_util::future::join_all(calls).await;
     drop(sender);
     connection.await.unwrap().unwrap();
+}
+
+type Http2Client = hyper::client::conn::http2::SendRequest<Full<bytes::Bytes>>;
+
+/// A client on the plain interface that pings, and what it ends with.
+async fn http2(served: &Served) -> (Http2Client, tokio::task::JoinHandle<hyper::Result<()>>) {
+    let io = hyper_util::rt::TokioIo::new(served.connect("plain"));
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (client, connection) = hyper::client::conn::http2::Builder::new(executor)
+        .timer(hyper_util::rt::TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(1))
+        .handshake(io)
+        .await
+        .unwrap();
+    (client, tokio::spawn(connection))
+}
+
+async fn call(client: &mut Http2Client, method: &str, path: &str) -> Response {
+    let uri = format!("http://test{path}");
+    let request = http::Request::builder().method(method).uri(uri).body(Full::default()).unwrap();
+    let (head, body) = client.send_request(request).await.unwrap().into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+}
+
+#[test]
+fn a_reply_that_has_no_body_in_http_has_none() {
+    in_virtual_time(async {
+        let served = open_service("").await;
+        let (mut client, _connection) = http2(&served).await;
+        for (method, path, status) in [
+            ("HEAD", "/node/state", StatusCode::METHOD_NOT_ALLOWED),
+            ("HEAD", "/app/nowhere", StatusCode::NOT_FOUND),
+            ("GET", "/app/empty", StatusCode::NO_CONTENT),
+        ] {
+            let whole = Client::plain(&served).call(method, path, "", b"").await;
+            let reply = call(&mut client, method, path).await;
+            assert_eq!((reply.status(), whole.status), (status, status), "{method} {path}");
+            assert!(reply.body().is_empty() && whole.body.is_empty(), "{method} {path}");
+            let length = reply.headers().get("content-length").map(|it| it.to_str().unwrap());
+            assert_eq!(length, whole.header("content-length"), "{method} {path}");
+            assert_eq!(length.is_some(), method == "HEAD", "{method} {path}");
+        }
+        assert_eq!(call(&mut client, "GET", "/node/state").await.status(), StatusCode::OK);
+    });
+}
+
+#[test]
+fn a_client_of_http2_that_takes_no_replies_is_let_go() {
+    in_virtual_time(async {
+        let served = open_service("").await;
+        let (mut client, connection) = http2(&served).await;
+        let request = || http::Request::get("http://test/app/big").body(Full::default()).unwrap();
+        // Larger than what the client takes unread; its pings go on.
+        let _held = client.send_request(request()).await.unwrap();
+        let began = tokio::time::Instant::now();
+        drop(tokio::time::timeout(Duration::from_secs(600), connection).await.unwrap());
+        let took = began.elapsed();
+        assert!((20..45).contains(&took.as_secs()), "{took:?}");
+
+        // Whoever takes them slowly is served.
+        let (mut client, _connection) = http2(&served).await;
+        let mut body = client.send_request(request()).await.unwrap().into_body();
+        let mut len = 0;
+        while let Some(frame) = body.frame().await {
+            len += frame.unwrap().into_data().unwrap().len();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert_eq!(len, 4 << 20);
+    });
 }
 
 #[test]

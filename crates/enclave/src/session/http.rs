@@ -11,7 +11,6 @@ use ::http::{HeaderValue, StatusCode, Version, header};
 use bytes::{Bytes, BytesMut};
 use coco_adapter::{ErrorCode, ErrorResponse};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -19,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::listener::InterfaceMetrics;
 use super::pace::{Look, Pace, TooSlow, enough, within};
+use super::reply_body::{ReplyBody, Untaken, without_forbidden_body};
 use super::transport::Transport;
 use super::turn::in_turns;
 use super::websocket::converse;
@@ -37,6 +37,8 @@ pub(super) struct Exchange {
     pub(super) transport: Transport,
     /// How much had been received when the last request was taken up.
     pub(super) taken_up_bytes: AtomicU64,
+    /// What its client takes of the replies.
+    pub(super) untaken: Arc<Untaken>,
     /// What the session becomes when HTTP ends.
     pub(super) upgrade: Mutex<Option<Upgrade>>,
 }
@@ -95,7 +97,7 @@ async fn drive<C>(
     let Exchange { host, session, transport, .. } = exchange;
     let mut connection = std::pin::pin!(connection);
     let timeouts = session.interface.timeouts;
-    let mut pace = Pace::new(host.as_ref(), timeouts, streams.is_none(), transport.progress());
+    let mut pace = Pace::new(host.as_ref(), timeouts, streams.is_none(), exchange.look());
     let mut told = false;
     let ended = in_turns(|cx| {
         session.waker.register(cx.waker());
@@ -143,11 +145,13 @@ enum Ended {
 }
 
 impl Exchange {
-    fn look(&self) -> Look {
+    pub(super) fn look(&self) -> Look {
         let progress = self.transport.progress();
         Look {
             progress,
             requests_in_flight: self.session.requests_in_flight.load(Ordering::Relaxed),
+            reply_bytes_waiting: self.untaken.waiting(),
+            reply_bytes_taken: self.untaken.taken(),
             partial_head: progress.received_bytes > self.taken_up_bytes.load(Ordering::Relaxed),
         }
     }
@@ -196,21 +200,22 @@ fn raw(status: StatusCode, content_type: &str, body: &[u8]) -> Vec<u8> {
 async fn answer(
     exchange: Arc<Exchange>,
     request: ::http::Request<Incoming>,
-) -> Result<::http::Response<Full<Bytes>>, Infallible> {
+) -> Result<::http::Response<ReplyBody>, Infallible> {
     let _in_flight = InFlight::new(&exchange);
-    let version = request.version();
+    let (version, method) = (request.version(), request.method().clone());
+    let body = |body| ReplyBody::new(body, version, &exchange.untaken);
     let (reply, end) = match exchange.read_request(request).await {
         Ok(request) => match exchange.dispatch.dispatch(&exchange.session, request) {
             Reply::Now(response) => (response, false),
             Reply::Later(response) => (response.await, false),
             Reply::Upgrade(response, upgrade) => {
                 *exchange.upgrade.lock() = Some(upgrade);
-                return Ok(response.map(Full::new));
+                return Ok(response.map(body));
             }
         },
         Err(Refused { error, end }) => (error.to_response(), end),
     };
-    let mut response = reply.map(Full::new);
+    let mut response = without_forbidden_body(&method, reply).map(body);
     if (end || exchange.session.is_closing()) && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -197,6 +197,7 @@ impl Place {
             metrics: listener.metrics.clone(),
             transport: Transport::new(channel),
             taken_up_bytes: AtomicU64::new(0),
+            untaken: Arc::default(),
             upgrade: Mutex::default(),
         });
         if is_http2 { serve_http2(exchange).await } else { serve_http1(exchange).await }

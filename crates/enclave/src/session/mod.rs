@@ -13,6 +13,7 @@ mod http;
 mod listener;
 mod pace;
 mod peer;
+mod reply_body;
 mod tls;
 mod transport;
 mod turn;

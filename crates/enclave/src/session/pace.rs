@@ -35,7 +35,7 @@ pub(super) struct Pace {
     timer: BoxFuture<'static, ()>,
     state: State,
     since: Duration,
-    seen: Progress,
+    seen: Look,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Pace {
         host: &dyn Host,
         timeouts: Timeouts,
         watches_heads: bool,
-        seen: Progress,
+        seen: Look,
     ) -> Self {
         let mut pace = Self {
             timeouts,
@@ -88,14 +88,15 @@ impl Pace {
 
     fn look(&mut self, uptime: Duration, now: Look) -> Option<TooSlow> {
         let state = match now {
+            Look { reply_bytes_waiting: 1.., .. } => State::Sending,
             Look { progress, .. } if progress.unsent => State::Sending,
             Look { requests_in_flight: 1.., .. } => State::Busy,
             Look { partial_head: true, .. } if self.watches_heads => State::Head,
             _ => State::Idle,
         };
         let elapsed = uptime.saturating_sub(self.since);
-        if state != self.state || self.moved(state, now.progress, elapsed) {
-            (self.state, self.since, self.seen) = (state, uptime, now.progress);
+        if state != self.state || self.moved(state, now, elapsed) {
+            (self.state, self.since, self.seen) = (state, uptime, now);
             return None;
         }
         let verdict = match state {
@@ -108,13 +109,16 @@ impl Pace {
     }
 
     /// Whether there was enough traffic to start counting anew.
-    fn moved(&self, state: State, now: Progress, elapsed: Duration) -> bool {
-        let received = now.received_bytes - self.seen.received_bytes;
-        let sent = now.sent_bytes - self.seen.sent_bytes;
+    fn moved(&self, state: State, now: Look, elapsed: Duration) -> bool {
+        let received = now.progress.received_bytes - self.seen.progress.received_bytes;
+        let sent = now.progress.sent_bytes - self.seen.progress.sent_bytes;
+        let taken = now.reply_bytes_taken - self.seen.reply_bytes_taken;
         match state {
             State::Idle => received + sent > 0,
             // A head has a time limit as a whole, however it trickles in.
             State::Head => sent > 0,
+            // Whatever else is sent, a client that takes no reply is not served.
+            State::Sending if now.reply_bytes_waiting > 0 => enough(taken, elapsed),
             State::Sending => enough(sent, elapsed),
             State::Busy => false,
         }
@@ -140,6 +144,9 @@ impl Pace {
 pub(super) struct Look {
     pub(super) progress: Progress,
     pub(super) requests_in_flight: usize,
+    /// Of replies, that the client has not taken yet, and that it has, so far.
+    pub(super) reply_bytes_waiting: u64,
+    pub(super) reply_bytes_taken: u64,
     /// Bytes have come in since the last request was taken up.
     pub(super) partial_head: bool,
 }

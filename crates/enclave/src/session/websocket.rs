@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::http::Exchange;
-use super::pace::{Look, Pace, within};
+use super::pace::{Pace, within};
 use super::{Messages, Upgrade};
 use crate::host::BoxFuture;
 use crate::interface::Timeouts;
@@ -74,7 +74,7 @@ pub(super) async fn converse(exchange: &Exchange, upgrade: Upgrade) {
     let host = exchange.host.as_ref();
     // Pings take the place of the limit on idle sessions.
     let timeouts = Timeouts { idle: None, ..interface.timeouts };
-    let progress = exchange.transport.progress();
+    let look = exchange.look();
     let protocol = interface.protocol.as_ref();
     let ping_interval = protocol.map_or(timeouts.stall, |protocol| protocol.ping_interval);
     let mut conversation = Conversation {
@@ -83,11 +83,11 @@ pub(super) async fn converse(exchange: &Exchange, upgrade: Upgrade) {
         messages,
         answering: FuturesUnordered::new(),
         news: None,
-        pace: Pace::new(host, timeouts, false, progress),
+        pace: Pace::new(host, timeouts, false, look),
         ping_interval,
         ping: host.sleep(ping_interval),
         silent_pings: 0,
-        received_bytes: progress.received_bytes,
+        received_bytes: look.progress.received_bytes,
     };
     let end = std::future::poll_fn(|cx| conversation.poll(cx)).await;
     let answering = conversation.answering.len();
@@ -122,12 +122,7 @@ impl Conversation<'_> {
                 break;
             }
         }
-        let look = || Look {
-            progress: transport.progress(),
-            requests_in_flight: session.requests_in_flight.load(Ordering::Relaxed),
-            partial_head: false,
-        };
-        self.pace.poll(cx, host.as_ref(), look).map(|_| End::Lost)
+        self.pace.poll(cx, host.as_ref(), || self.exchange.look()).map(|_| End::Lost)
     }
 
     /// Reads, answers and passes on news once each; whether there was any of it.
