@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use coco_enclave::config::{Config, Time};
+use coco_enclave::node::Node;
 use coco_ethereum::Ethereum;
+use coco_host::SystemEntropy;
 use serde_json::json;
 
 use crate::advice::Advise;
@@ -91,6 +93,9 @@ async fn end_of_input(matters: bool) {
 pub(crate) fn check(arguments: &NodeArgs, output: Output) -> Result<()> {
     let config = load(arguments)?;
     let files = read_files(&config, ProgramDigest::begin())?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    Node::check(&config, &files, &SystemEntropy, i64::try_from(now)?)
+        .with_context(|| format!("{}", arguments.config.display()))?;
     let protocols = Protocols::of(&config)?;
     let protocols: Vec<&str> = protocols.ethereum.iter().map(|_| Ethereum::NAME).collect();
     let summary = json!({

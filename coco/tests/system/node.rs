@@ -99,6 +99,7 @@ fn configurations_are_checked() {
     coco_json(path, &["keys", "new", "ops"]);
     let joins = |certificate: &str, private_key: &str| {
         let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["network"]["node_to_node_interface"] = json!({ "bind_address": "127.0.0.1:0" });
         config["command"] = json!({
             "type": "Join",
             "service_certificate_file": "ops_cert.pem",
@@ -118,6 +119,41 @@ fn configurations_are_checked() {
         (text.replace("\"network\"", "\"netwrok\""), "netwrok"),
         (text.replace("member0_cert.pem", "missing.pem"), "missing.pem"),
         (text.replace("\"Start\"", "\"Begin\""), "Begin"),
+        (changed(&text, "command/type", json!("Recover")), "command.recover"),
+        (
+            changed(&text, "command/start/service_configuration/recovery_threshold", json!(200)),
+            "200",
+        ),
+        (changed(&text, "command/start/service_subject_name", json!("nobody")), "nobody"),
+        (
+            changed(&text, "command/start/members/0/certificate_file", json!("node.json")),
+            "member 0",
+        ),
+        (changed(&text, "node_certificate/subject_name", json!("nobody")), "nobody"),
+        (changed(&text, "node_certificate/subject_alt_names", json!(["x"])), "x"),
+        (changed(&text, "ledger/max_transaction_size", json!("1B")), "max_transaction_size"),
+        (
+            changed(&text, "network/rpc_interfaces/clients/accepted_endpoints", json!(["("])),
+            "clients",
+        ),
+        (changed(&text, "network/rpc_interfaces/clients/bind_address", json!("here")), "host:port"),
+        (changed(&text, "network/rpc_interfaces/clients/protocol", json!("udp")), "tcp"),
+        (
+            changed(
+                &text,
+                "network/rpc_interfaces/clients/enabled_operator_features",
+                json!(["All"]),
+            ),
+            "All",
+        ),
+        (
+            changed(
+                &text,
+                "network/rpc_interfaces/clients/http_configuration/max_frame_size",
+                json!("8KB"),
+            ),
+            "max_frame_size",
+        ),
         ("{".to_owned(), "not valid"),
     ];
     for (config, named) in table {
@@ -127,4 +163,30 @@ fn configurations_are_checked() {
         assert!(!output.status.success());
         assert!(error.contains(named), "{error}");
     }
+}
+
+/// The configuration with another value at a path.
+fn changed(text: &str, path: &str, value: Value) -> String {
+    let mut config: Value = serde_json::from_str(text).unwrap();
+    *path.split('/').fold(&mut config, |at, key| match key.parse::<usize>() {
+        Ok(number) => &mut at[number],
+        Err(_) => &mut at[key],
+    }) = value;
+    config.to_string()
+}
+
+#[test]
+fn a_start_that_cannot_succeed_leaves_nothing_behind() {
+    let directory = prepared();
+    let path = directory.path();
+    let text = std::fs::read_to_string(path.join("node.json")).unwrap();
+    let sealed = changed(&text, "output_files/sealed_service_location", json!("sealed"));
+    let bad =
+        changed(&sealed, "command/start/service_configuration/recovery_threshold", json!(200));
+    std::fs::write(path.join("bad.json"), bad).unwrap();
+    let output = coco(path, &["node", "start", "-c", "bad.json"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("a recovery threshold of 200"), "{said}");
+    let left = std::fs::read_dir(path.join("sealed")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "the next try finds nothing in its way");
 }

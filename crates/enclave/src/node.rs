@@ -23,6 +23,7 @@ use crate::pipeline::Pipeline;
 use crate::service::{NodeEnvironment, ServiceKeys};
 
 mod backup_fetch;
+mod check;
 mod log;
 mod material;
 mod reopen;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use coco_crypto::x509::{Certificate, CertificateError};
 use coco_crypto::{Digest, KeyError, RsaPublicKey};
-use coco_kv::{Tx, TxId};
+use coco_kv::{Store, Tx, TxId, View};
 use serde_json::Value as Json;
 
 use crate::tables::{
@@ -130,27 +130,8 @@ pub fn create_service(
     service: &NewService,
     create_tx_id: TxId,
 ) -> Result<(), GenesisError> {
-    if service.members.is_empty() {
-        return Err(GenesisError::NoMembers);
-    }
-    let (mut participants, mut owners) = (0, 0);
-    for (index, member) in service.members.iter().enumerate() {
-        match add_member(tx, index, member)? {
-            RecoveryRole::Participant => participants += 1,
-            RecoveryRole::Owner => owners += 1,
-            RecoveryRole::NonParticipant => {}
-        }
-    }
-    let mut config = service.config.clone();
-    if config.recovery_threshold == 0 {
-        // An owner needs no share but its own.
-        config.recovery_threshold = if participants > 0 { participants } else { owners.min(1) };
-    }
-    let threshold = config.recovery_threshold;
-    // Owners hold no share: they do not count towards the threshold, and do not need it.
-    if threshold > participants && (participants > 0 || owners == 0) {
-        return Err(GenesisError::Threshold { threshold, members: participants });
-    }
+    let threshold = add_founders(tx, &service.members, service.config.recovery_threshold)?;
+    let config = ServiceConfig { recovery_threshold: threshold, ..service.config.clone() };
     SERVICE_CONFIG.put(tx, &config);
     let info = ServiceInfo {
         cert: service.cert.clone(),
@@ -164,6 +145,42 @@ pub fn create_service(
     CONSTITUTION.put(tx, &service.constitution);
     trust_node(tx, &service.node);
     Ok(())
+}
+
+/// Whether a service can start with these members and this recovery threshold.
+pub fn check_founders(members: &[NewMember], recovery_threshold: u64) -> Result<(), GenesisError> {
+    let nowhere = Store::new(View(0));
+    add_founders(&mut nowhere.begin(), members, recovery_threshold).map(drop)
+}
+
+/// Adds the founding members; the threshold that is configured or follows from them.
+fn add_founders(
+    tx: &mut Tx,
+    members: &[NewMember],
+    configured_threshold: u64,
+) -> Result<u64, GenesisError> {
+    if members.is_empty() {
+        return Err(GenesisError::NoMembers);
+    }
+    let (mut participants, mut owners) = (0, 0_u64);
+    for (index, member) in members.iter().enumerate() {
+        match add_member(tx, index, member)? {
+            RecoveryRole::Participant => participants += 1,
+            RecoveryRole::Owner => owners += 1,
+            RecoveryRole::NonParticipant => {}
+        }
+    }
+    let threshold = match configured_threshold {
+        0 if participants > 0 => participants,
+        // An owner needs no share but its own.
+        0 => owners.min(1),
+        configured => configured,
+    };
+    // Owners hold no share: they do not count towards the threshold, and do not need it.
+    match threshold > participants && (participants > 0 || owners == 0) {
+        true => Err(GenesisError::Threshold { threshold, members: participants }),
+        false => Ok(threshold),
+    }
 }
 
 /// Adds a founding member; what it does in a recovery.

@@ -180,13 +180,32 @@ impl Command {
             let rule = "present for this command.type";
             return Err(ConfigError::OutOfRange { key, value: "absent".to_owned(), rule });
         }
-        let days = self.start.as_ref().map(|start| start.initial_service_certificate_validity_days);
-        if days == Some(0) {
-            return Err(ConfigError::OutOfRange {
-                key: "command.start.initial_service_certificate_validity_days",
-                value: "0".to_owned(),
-                rule: "at least 1",
-            });
+        self.start.as_ref().map_or(Ok(()), Start::check)
+    }
+}
+
+impl Start {
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, value: String, rule| Err(ConfigError::OutOfRange { key, value, rule });
+        if self.initial_service_certificate_validity_days == 0 {
+            let key = "command.start.initial_service_certificate_validity_days";
+            return refuse(key, "0".to_owned(), "at least 1");
+        }
+        let configured = &self.service_configuration;
+        let window = configured.recent_cose_proposals_window_size;
+        if !(1..=10_000).contains(&window) {
+            let key = "command.start.service_configuration.recent_cose_proposals_window_size";
+            return refuse(key, window.to_string(), "1 to 10000");
+        }
+        if let Some(other) =
+            configured.reconfiguration_type.as_deref().filter(|it| *it != "OneTransaction")
+        {
+            let key = "command.start.service_configuration.reconfiguration_type";
+            return refuse(key, format!("{other:?}"), "OneTransaction");
+        }
+        if let Some(other) = configured.consensus.as_deref().filter(|it| *it != "CFT") {
+            let key = "command.start.service_configuration.consensus";
+            return refuse(key, format!("{other:?}"), "CFT");
         }
         Ok(())
     }

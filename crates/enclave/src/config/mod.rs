@@ -477,10 +477,11 @@ impl Config {
             }
         };
         positive("ledger.chunk_size", self.ledger.chunk_size.0)?;
-        positive("ledger.max_transaction_size", self.ledger.max_transaction_size.0)?;
+        self.check_transaction_size()?;
         positive("ledger_signatures.tx_count", self.ledger_signatures.tx_count)?;
         positive("snapshots.tx_count", self.snapshots.tx_count)?;
         positive("consensus.max_uncommitted_tx_count", self.consensus.max_uncommitted_tx_count)?;
+        self.check_timeouts()?;
         positive("network.rpc_interfaces", self.network.rpc_interfaces.len() as u64)?;
         let days = u64::from(self.node_certificate.initial_validity_days);
         positive("node_certificate.initial_validity_days", days)?;
@@ -497,6 +498,35 @@ impl Config {
         }
         self.network.check()?;
         self.command.check()
+    }
+
+    /// A service's first transaction holds its constitution.
+    fn check_transaction_size(&self) -> Result<(), ConfigError> {
+        let size = self.ledger.max_transaction_size;
+        match size >= megabytes(1) {
+            true => Ok(()),
+            false => Err(ConfigError::OutOfRange {
+                key: "ledger.max_transaction_size",
+                value: size.to_string(),
+                rule: "at least 1MB",
+            }),
+        }
+    }
+
+    /// A backup that stands for election before it can have heard of the primary always does.
+    fn check_timeouts(&self) -> Result<(), ConfigError> {
+        let Consensus { message_timeout, election_timeout, .. } = self.consensus;
+        let refuse = |key, value: Time, rule| {
+            Err(ConfigError::OutOfRange { key, value: value.to_string(), rule })
+        };
+        if message_timeout.0.is_zero() {
+            return refuse("consensus.message_timeout", message_timeout, "at least 1ms");
+        }
+        if election_timeout.0 < message_timeout.0 * 2 {
+            let rule = "at least twice consensus.message_timeout";
+            return refuse("consensus.election_timeout", election_timeout, rule);
+        }
+        Ok(())
     }
 
     /// The interface of this name.

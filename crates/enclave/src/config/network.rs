@@ -232,7 +232,14 @@ impl Network {
                 rule: "another name: this one is that of the interface for other nodes",
             });
         }
+        if let Some(NodeInterface { bind_address, protocol, .. }) = &self.node_to_node_interface {
+            check_address("network.node_to_node_interface.bind_address", bind_address)?;
+            check_transport("network.node_to_node_interface.protocol", protocol.as_deref())?;
+        }
         for interface in self.rpc_interfaces.values() {
+            check_address("network.rpc_interfaces.*.bind_address", &interface.bind_address)?;
+            check_transport("network.rpc_interfaces.*.protocol", interface.protocol.as_deref())?;
+            interface.http_configuration.check()?;
             let (soft, hard) = (interface.max_open_sessions_soft, interface.max_open_sessions_hard);
             if soft > hard {
                 return Err(ConfigError::OutOfRange {
@@ -244,6 +251,52 @@ impl Network {
             interface.check_protocol()?;
         }
         Ok(())
+    }
+}
+
+/// `host:port`; whether the host is one shows when it is bound.
+fn check_address(key: &'static str, address: &str) -> Result<(), ConfigError> {
+    let (host, port) = address.rsplit_once(':').unwrap_or_default();
+    match !host.is_empty() && port.parse::<u16>().is_ok() {
+        true => Ok(()),
+        false => {
+            let value = format!("{address:?}");
+            Err(ConfigError::OutOfRange { key, value, rule: "host:port" })
+        }
+    }
+}
+
+fn check_transport(key: &'static str, protocol: Option<&str>) -> Result<(), ConfigError> {
+    match protocol {
+        None | Some("tcp") => Ok(()),
+        Some(other) => {
+            let value = format!("{other:?}");
+            Err(ConfigError::OutOfRange { key, value, rule: "tcp, which alone is served" })
+        }
+    }
+}
+
+impl HttpConfiguration {
+    /// What would refuse every request.
+    fn check(&self) -> Result<(), ConfigError> {
+        const LEAST: &str = "at least 1";
+        let zero = [
+            ("network.rpc_interfaces.*.http_configuration.max_header_size", self.max_header_size.0),
+            (
+                "network.rpc_interfaces.*.http_configuration.max_headers_count",
+                self.max_headers_count.into(),
+            ),
+            (
+                "network.rpc_interfaces.*.http_configuration.max_concurrent_streams_count",
+                self.max_concurrent_streams_count.into(),
+            ),
+        ];
+        match zero.into_iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => {
+                Err(ConfigError::OutOfRange { key, value: "0".to_owned(), rule: LEAST })
+            }
+            None => Ok(()),
+        }
     }
 }
 

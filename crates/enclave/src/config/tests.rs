@@ -96,6 +96,17 @@ fn unknown_keys_and_impossible_values_are_refused() {
     let days = "validity_days\": 90";
     assert!(changed(days, "validity_days\": 0").contains("initial_service_certificate"));
     assert!(changed("\"primary\"", "\"king\"").contains("king"));
+    assert!(changed("\"4000ms\"", "\"150ms\"").contains("consensus.election_timeout"));
+    assert!(
+        changed("\"message_timeout\": \"100ms\"", "\"message_timeout\": \"0ms\"").contains("1ms")
+    );
+    assert!(changed("127.1.2.3:0", "127.1.2.3").contains("node_to_node_interface.bind_address"));
+    assert!(changed("\"100KB\"", "\"0B\"").contains("max_header_size"));
+    let threshold = "\"recovery_threshold\": 1";
+    let service = |text: &str| changed(threshold, &format!("{threshold}, {text}"));
+    assert!(service("\"recent_cose_proposals_window_size\": 0").contains("1 to 10000"));
+    assert!(service("\"reconfiguration_type\": \"Foo\"").contains("OneTransaction"));
+    assert!(service("\"consensus\": \"BFT\"").contains("CFT"));
     let cleanup = |text: &str| {
         let with = format!("\"files_cleanup\": {{{text}}}, \"ignore_first_sigterm\"");
         changed("\"ignore_first_sigterm\"", &with)

@@ -164,7 +164,7 @@ async fn software_tee(
 }
 
 /// The names under which the node is reached: as configured, or those of its interfaces.
-fn alternative_names(config: &Config) -> Result<Vec<AlternativeName>, NameError> {
+pub(super) fn alternative_names(config: &Config) -> Result<Vec<AlternativeName>, NameError> {
     let configured = &config.node_certificate.subject_alt_names;
     if !configured.is_empty() {
         return configured.iter().map(|name| name.parse()).collect();

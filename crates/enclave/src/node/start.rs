@@ -27,6 +27,7 @@ use coco_script::ScriptEngine;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 
+use super::check::check;
 use super::log::{self, TICK};
 use super::material::{Material, curve, node_to_node, rpc_interfaces};
 use super::{Adapters, Identity, Inner, Node, NodeState, backup_fetch, retirement};
@@ -36,6 +37,7 @@ use crate::former::FormerLedger;
 use crate::forward::Forwarder;
 use crate::host::{Area, Host};
 use crate::identities::Identities;
+use crate::interface::InterfaceError;
 use crate::issuers::{self, RefreshMetrics};
 use crate::join::message::{JoinRequest, NodeInterfaces, open_secrets};
 use crate::join::{self, JoinError};
@@ -66,6 +68,14 @@ pub enum StartError {
     NotOffered {
         /// What was asked for.
         command: CommandType,
+    },
+    /// An interface cannot be served as configured.
+    #[error("network.rpc_interfaces.{name}: {error}")]
+    Interface {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        error: InterfaceError,
     },
     /// The service does not take the node.
     #[error(transparent)]
@@ -175,10 +185,10 @@ impl Node {
         let adapters = adapters.into();
         let clock = Arc::new(Clock::new(Arc::clone(&host)));
         let now_s = i64::try_from(clock.now_ms() / 1_000).unwrap_or(i64::MAX);
-        match config.command.kind {
-            CommandType::Start => require_empty_ledger(&*host, &config).await?,
-            CommandType::Join | CommandType::Restart => {}
-            command @ CommandType::Recover => return Err(StartError::NotOffered { command }),
+        // Before anything is written that the next try would find.
+        check(&config, &files, host.entropy(), now_s)?;
+        if config.command.kind == CommandType::Start {
+            require_empty_ledger(&*host, &config).await?;
         }
         let material = Material::make(&*host, &config, &files, now_s).await?;
         let origin = match config.command.kind {
@@ -625,16 +635,6 @@ fn described_service(
 ) -> NewService {
     let start = config.command.start.clone().unwrap_or_default();
     let configured = start.service_configuration;
-    let member = |member: config::StartMemberFiles| NewMember {
-        cert: Pem(member.certificate),
-        encryption_public_key: member.encryption_public_key.map(Pem),
-        member_data: member.data.unwrap_or(Json::Null),
-        recovery_role: member.recovery_role.map(|role| match role {
-            config::RecoveryRole::NonParticipant => RecoveryRole::NonParticipant,
-            config::RecoveryRole::Participant => RecoveryRole::Participant,
-            config::RecoveryRole::Owner => RecoveryRole::Owner,
-        }),
-    };
     NewService {
         cert: Pem(identity.service_certificate.to_pem()),
         service_data: files.service_data.unwrap_or(Json::Null),
@@ -651,8 +651,22 @@ fn described_service(
             reconfiguration_type: configured.reconfiguration_type,
         },
         constitution: files.constitution,
-        members: files.members.into_iter().map(member).collect(),
+        members: files.members.iter().map(founder).collect(),
         node,
+    }
+}
+
+/// A founding member as configured.
+pub(super) fn founder(member: &config::StartMemberFiles) -> NewMember {
+    NewMember {
+        cert: Pem(member.certificate.clone()),
+        encryption_public_key: member.encryption_public_key.clone().map(Pem),
+        member_data: member.data.clone().unwrap_or(Json::Null),
+        recovery_role: member.recovery_role.map(|role| match role {
+            config::RecoveryRole::NonParticipant => RecoveryRole::NonParticipant,
+            config::RecoveryRole::Participant => RecoveryRole::Participant,
+            config::RecoveryRole::Owner => RecoveryRole::Owner,
+        }),
     }
 }
 
