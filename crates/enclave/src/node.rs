@@ -26,10 +26,12 @@ mod backup_fetch;
 mod check;
 mod log;
 mod material;
+pub(crate) mod pending;
 mod reopen;
 mod retirement;
 mod start;
 
+use pending::PendingNodes;
 pub use start::StartError;
 
 /// A running node; clones share it.
@@ -54,6 +56,7 @@ struct Inner {
     state: Mutex<NodeState>,
     stop_notice: AtomicBool,
     refresh_metrics: RefreshMetrics,
+    pending_nodes: PendingNodes,
     recovered_seqno: Option<Seqno>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -241,6 +244,11 @@ impl Node {
     /// What was tried to refresh the keys of token issuers.
     pub(crate) fn refresh_metrics(&self) -> &RefreshMetrics {
         &self.0.refresh_metrics
+    }
+
+    /// When nodes that wait to be trusted were last heard of.
+    pub(crate) fn pending_nodes(&self) -> &PendingNodes {
+        &self.0.pending_nodes
     }
 
     /// The view of new transactions.

@@ -27,11 +27,12 @@ use coco_adapter::{
 use coco_crypto::cose::{Header, label};
 use coco_crypto::{CoseSign1, Curve, KeyPair};
 use coco_enclave::channels::wire::MAX_EXCHANGED_BYTES;
+use coco_enclave::host::Area;
 use coco_governance::tables::{
     Base64, JWT_PUBLIC_SIGNING_KEYS, JwtKey, Pem, USER_CERTS, USERS, UserInfo,
 };
 use coco_kv::{MapName, TxId};
-use coco_ledger::Receipt;
+use coco_ledger::{ChunkName, Receipt};
 use http::{Method, StatusCode};
 use linked::{Network, govern, open, read, until, write};
 use serde_json::{Value as Json, json};
@@ -499,5 +500,41 @@ fn a_linearizable_read_sees_what_was_committed_anywhere() {
             let answer = client.call("GET", "/app/here/a", linearizable, b"").await;
             assert_eq!(answer.json(), "new");
         }
+    });
+}
+
+#[test]
+fn a_chunk_that_is_not_here_is_looked_for_elsewhere() {
+    in_virtual_time(async {
+        let main = r#", "enabled_operator_features": ["LedgerChunkRead"]"#;
+        let network = three_configured(main, "").await;
+        for number in 0..10 {
+            write(network.node(0), "a", &"x".repeat(10_000 + number)).await;
+        }
+        network.agree().await;
+        let disk = &network.members[1].disk;
+        let chunks = disk.names(Area::Ledger).into_iter();
+        let names = chunks.filter_map(|name| name.parse::<ChunkName>().ok());
+        let first = names.min_by_key(|name| name.start).unwrap();
+        let location = async |number: usize, since: u64| {
+            let path = format!("/node/ledger_chunk?since={since}");
+            let answer = network.client(number, MAIN, None).await.get(&path).await;
+            (answer.status, answer.header("location").unwrap_or_default().to_owned())
+        };
+        let here = (StatusCode::PERMANENT_REDIRECT, format!("/node/ledger_chunk/{first}"));
+        assert_eq!(location(1, 1).await, here);
+        disk.remove(Area::Ledger, &first.to_string());
+
+        let mut ids: Vec<_> = (0..3).map(|number| (network.node(number).id(), number)).collect();
+        ids.sort();
+        let mine = ids.iter().position(|(_, number)| *number == 1).unwrap();
+        let (_, next) = ids[(mine + 1) % 3];
+        let (status, at) = location(1, 1).await;
+        assert_eq!(status, StatusCode::PERMANENT_REDIRECT);
+        assert_eq!(at, format!("https://node{next}:{MAIN}/node/ledger_chunk?since=1"));
+        let (status, at) = location(1, 1_000_000).await;
+        assert_eq!(status, StatusCode::PERMANENT_REDIRECT);
+        assert_eq!(at, format!("https://node0:{MAIN}/node/ledger_chunk?since=1000000"));
+        assert_eq!(location(0, 1_000_000).await.0, StatusCode::NOT_FOUND);
     });
 }

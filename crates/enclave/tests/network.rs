@@ -133,6 +133,27 @@ fn a_node_waits_until_members_trust_it_and_leaves_when_they_retire_it() {
 }
 
 #[test]
+fn a_node_that_asks_no_more_is_forgotten() {
+    in_virtual_time(async {
+        let timeout = r#", "pending_node_timeout": "10s""#;
+        let mut network = Network::default().configured("", timeout).with(1).await;
+        open(network.node(0)).await;
+        let first = network.node(0).clone();
+        let waiting = || {
+            let rows = NODES.rows(&mut first.pipeline().store().begin()).unwrap();
+            rows.iter().filter(|(_, info)| info.status == NodeStatus::Pending).count()
+        };
+        let asks = network.try_add(sha256(b"program"));
+        assert!(tokio::time::timeout(Duration::from_secs(40), asks).await.is_err());
+        assert_eq!(waiting(), 1, "it asks all the time");
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert_eq!(waiting(), 1);
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert_eq!(waiting(), 0);
+    });
+}
+
+#[test]
 fn a_node_that_comes_late_gets_the_whole_ledger() {
     in_virtual_time(async {
         let mut network = Network::of(1).await;

@@ -135,7 +135,7 @@ pub struct Config {
     /// A session without traffic is closed after this; `null` never.
     #[serde(default = "default_idle_timeout")]
     pub idle_connection_timeout: Option<Time>,
-    /// A pending node is forgotten after this.
+    /// A pending node that asks no more is forgotten after this.
     #[serde(default = "default_pending_node_timeout")]
     pub pending_node_timeout: Time,
     /// CCF's timer; without effect, since nothing here waits for a tick.

@@ -130,7 +130,7 @@ impl Dispatch for Dispatcher {
             && let Some((files, rest)) = Files::of(local, &session.interface)
         {
             let rest = rest.to_owned();
-            return files.answer(&self.shared.node, request, &rest);
+            return files.answer(&self.shared.node, &session.interface, request, &rest);
         }
         if frontend == Frontend::Node && is_closed(local, &session.interface) {
             return Reply::Now(unknown_path(&request));

@@ -30,6 +30,7 @@ use serde_json::Value as Json;
 use super::check::check;
 use super::log::{self, TICK};
 use super::material::{Material, curve, node_to_node, rpc_interfaces};
+use super::pending::{self, PendingNodes};
 use super::{Adapters, Identity, Inner, Node, NodeState, backup_fetch, retirement};
 use crate::channels::NodeChannels;
 use crate::config::{self, CommandType, Config, Files};
@@ -486,6 +487,7 @@ fn assemble(
         state: Mutex::new(NodeState::PartOfNetwork),
         stop_notice: AtomicBool::new(false),
         refresh_metrics: RefreshMetrics::default(),
+        pending_nodes: PendingNodes::default(),
         recovered_seqno: origin.recovers.map(|_| origin.last),
         tasks: Mutex::default(),
     };
@@ -588,6 +590,7 @@ impl Node {
         tasks.push(tokio::spawn(issuers::run(self.clone())));
         if self.is_networked() {
             tasks.push(tokio::spawn(retirement::run(self.clone())));
+            tasks.push(tokio::spawn(pending::run(self.clone())));
             let backup_fetch = &self.0.config.snapshots.backup_fetch;
             if backup_fetch.enabled {
                 let fetches = backup_fetch::run(self.clone(), backup_fetch.clone());

@@ -5,20 +5,22 @@
 mod digests;
 mod range;
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::ops::Range;
 use std::str::FromStr;
 
 use coco_adapter::{ErrorCode, ErrorResponse, Mode, Request, Response, RouteSyntax};
-use coco_crypto::HashAlgorithm;
-use coco_kv::Seqno;
+use coco_crypto::{Digest, HashAlgorithm};
+use coco_governance::tables::{NODES, NodeStatus};
+use coco_kv::{Seqno, Tx};
 use coco_ledger::{ChunkName, SnapshotName};
 use http::{HeaderValue, Method, StatusCode, header};
 
 use self::digests::{Known, notation, wanted_repr_digest};
 use self::range::requested_range;
-use super::{Endpoints, not_found, status};
+use super::{Endpoints, location, not_found, redirect, status, unreadable};
 use crate::dispatch::wrong_verb;
 use crate::host::{Area, FileEntry};
 use crate::interface::{Interface, OperatorFeature};
@@ -69,16 +71,22 @@ impl Files {
     }
 
     /// Answers a request for the newest file, or for one by name.
-    pub(crate) fn answer(self, node: &Node, request: Request, rest: &str) -> Reply {
+    pub(crate) fn answer(
+        self,
+        node: &Node,
+        interface: &Interface,
+        request: Request,
+        rest: &str,
+    ) -> Reply {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Reply::Now(wrong_verb(&request, &[Method::GET, Method::HEAD]));
         }
         let name = rest.strip_prefix('/').map(str::to_owned);
-        let node = node.clone();
+        let (node, interface) = (node.clone(), interface.name.clone());
         Reply::Later(Box::pin(async move {
             let answer = match name {
                 Some(name) => self.download(&node, &request, &name).await,
-                None => self.locate(&node, &request).await,
+                None => self.locate(&node, &interface, &request).await,
             };
             answer.unwrap_or_else(|error| error.to_response())
         }))
@@ -113,27 +121,37 @@ impl Files {
         }
     }
 
-    /// Redirects to the newest snapshot of `since` or later, or to the chunk that holds `since`.
-    async fn locate(self, node: &Node, request: &Request) -> Result<Response, ErrorResponse> {
+    /// Redirects to the newest snapshot of `since` or later, or to the chunk that holds `since`, which
+    /// may be on another node.
+    async fn locate(
+        self,
+        node: &Node,
+        interface: &str,
+        request: &Request,
+    ) -> Result<Response, ErrorResponse> {
         let since = self.since(request)?;
         let files = self.list(node).await?;
         let covered = files.iter().filter_map(|file| Some((self.covers(&file.name)?, &file.name)));
-        let found = match self {
-            Self::Snapshots => covered
-                .filter(|(range, _)| range.start >= since)
-                .max_by_key(|(range, _)| range.start),
+        let (path, found) = match self {
+            Self::Snapshots => {
+                let newer = covered.filter(|(range, _)| range.start >= since);
+                ("snapshot", newer.max_by_key(|(range, _)| range.start))
+            }
             Self::Chunks => {
-                covered.filter(|(range, _)| range.end > since).min_by_key(|(range, _)| range.start)
+                let holding = covered.clone().find(|(range, _)| range.contains(&since));
+                let first = covered.map(|(range, _)| range.start).min();
+                if holding.is_none()
+                    && let Some(location) = elsewhere(node, interface, request, since, first)?
+                {
+                    return Ok(redirect(StatusCode::PERMANENT_REDIRECT, location));
+                }
+                ("ledger_chunk", holding)
             }
         };
         let Some((_, name)) = found else {
             return Err(not_found(format!("There is no file since {since}.")));
         };
         let mut response = status(StatusCode::PERMANENT_REDIRECT);
-        let path = match self {
-            Self::Snapshots => "snapshot",
-            Self::Chunks => "ledger_chunk",
-        };
         set(&mut response, header::LOCATION.as_str(), format!("/node/{path}/{name}"));
         Ok(response)
     }
@@ -241,6 +259,34 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// Where a chunk may be that is not here, as in CCF: what is newer is with the primary, what is older
+/// than the `first` position here with the node whose id is next.
+fn elsewhere(
+    node: &Node,
+    interface: &str,
+    request: &Request,
+    since: u64,
+    first: Option<u64>,
+) -> Result<Option<HeaderValue>, ErrorResponse> {
+    let mut tx = node.pipeline().store().begin();
+    let is_newer = since > node.pipeline().last_committed().seqno.0;
+    let is_older = first.is_some_and(|first| since < first);
+    let holder = match (is_newer, is_older) {
+        (true, _) => node.primary().filter(|id| *id != node.id()),
+        (false, true) => next_by_id(&mut tx, node.id())?,
+        (false, false) => None,
+    };
+    location(&mut tx, holder, Some(interface), request)
+}
+
+/// The trusted node whose id follows this one's; after the last comes the first.
+fn next_by_id(tx: &mut Tx, id: Digest) -> Result<Option<Digest>, ErrorResponse> {
+    let rows = NODES.rows(tx).map_err(unreadable)?.into_iter();
+    let trusted = rows.filter(|(_, info)| info.status == NodeStatus::Trusted).map(|(id, _)| id);
+    let others: BTreeSet<Digest> = trusted.filter(|other| *other != id).collect();
+    Ok(others.range(id..).next().or_else(|| others.first()).copied())
 }
 
 fn parse<T: FromStr>(name: &str) -> Option<T> {

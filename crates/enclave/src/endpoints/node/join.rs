@@ -29,8 +29,11 @@ use serde_json::Value as Json;
 use super::{Endpoints, operation, primary_location, properties, redirect, unreadable};
 use crate::join::message::{JoinRequest, JoinResponse, NetworkInfo, seal_secrets};
 use crate::node::Node;
+use crate::node::pending::pending;
 use coco_governance::ServiceControl as _;
 
+/// Nodes that wait to be trusted, at most.
+const MAX_PENDING: usize = 100;
 /// The largest text of a key or request; evidence has limits of its own.
 const MAX_PART_BYTES: usize = 64 << 10;
 
@@ -73,6 +76,7 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
     let id = key.id();
     let statement = request.seat_statement.take();
     if let Some(info) = NODES.get(call.tx, &id).map_err(unreadable)? {
+        node.pending_nodes().heard(id, node.host().uptime());
         let (info, refusal) = match statement {
             Some(Base64(statement)) if info.status == NodeStatus::Pending => {
                 seat_waiting(node, call, &key, info, request.quote_info, &statement)?
@@ -88,6 +92,8 @@ fn join(node: &Node, call: &mut Call<'_>) -> Result<Response, ErrorResponse> {
         matches!(service.status, ServiceStatus::Open | ServiceStatus::WaitingForRecoveryShares);
     admit(node, call, &request.protocols)?;
     let mut info = accept(call, &key, request, is_open)?;
+    make_room(node, call.tx)?;
+    node.pending_nodes().heard(id, node.host().uptime());
     if !is_open {
         info.status = NodeStatus::Trusted;
         info.ledger_secret_seqno = Some(node.service_keys().ledger_secret().valid_from.0);
@@ -237,6 +243,18 @@ fn accept(
         legacy: Default::default(),
     }
     .with_legacy_addresses())
+}
+
+/// Of too many that wait, who asked least recently gives way: the others ask all the time.
+fn make_room(node: &Node, tx: &mut Tx) -> Result<(), ErrorResponse> {
+    let pending = pending(tx).map_err(unreadable)?;
+    if pending.len() >= MAX_PENDING
+        && let Some(id) = node.pending_nodes().most_silent(&pending)
+    {
+        tracing::warn!(node = %id, "forgotten: too many nodes wait to be trusted");
+        NODES.remove(tx, &id);
+    }
+    Ok(())
 }
 
 /// What evidence says of the holder of a key, if members trust that; otherwise why not.
