@@ -16,7 +16,7 @@ use coco_consensus::NodeId;
 use coco_kv::Seqno;
 use coco_ledger::SnapshotName;
 
-use super::load::{LoadError, MAX_SNAPSHOT_BYTES, OfSnapshot, committed, load};
+use super::load::{LoadError, OfSnapshot, committed, load};
 use super::write_gently;
 use crate::channels::wire::SnapshotOffer;
 use crate::config::{BackupFetch, Config, Join};
@@ -52,7 +52,7 @@ impl FetchRules {
     /// Those for backups.
     pub fn of_backup(config: &BackupFetch) -> Self {
         Self {
-            max_bytes: config.max_size.0.min(MAX_SNAPSHOT_BYTES),
+            max_bytes: config.max_size.0,
             attempts: config.max_attempts.max(1),
             pause: config.retry_interval.0,
             ease: EASE_OF_BACKUP,
@@ -70,7 +70,7 @@ impl FetchRules {
             ..
         } = config.command.join.clone().unwrap_or_default();
         fetch_recent_snapshot.then_some(Self {
-            max_bytes: fetch_snapshot_max_size.0.min(MAX_SNAPSHOT_BYTES),
+            max_bytes: fetch_snapshot_max_size.0,
             attempts: fetch_snapshot_max_attempts.max(1),
             pause: fetch_snapshot_retry_interval.0,
             ease: EASE_OF_JOIN,

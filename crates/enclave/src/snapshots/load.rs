@@ -3,8 +3,7 @@
 
 use std::io;
 
-use bytes::Bytes;
-use coco_crypto::PublicKey;
+use coco_crypto::{Digest, PublicKey, sha256};
 use coco_kv::Snapshot;
 use coco_ledger::{
     LedgerSecrets, MerkleTree, SnapshotError, SnapshotFile, SnapshotName, SnapshotReader,
@@ -15,9 +14,6 @@ use super::PIECE_BYTES;
 use crate::ease::Rests;
 use crate::host::{Area, Host};
 use crate::offload::offload_to_background;
-
-/// The largest snapshot read.
-pub(super) const MAX_SNAPSHOT_BYTES: u64 = 2 << 30;
 
 /// What is made of a snapshot that the service has recorded.
 pub(crate) trait OfSnapshot: Send + Sized + 'static {
@@ -62,8 +58,8 @@ impl OfSnapshot for LoadedSnapshot {
 pub(crate) enum LoadError {
     #[error("the disk failed: {0}")]
     Io(#[from] io::Error),
-    #[error("the file is longer than {MAX_SNAPSHOT_BYTES} bytes")]
-    TooLong,
+    #[error("the file has changed while it was read")]
+    Changed,
     #[error(transparent)]
     Wrong(#[from] SnapshotError),
 }
@@ -98,67 +94,136 @@ pub(crate) async fn load<T: OfSnapshot>(
     service_key: &PublicKey,
     rests: &mut Rests,
 ) -> Result<T, LoadError> {
+    if !T::IS_DECODED {
+        let snapshot = read_back(host, file, StateWanted::Nothing, rests).await?;
+        check(&snapshot, name, service_key)?;
+        return Ok(T::of_file(snapshot)?);
+    }
+    let pass = Pass::new(StateWanted::Authentic(secrets.clone()), Pieces::Noted(Vec::new()));
+    let Pass { reader, pieces } = pass.over(host, file, rests).await?;
+    check(&reader.finish()?, name, service_key)?;
     // Decoded are the very bytes that were verified, whatever the disk has by then.
-    let mut pieces = T::IS_DECODED.then(Vec::new);
-    let wanted = match T::IS_DECODED {
-        true => StateWanted::Authentic(secrets.clone()),
-        false => StateWanted::Nothing,
-    };
-    let mut snapshot = read_back(host, file, wanted, rests, pieces.as_mut()).await?;
-    snapshot.verify(service_key)?;
-    if snapshot.tx_id().seqno != name.seqno {
-        return Err(SnapshotError::Iv(snapshot.tx_id().seqno).into());
-    }
-    if let Some(pieces) = pieces {
-        let mut reader = SnapshotReader::new(StateWanted::Whole(secrets.clone()));
-        // Each is let go of while the state grows.
-        for piece in pieces {
-            reader = add_gently(host, reader, piece, rests).await?;
-        }
-        snapshot = reader.finish()?;
-    }
-    Ok(T::of_file(snapshot)?)
+    let pass = Pass::new(StateWanted::Whole(secrets.clone()), pieces.expected());
+    let decoded = pass.over(host, file, rests).await?.reader.finish()?;
+    Ok(T::of_file(decoded)?)
 }
 
-/// Reads the file of a snapshot, with rests; its receipt is not looked at. What is read may be kept.
+fn check(
+    snapshot: &SnapshotFile,
+    name: SnapshotName,
+    service_key: &PublicKey,
+) -> Result<(), SnapshotError> {
+    snapshot.verify(service_key)?;
+    match snapshot.tx_id().seqno {
+        seqno if seqno == name.seqno => Ok(()),
+        other => Err(SnapshotError::Iv(other)),
+    }
+}
+
+/// Reads the file of a snapshot, with rests; its receipt is not looked at.
 pub(super) async fn read_back(
     host: &dyn Host,
     file: &str,
     wanted: StateWanted,
     rests: &mut Rests,
-    mut kept: Option<&mut Vec<Bytes>>,
 ) -> Result<SnapshotFile, LoadError> {
-    let mut reader = SnapshotReader::new(wanted);
-    let mut offset = 0;
-    loop {
-        let piece = host.disk().read(Area::Snapshots, file, offset, PIECE_BYTES as u64).await?;
-        if piece.is_empty() {
-            return Ok(reader.finish()?);
+    Ok(Pass::new(wanted, Pieces::Any).over(host, file, rests).await?.reader.finish()?)
+}
+
+/// One time through a file, which is of any size and not held in memory.
+struct Pass {
+    reader: SnapshotReader,
+    pieces: Pieces,
+}
+
+/// What is known of a file's pieces by their digests.
+enum Pieces {
+    Any,
+    /// Those that were read.
+    Noted(Vec<Digest>),
+    /// Those that are to be read, the next one last.
+    Expected(Vec<Digest>),
+}
+
+impl Pieces {
+    fn expected(self) -> Self {
+        match self {
+            Self::Noted(mut pieces) => {
+                pieces.reverse();
+                Self::Expected(pieces)
+            }
+            other => other,
         }
-        offset += piece.len() as u64;
-        if offset > MAX_SNAPSHOT_BYTES {
-            return Err(LoadError::TooLong);
+    }
+
+    /// Whether the next piece may be this one.
+    fn admit(&mut self, piece: &[u8]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Noted(pieces) => {
+                pieces.push(sha256(piece));
+                true
+            }
+            Self::Expected(pieces) => pieces.pop() == Some(sha256(piece)),
         }
-        let piece = Bytes::from(piece);
-        if let Some(kept) = &mut kept {
-            kept.push(piece.clone());
-        }
-        reader = add_gently(host, reader, piece, rests).await?;
     }
 }
 
-async fn add_gently(
-    host: &dyn Host,
-    mut reader: SnapshotReader,
-    piece: Bytes,
-    rests: &mut Rests,
-) -> Result<SnapshotReader, LoadError> {
-    let begun = host.uptime();
-    let added = offload_to_background(host, move || {
-        reader.add(&piece)?;
-        Ok::<_, SnapshotError>(reader)
-    });
-    let reader = added.await??;
-    rests.after(host, begun).await;
-    Ok(reader)
+impl Pass {
+    fn new(wanted: StateWanted, pieces: Pieces) -> Self {
+        Self { reader: SnapshotReader::new(wanted), pieces }
+    }
+
+    async fn over(
+        mut self,
+        host: &dyn Host,
+        file: &str,
+        rests: &mut Rests,
+    ) -> Result<Self, LoadError> {
+        let mut offset = 0;
+        loop {
+            let piece = host.disk().read(Area::Snapshots, file, offset, PIECE_BYTES as u64).await?;
+            if piece.is_empty() {
+                return Ok(self);
+            }
+            offset += piece.len() as u64;
+            let begun = host.uptime();
+            let added = offload_to_background(host, move || {
+                self.add(&piece)?;
+                Ok::<_, LoadError>(self)
+            });
+            self = added.await??;
+            rests.after(host, begun).await;
+        }
+    }
+
+    fn add(&mut self, piece: &[u8]) -> Result<(), LoadError> {
+        match self.pieces.admit(piece) {
+            true => Ok(self.reader.add(piece)?),
+            false => Err(LoadError::Changed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_pass_admits_the_pieces_of_the_first_alone() {
+        let noted = |pieces: &[&[u8]]| {
+            let mut noted = Pieces::Noted(Vec::new());
+            assert!(pieces.iter().all(|piece| noted.admit(piece)));
+            noted.expected()
+        };
+        let mut same = noted(&[b"a", b"bc"]);
+        assert!(same.admit(b"a") && same.admit(b"bc"));
+        assert!(!same.admit(b"d"), "it ended here before");
+        assert!(!noted(&[b"a", b"bc"]).admit(b"bc"));
+        assert!(!noted(&[b"ab"]).admit(b"a"));
+
+        let mut pass = Pass::new(StateWanted::Nothing, noted(&[b"x", b"y"]));
+        assert!(pass.add(b"x").is_ok());
+        assert!(matches!(pass.add(b"z"), Err(LoadError::Changed)));
+    }
 }

@@ -190,7 +190,7 @@ async fn write_as(
     write_state(host, pipeline, file, encoder, seqno).await?;
     // What is recorded is the digest of what the disk has, once that is authenticated.
     let wanted = StateWanted::Authentic((*secrets).clone());
-    let written = read_back(host, file, wanted, &mut Rests::new(EASE), None).await?;
+    let written = read_back(host, file, wanted, &mut Rests::new(EASE)).await?;
     if written.tx_id().seqno != seqno {
         return Err(SnapshotError::Iv(written.tx_id().seqno).into());
     }
