@@ -1,7 +1,7 @@
 //! CCF's handler contract: what an endpoint's function is given, and what its reply means.
 
 use bytes::Bytes;
-use coco_adapter::{Call, Caller, Params, Request, Response};
+use coco_adapter::{Call, Caller, Params, Request, Response, remove_framing};
 use coco_quickjs::{keep, kept, native};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
@@ -247,6 +247,7 @@ fn response(reply: Value<'_>) -> std::result::Result<Response, Fault> {
             let value = HeaderValue::from_str(&value).map_err(|_| invalid("header value"))?;
             response.headers_mut().insert(name, value);
         }
+        remove_framing(response.headers_mut());
     }
     let status: Value<'_> = reply.get("statusCode")?;
     if !status.is_undefined() && !status.is_null() {
