@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use coco_adapter::{Call, Caller, Params, Request, Response, remove_framing};
-use coco_quickjs::{keep, kept, native};
+use coco_quickjs::{keep, kept};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use rquickjs::{Ctx, Object, Result, String as JsString, Value};
@@ -12,6 +12,7 @@ use crate::call::{CallState, Lender, with_call};
 use crate::global::{self, array_buffer, parse_json, to_json};
 use crate::interpreter::Fault;
 use crate::module::Modules;
+use crate::timed::native;
 use crate::{Limits, ModuleSource, Program, ScriptEngine, ScriptError};
 
 /// An endpoint's function and how it runs.

@@ -44,6 +44,29 @@ fn endless_scripts_are_stopped() {
     assert_eq!(error_of(&service), TOO_LONG);
 }
 
+/// The engine itself would not ask for the time before all of these are done.
+#[test]
+fn time_spent_in_the_nodes_functions_counts() {
+    for body in [
+        "for (let i = 0; i < 200; i++) ccf.crypto.digest('SHA-256', new ArrayBuffer(8)); return {};",
+        "for (let i = 0; i < 200; i++) { try { ccf.crypto.digest('MD5', 7); } catch {} } return {};",
+        "try { for (let i = 0; i < 200; i++) ccf.kv.m.has(new ArrayBuffer(8)); } catch {} return {};",
+        "try { for (let i = 0; i < 200; i++) request.body.text(); } finally { return {}; }",
+        "return { get body() { for (let i = 0; i < 200; i++) ccf.strToBuf('x'); } };",
+        "Promise.resolve().then(() => { for (let i = 0; i < 200; i++) Math.random(); }); return {};",
+    ] {
+        let service = Service::run(body).ticking(10);
+        assert_eq!(service.post("").response().status(), 200, "{body}");
+        service.options(&json!({"max_execution_time_ms": 1000}));
+        assert_eq!(error_of(&service), TOO_LONG, "{body}");
+    }
+    let thrown = "const e = new Error(); throw Object.defineProperty(e, 'message',
+        { get() { for (let i = 0; i < 200; i++) Date.now(); } });";
+    let service = Service::run(thrown).ticking(10);
+    service.options(&json!({"max_execution_time_ms": 1000}));
+    assert_eq!(error_of(&service), TOO_LONG);
+}
+
 #[test]
 fn a_clock_that_stands_still_gives_no_endless_time() {
     let service = Service::run("while (true);");
