@@ -171,6 +171,10 @@ impl Interpreter {
         limits: Limits,
         body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
     ) -> Result<R, ScriptError> {
+        // The engine first asks after a while, which is too late if there is no time at all.
+        if self.budget.is_time_up() {
+            return Err(ScriptError::Timeout { limit_ms: limits.execution_ms });
+        }
         let heap_bytes = usize::try_from(limits.heap_bytes).unwrap_or(usize::MAX).max(1);
         let stack_bytes = limits.stack_bytes.clamp(1, Limits::MAX_STACK_BYTES);
         self.realm.set_memory_limit(heap_bytes);

@@ -96,6 +96,37 @@ fn greedy_scripts_run_out_of_memory() {
     }
 }
 
+/// As small as members may set them, limits give CCF's errors.
+#[test]
+fn limits_may_be_next_to_nothing() {
+    const NO_STACK: &str = "Exception thrown while executing.";
+    for body in [
+        "return {};",
+        "return { body: [request.headers, request.body.text()] };",
+        "const key = ccf.strToBuf('k'); ccf.kv.m.set(key, key); throw new Error('no');",
+        "await null; return {};",
+    ] {
+        let service = Service::of(&format!("export async function run(request) {{ {body} }}"));
+        for (option, limit, message) in [
+            ("max_execution_time_ms", 0, TOO_LONG),
+            ("max_heap_bytes", 0, TOO_MUCH),
+            ("max_heap_bytes", 1, TOO_MUCH),
+            ("max_heap_bytes", 100, TOO_MUCH),
+            ("max_stack_bytes", 0, NO_STACK),
+            ("max_stack_bytes", 1, NO_STACK),
+            ("max_stack_bytes", 100, NO_STACK),
+        ] {
+            service.options(&json!({option: limit}));
+            assert_eq!(error_of(&service), message, "{option} {limit}: {body}");
+        }
+        for max_stack_bytes in (0..60_000).step_by(997) {
+            service.options(&json!({"max_stack_bytes": max_stack_bytes}));
+            let message = service.post("").response.err().map(|error| error.message);
+            assert!(message.is_none_or(|message| message == NO_STACK), "{max_stack_bytes}: {body}");
+        }
+    }
+}
+
 #[test]
 fn deep_recursion_is_an_exception() {
     for (body, caught) in [

@@ -81,9 +81,9 @@ const megabyte = 1024 * 1024;
 actions.set_js_runtime_options = {
   validate(args) {
     checkArguments(args, {
-      max_heap_bytes: integer(megabyte, 4096 * megabyte),
-      max_stack_bytes: integer(65536, 64 * megabyte),
-      max_execution_time_ms: integer(1, 3600000),
+      max_heap_bytes: integer(0, 4096 * megabyte),
+      max_stack_bytes: integer(0, megabyte), // what a node's threads have
+      max_execution_time_ms: integer(0, 3600000),
       log_exception_details: optional(boolean),
       return_exception_details: optional(boolean),
       max_cached_interpreters: optional(integer(0, 10000)),

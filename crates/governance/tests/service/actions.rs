@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use coco_crypto::sha256;
 use coco_governance::tables::{
-    MEMBERS, MemberStatus, RECOVERY_SHARES, SNP_HOST_DATA, SNP_TCB_VERSIONS, SNP_UVM_ENDORSEMENTS,
+    JS_RUNTIME_OPTIONS, MEMBERS, MemberStatus, RECOVERY_SHARES, SNP_HOST_DATA, SNP_TCB_VERSIONS,
+    SNP_UVM_ENDORSEMENTS,
 };
 use serde_json::{Value as Json, json};
 
@@ -124,7 +125,7 @@ fn arguments_are_refused_by_name() {
         ("set_js_app", with("interpreter_reuse", json!({})), "key must be a string"),
         (
             "set_js_runtime_options",
-            json!({"max_heap_bytes": 1}),
+            json!({"max_heap_bytes": -1}),
             "args.max_heap_bytes must be an integer",
         ),
         (
@@ -448,9 +449,31 @@ fn runtime_options_are_governed() {
         "max_heap_bytes": 200_000_000, "max_stack_bytes": 1_048_576,
         "max_execution_time_ms": 1000, "return_exception_details": true,
     });
-    service.pass("set_js_runtime_options", args);
-    let options =
-        service.look(|tx| coco_governance::tables::JS_RUNTIME_OPTIONS.expect(tx)).unwrap();
+    service.pass("set_js_runtime_options", args.clone());
+    let options = || service.look(|tx| JS_RUNTIME_OPTIONS.expect(tx)).unwrap();
+    let with = |option: &str, value: Json| {
+        let mut args = args.clone();
+        args[option] = value;
+        args
+    };
+    for limit in ["max_heap_bytes", "max_stack_bytes", "max_execution_time_ms"] {
+        for wrong in [json!(-1), json!(0.5), json!("1"), json!(null)] {
+            let why = refused(&service, "set_js_runtime_options", with(limit, wrong));
+            assert!(
+                why.starts_with(&format!("args.{limit} must be an integer from 0 to")),
+                "{why}"
+            );
+        }
+        // Too little to run anything, as CCF lets members have it.
+        service.pass("set_js_runtime_options", with(limit, json!(0)));
+    }
+    // A node shows what it keeps to, so it takes no more than it can keep to.
+    let largest = coco_script::Limits::MAX_STACK_BYTES;
+    service.pass("set_js_runtime_options", with("max_stack_bytes", json!(largest)));
+    assert_eq!(options().max_stack_bytes, largest);
+    refused(&service, "set_js_runtime_options", with("max_stack_bytes", json!(largest + 1)));
+
+    let options = options();
     assert_eq!(options.max_heap_bytes, 200_000_000);
     assert!(options.return_exception_details && !options.log_exception_details);
     service.pass("refresh_js_app_bytecode_cache", json!({}));
