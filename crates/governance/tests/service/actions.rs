@@ -393,6 +393,35 @@ fn token_issuers_are_governed() {
 }
 
 #[test]
+fn certificates_of_token_keys_are_checked_when_they_are_proposed() {
+    let service = Service::active();
+    let der = STANDARD.encode(service.members[1].cert.der());
+    let args = |chain: Json| json!({"issuer": "https://a.com", "jwks": {"keys": [{"kty": "EC", "kid": "c", "x5c": chain}]}});
+    let why = |chain: Json| {
+        let why = refused(&service, "set_jwt_issuer", args(chain.clone()));
+        assert_eq!(refused(&service, "set_jwt_public_signing_keys", args(chain)), why);
+        why
+    };
+    let two = format!("{der}\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n{der}");
+    for wrong in [
+        "",
+        "AQAB",
+        "not base64",
+        &der[4..],
+        &der[..der.len() - 4],
+        &format!("{} {}", &der[..64], &der[64..]),
+        &service.members[1].cert.to_pem(),
+        &two,
+    ] {
+        let second = why(json!([der, wrong]));
+        assert_eq!(second, "args.jwks.keys[0].x5c[1] must be a certificate (X.509, DER in base64)");
+    }
+    assert_eq!(why(json!([7])), "args.jwks.keys[0].x5c[0] must be a string");
+    assert_eq!(why(json!(der)), "args.jwks.keys[0].x5c must be a list");
+    service.pass("set_jwt_issuer", args(json!([der, der])));
+}
+
+#[test]
 fn code_manifests_are_governed() {
     let service = Service::active();
     let policy = "package policy";
