@@ -52,7 +52,7 @@ actions.set_jwt_issuer = {
   },
   apply(args) {
     const name = args.ca_cert_bundle_name ?? undefined;
-    if (name !== undefined && !governed("tls.ca_cert_bundles").has(ccf.strToBuf(name))) {
+    if (args.auto_refresh && !governed("tls.ca_cert_bundles").has(ccf.strToBuf(name))) {
       throw new Error(`No CA cert bundle found with name '${name}'`);
     }
     const issuer = { auto_refresh: args.auto_refresh ?? false, ca_cert_bundle_name: name };

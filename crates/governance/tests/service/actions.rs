@@ -375,6 +375,9 @@ fn token_issuers_are_governed() {
         json!({"issuer": "https://b.com", "auto_refresh": true, "ca_cert_bundle_name": "b"});
     let why = service.decide("set_jwt_issuer", refreshed.clone()).refused(500, "InternalError");
     assert!(why.contains("No CA cert bundle found with name 'b'"), "{why}");
+    // Whoever does not refresh needs no bundle yet.
+    let not_refreshed = json!({"issuer": "https://b.com", "ca_cert_bundle_name": "b"});
+    service.pass("set_jwt_issuer", not_refreshed);
     service.pass("set_ca_cert_bundle", json!({"name": "b", "cert_bundle": cert}));
     service.pass("set_jwt_issuer", refreshed);
     let args = json!({"issuer": "https://b.com", "jwks": {"keys": [key("r")]}});
