@@ -33,6 +33,9 @@ fn malformed_proposals_are_refused() {
         (r#"{"actions": [{}]}"#, "name must be a string"),
         (r#"{"actions": [{"name": "x"}]}"#, "x at position 0 failed validation: no such action"),
         (r#"{"actions": [{"name": "toString"}]}"#, "no such action"),
+        (r#"{"actions": [{"name": "\ud800"}]}"#, "The proposal must be well-formed Unicode"),
+        (r#"{"actions": [{"name": "set_user", "args": {"\ud800": 1}}]}"#, "well-formed Unicode"),
+        (&format!("{}{}", "[".repeat(102), "]".repeat(102)), "JSON of at most 100 levels"),
     ] {
         let path = "/members/proposals:create";
         let reply = service.post(member, "proposal", None, path, body.as_bytes());
