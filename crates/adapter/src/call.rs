@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use coco_crypto::Digest;
 use coco_kv::Tx;
+use http::header::{self, HeaderMap, HeaderName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -71,6 +72,25 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Removes what frames a message on its connection, which is the node's to say: an application that
+/// chose the length or the connection's end would break the reply, and those after it.
+pub fn remove_framing(headers: &mut HeaderMap) {
+    /// RFC 9110 sections 7.6.1 and 8.6, and two that some clients obey without a standard.
+    const FRAMING: [HeaderName; 8] = [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ];
+    for name in &FRAMING {
+        headers.remove(name);
+    }
+}
+
 /// A 200 with a JSON body.
 pub(crate) fn json_response<T: Serialize>(value: &T) -> Result<Response, ErrorResponse> {
     let text = serde_json::to_vec(value).map_err(|error| {
@@ -78,7 +98,7 @@ pub(crate) fn json_response<T: Serialize>(value: &T) -> Result<Response, ErrorRe
     })?;
     let mut response = Response::new(Bytes::from(text));
     let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     Ok(response)
 }
 

@@ -39,7 +39,7 @@ mod registry;
 mod route;
 
 pub use adapter::Adapter;
-pub use call::{Call, Outcome, Request, Response};
+pub use call::{Call, Outcome, Request, Response, remove_framing};
 pub use caller::{Caller, CoseEnvelope};
 pub use endpoint::{
     AuthnPolicy, EndpointProperties, ForwardingRequired, Mode, RedirectionStrategy,

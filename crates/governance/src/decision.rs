@@ -101,7 +101,7 @@ impl<'a> Court<'a> {
             info.vote_failures = Some(failures);
         }
         if info.state == ProposalState::Accepted {
-            let natives = Natives::new(self.control, self.environment);
+            let natives = Natives::new(self.control, self.environment, self.engine);
             constitution
                 .apply(tx, &natives, proposal, &id.to_string())
                 .map_err(Undecided::Apply)?;

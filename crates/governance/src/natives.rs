@@ -6,11 +6,11 @@ use coco_adapter::{Environment, Outcome};
 use coco_crypto::x509::Validity;
 use coco_crypto::{Certificate, SigningRequest};
 use coco_kv::{Seqno, Tx};
-use coco_script::{ApplyNatives, NativeError};
+use coco_script::{ApplyNatives, NativeError, ScriptEngine, ScriptError};
 use serde_json::Value as Json;
 
 use crate::tables::{
-    MODULES_BYTECODE, MODULES_BYTECODE_VERSION, PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT,
+    MODULES, MODULES_BYTECODE, MODULES_BYTECODE_VERSION, PREVIOUS_SERVICE_IDENTITY_ENDORSEMENT,
     SERVICE_INFO, ServiceStatus,
 };
 use crate::{ServiceControl, custody, jwt, moment, recovery};
@@ -20,14 +20,19 @@ use crate::{ServiceControl, custody, jwt, moment, recovery};
 pub(crate) struct Natives<'a> {
     control: &'a dyn ServiceControl,
     environment: &'a dyn Environment,
+    engine: &'a ScriptEngine,
     force_chunk: Cell<bool>,
     force_snapshot: Cell<bool>,
 }
 
 impl<'a> Natives<'a> {
-    pub(crate) fn new(control: &'a dyn ServiceControl, environment: &'a dyn Environment) -> Self {
+    pub(crate) fn new(
+        control: &'a dyn ServiceControl,
+        environment: &'a dyn Environment,
+        engine: &'a ScriptEngine,
+    ) -> Self {
         let (force_chunk, force_snapshot) = Default::default();
-        Self { control, environment, force_chunk, force_snapshot }
+        Self { control, environment, engine, force_chunk, force_snapshot }
     }
 
     /// Adds what `apply` asked for to an outcome.
@@ -114,8 +119,9 @@ impl ApplyNatives for Natives<'_> {
     }
 
     /// Nodes compile modules when they load them and keep the result in memory; what another
-    /// engine recorded on the ledger is of no use and goes.
+    /// engine recorded on the ledger is of no use and goes. Here it is seen that they will compile.
     fn refresh_app_bytecode_cache(&self, tx: &mut Tx) -> Result<(), NativeError> {
+        self.engine.check_modules(tx, self.environment, MODULES.name()).map_err(uncompilable)?;
         MODULES_BYTECODE.clear(tx);
         MODULES_BYTECODE_VERSION.remove(tx);
         Ok(())
@@ -138,4 +144,14 @@ impl ApplyNatives for Natives<'_> {
 
 fn refuse(error: impl std::fmt::Display) -> NativeError {
     NativeError::new(error.to_string())
+}
+
+/// Names the place in the module, as members see no log.
+fn uncompilable(error: ScriptError) -> NativeError {
+    let place = match &error {
+        ScriptError::Thrown(thrown) => thrown.position.as_ref(),
+        _ => None,
+    };
+    let place = place.map(|place| format!("{}, line {}: ", place.file, place.line));
+    NativeError::new(format!("Failed to refresh bytecode: {}{error}", place.unwrap_or_default()))
 }

@@ -13,11 +13,13 @@ use rquickjs::{Ctx, Exception};
 use scoped_tls_hkt::scoped_thread_local;
 
 use crate::access::Context;
+use crate::limits::Budget;
 use crate::natives::ApplyNatives;
 
 scoped_thread_local!(static mut CALL: for<'a> (&'a mut Tx, &'a mut CallState));
 scoped_thread_local!(static ENVIRONMENT: for<'a> &'a dyn Environment);
 scoped_thread_local!(static NATIVES: for<'a> &'a dyn ApplyNatives);
+scoped_thread_local!(static BUDGET: Budget);
 
 /// What a call carries besides its transaction.
 pub(crate) struct CallState {
@@ -117,6 +119,16 @@ pub(crate) fn with_natives<R>(
 /// The node's clock, if a call is under way.
 pub(crate) fn now_ms() -> Option<u64> {
     ENVIRONMENT.is_set().then(|| ENVIRONMENT.with(|environment| environment.now_ms()))
+}
+
+/// Bounds the time of the scripts that `run` runs.
+pub(crate) fn within_budget<R>(budget: &Budget, run: impl FnOnce() -> R) -> R {
+    BUDGET.set(budget, run)
+}
+
+/// Whether the script that runs must stop for the time it took.
+pub(crate) fn is_time_up() -> bool {
+    BUDGET.is_set() && BUDGET.with(Budget::is_time_up)
 }
 
 fn outside(ctx: &Ctx<'_>) -> rquickjs::Error {

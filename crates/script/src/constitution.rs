@@ -184,10 +184,9 @@ pub fn check_constitution(
 
 /// [`check_constitution`] from within a running script, with read-only access meanwhile.
 pub(crate) fn check_nested(source: &str) -> Result<(), ScriptError> {
-    let limits = Limits { stack_bytes: Limits::NESTED_STACK_BYTES, ..Limits::default() };
     let mut interpreter = Interpreter::new(Context::GovernanceReadOnly)?;
     interpreter.load_text(CONSTITUTION, Bytes::from(source.as_bytes()));
-    interpreter.run_borrowed(limits, exports_all)
+    interpreter.run_borrowed(Limits::nested(), exports_all)
 }
 
 fn exports_all(running: &Running<'_, '_>) -> Result<(), Fault> {

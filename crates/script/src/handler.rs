@@ -1,8 +1,8 @@
 //! CCF's handler contract: what an endpoint's function is given, and what its reply means.
 
 use bytes::Bytes;
-use coco_adapter::{Call, Caller, Params, Request, Response};
-use coco_quickjs::{keep, kept, native};
+use coco_adapter::{Call, Caller, Params, Request, Response, remove_framing};
+use coco_quickjs::{keep, kept};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use rquickjs::{Ctx, Object, Result, String as JsString, Value};
@@ -12,6 +12,7 @@ use crate::call::{CallState, Lender, with_call};
 use crate::global::{self, array_buffer, parse_json, to_json};
 use crate::interpreter::Fault;
 use crate::module::Modules;
+use crate::timed::native;
 use crate::{Limits, ModuleSource, Program, ScriptEngine, ScriptError};
 
 /// An endpoint's function and how it runs.
@@ -247,6 +248,7 @@ fn response(reply: Value<'_>) -> std::result::Result<Response, Fault> {
             let value = HeaderValue::from_str(&value).map_err(|_| invalid("header value"))?;
             response.headers_mut().insert(name, value);
         }
+        remove_framing(response.headers_mut());
     }
     let status: Value<'_> = reply.get("statusCode")?;
     if !status.is_undefined() && !status.is_null() {

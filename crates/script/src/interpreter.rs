@@ -162,11 +162,23 @@ impl Interpreter {
         limits: Limits,
         body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
     ) -> Result<R, ScriptError> {
+        self.budget.start(limits.execution_ms, call::now_ms().unwrap_or_default());
+        call::within_budget(&self.budget, || self.run_limited(limits, body))
+    }
+
+    fn run_limited<R>(
+        &self,
+        limits: Limits,
+        body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
+    ) -> Result<R, ScriptError> {
+        // The engine first asks after a while, which is too late if there is no time at all.
+        if self.budget.is_time_up() {
+            return Err(ScriptError::Timeout { limit_ms: limits.execution_ms });
+        }
         let heap_bytes = usize::try_from(limits.heap_bytes).unwrap_or(usize::MAX).max(1);
         let stack_bytes = limits.stack_bytes.clamp(1, Limits::MAX_STACK_BYTES);
         self.realm.set_memory_limit(heap_bytes);
         self.realm.set_max_stack_size(usize::try_from(stack_bytes).unwrap_or(usize::MAX));
-        self.budget.start(limits.execution_ms, call::now_ms().unwrap_or_default());
         let result = self.realm.with(|ctx| body(&Running { ctx, budget: &self.budget }));
         self.realm.set_memory_limit(heap_bytes.saturating_add(HEAP_FOR_EXCEPTION_BYTES));
         result.map_err(|fault| match fault {

@@ -63,6 +63,7 @@ mod limits;
 mod module;
 mod natives;
 mod program;
+mod timed;
 
 pub use access::Context;
 pub use constitution::{Constitution, Validity, Vote, check_constitution};

@@ -20,9 +20,12 @@ impl Limits {
     /// them must have it, so threads that run scripts need 2 MiB of stack.
     pub const MAX_STACK_BYTES: u64 = 1 << 20;
 
-    /// The native stack of a script that runs within another one, which has taken its share of the
-    /// thread's stack already.
-    pub(crate) const NESTED_STACK_BYTES: u64 = 256 << 10;
+    /// What a script may use that runs within one of governance, which has taken its share of the
+    /// thread's stack already, and needs time afterwards to say what became of it.
+    pub(crate) fn nested() -> Self {
+        let default = Self::default();
+        Self { stack_bytes: 256 << 10, execution_ms: default.execution_ms / 2, ..default }
+    }
 
     /// The larger of each limit: governance never gets less than the defaults.
     pub fn at_least(self, floor: Self) -> Self {
@@ -41,7 +44,8 @@ impl Default for Limits {
     }
 }
 
-/// The execution time of the call under way, asked for by the engine every 10,000 steps.
+/// The execution time of the call under way, asked for by the engine every 10,000 steps and whenever
+/// a function of the node returns.
 ///
 /// The clock is the host's: one that stands still must not let a script run for ever, so the number
 /// of questions is limited too.
@@ -64,18 +68,26 @@ impl Budget {
         self.spent.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the script must stop.
+    /// Whether the script must stop, as the engine asks it.
     pub(crate) fn poll(&self) -> bool {
         let polls_left = self.polls_left.load(Ordering::Relaxed).saturating_sub(1);
         self.polls_left.store(polls_left, Ordering::Relaxed);
-        let deadline_ms = self.deadline_ms.load(Ordering::Relaxed);
-        // Without a deadline there is nothing to ask the clock, which only calls have.
-        let late = deadline_ms != u64::MAX && call::now_ms().is_none_or(|now| now >= deadline_ms);
-        let stop = late || polls_left == 0;
-        if stop {
+        if polls_left == 0 {
             self.spent.store(true, Ordering::Relaxed);
         }
-        stop
+        self.is_time_up()
+    }
+
+    /// Whether the script must stop. Once it must, it must for good.
+    pub(crate) fn is_time_up(&self) -> bool {
+        let deadline_ms = self.deadline_ms.load(Ordering::Relaxed);
+        // Without a deadline there is nothing to ask the clock, which only calls have.
+        let is_late =
+            || deadline_ms != u64::MAX && call::now_ms().is_none_or(|now| now >= deadline_ms);
+        if !self.is_spent() && is_late() {
+            self.spent.store(true, Ordering::Relaxed);
+        }
+        self.is_spent()
     }
 
     /// Whether a script was stopped since the last start.

@@ -63,8 +63,7 @@ impl ScriptEngine {
             ControlFlow::Continue(())
         });
         let source = Arc::new(ModuleTable(table.clone()));
-        let limits = Limits { stack_bytes: Limits::NESTED_STACK_BYTES, ..Limits::default() };
-        self.compile_all(tx, environment, source, &names, limits).map(drop)
+        self.compile_all(tx, environment, source, &names, Limits::nested()).map(drop)
     }
 
     fn compile_all(

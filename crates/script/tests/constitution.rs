@@ -270,6 +270,19 @@ fn natives_are_asked_and_may_refuse() {
 }
 
 #[test]
+fn the_time_of_ballots_is_limited_whatever_they_call() {
+    let mut fixture = Fixture::new();
+    fixture.node = TestNode::ticking(50);
+    let ballot = "export function vote() {
+        for (let i = 0; i < 200; i++) { try { ccf.strToBuf('x'); } catch {} }
+        return true;
+    }";
+    let limit_ms = Limits::default().execution_ms;
+    assert_eq!(fixture.ballot(ballot), Err(ScriptError::Timeout { limit_ms }));
+    assert_eq!(fixture.ballot("export function vote() { return true; }"), Ok(true));
+}
+
+#[test]
 fn modules_are_checked_from_within_apply() {
     /// Compiles the application's modules, as the real native does.
     struct Refresh<'a>(&'a ScriptEngine, &'a TestNode);

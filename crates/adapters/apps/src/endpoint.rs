@@ -59,15 +59,7 @@ pub enum EndpointError {
 impl Endpoint {
     /// Reads an endpoint's properties.
     pub fn parse(json: &[u8]) -> Result<Self, EndpointError> {
-        Self::checked(serde_json::from_slice(json))
-    }
-
-    /// The same from a JSON value.
-    pub fn from_json(json: &Json) -> Result<Self, EndpointError> {
-        Self::checked(Self::deserialize(json))
-    }
-
-    fn checked(parsed: serde_json::Result<Self>) -> Result<Self, EndpointError> {
+        let parsed: serde_json::Result<Self> = serde_json::from_slice(json);
         let endpoint = parsed.map_err(|error| EndpointError::Syntax(error.to_string()))?;
         if endpoint.js_module.is_empty() || endpoint.js_function.is_empty() {
             return Err(EndpointError::NoFunction);
@@ -115,7 +107,7 @@ mod tests {
             "js_module": "a.js", "js_function": "f", "forwarding_required": "never",
         });
         json[field] = value;
-        Endpoint::from_json(&json)
+        Endpoint::parse(json.to_string().as_bytes())
     }
 
     #[test]

@@ -18,33 +18,13 @@
 //! * A transaction's read set holds the endpoint and the module that it ran.
 //! * A script's failure is CCF's error reply; its details reach the client only if governance
 //!   said so.
-//!
-//! ```
-//! use coco_apps::install_bundle;
-//! use coco_kv::{Store, View};
-//! use serde_json::json;
-//!
-//! let mut tx = Store::new(View(2)).begin();
-//! let hello = "export function hello(request) { return { body: 'Hello ' + request.query }; }";
-//! let bundle = json!({
-//!     "metadata": { "endpoints": { "/hello": { "get": {
-//!         "js_module": "hello.js", "js_function": "hello", "mode": "readonly",
-//!         "forwarding_required": "never", "authn_policies": ["no_auth"],
-//!     } } } },
-//!     "modules": [ { "name": "hello.js", "module": hello } ],
-//! });
-//! install_bundle(&mut tx, &bundle, false)?;
-//! # Ok::<(), coco_apps::BundleError>(())
-//! ```
 
 mod app;
-mod bundle;
 mod endpoint;
 mod options;
 mod routes;
 mod tables;
 
 pub use app::JsApps;
-pub use bundle::{BundleError, check_modules, install_bundle, remove};
 pub use endpoint::{Endpoint, EndpointError, InterpreterReuse};
 pub use options::RuntimeOptions;

@@ -166,48 +166,6 @@ pub(crate) fn split_key(key: &str) -> Result<(Method, Template), String> {
     Ok((method, template))
 }
 
-/// Whether some path fits both templates, neither being more precise than the other.
-pub(crate) fn are_ambiguous(left: &Template, right: &Template) -> bool {
-    if left.is_literal() || right.is_literal() {
-        return false;
-    }
-    let (left, right) = (left.as_str(), right.as_str());
-    if left.contains("}:") != right.contains("}:") {
-        return false;
-    }
-    let (mut left, mut right) = (left.split('/'), right.split('/'));
-    loop {
-        match (left.next(), right.next()) {
-            (None, None) => return true,
-            (Some(left), Some(right)) if segments_overlap(left, right) => {}
-            _ => return false,
-        }
-    }
-}
-
-fn segments_overlap(left: &str, right: &str) -> bool {
-    let hole = |segment: &'_ str| -> Option<(String, String)> {
-        let (prefix, rest) = segment.split_once('{')?;
-        let (_, suffix) = rest.split_once('}')?;
-        Some((prefix.to_owned(), suffix.to_owned()))
-    };
-    let fits = |(prefix, suffix): &(String, String), literal: &str| {
-        let middle = literal.strip_prefix(prefix.as_str());
-        middle.and_then(|rest| rest.strip_suffix(suffix.as_str())).is_some_and(|m| !m.is_empty())
-    };
-    match (hole(left), hole(right)) {
-        (None, None) => left == right,
-        (Some(left), None) => fits(&left, right),
-        (None, Some(right)) => fits(&right, left),
-        (Some((left_prefix, left_suffix)), Some((right_prefix, right_suffix))) => {
-            let prefixes =
-                left_prefix.starts_with(&right_prefix) || right_prefix.starts_with(&left_prefix);
-            prefixes
-                && (left_suffix.ends_with(&right_suffix) || right_suffix.ends_with(&left_suffix))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use coco_kv::{Snapshot, TxId, WriteSet};
@@ -252,21 +210,6 @@ mod tests {
         assert_eq!(error, "/y/x could match any of [/y/{b}, /{a}/x].");
         assert_eq!(find(&routes, Method::GET, "/p/7:close").unwrap(), "/p/{id}:close");
         assert_eq!(find(&routes, Method::GET, "/p/7").unwrap(), "/p/{id}");
-    }
-
-    #[test]
-    fn ambiguity_is_seen_in_advance() {
-        let ambiguous = |left: &str, right: &str| {
-            are_ambiguous(&Template::parse(left).unwrap(), &Template::parse(right).unwrap())
-        };
-        assert!(ambiguous("/a/{x}", "/a/{y}"));
-        assert!(ambiguous("/{x}/b", "/a/{y}"));
-        assert!(ambiguous("/a/{x}.json", "/a/b{y}"));
-        assert!(!ambiguous("/a/{x}", "/b/{y}"));
-        assert!(!ambiguous("/a/{x}", "/a/{x}/c"));
-        assert!(!ambiguous("/a/{x}", "/a/b"));
-        assert!(!ambiguous("/a/{x}", "/a/{x}:close"));
-        assert!(!ambiguous("/a/{x}:open", "/a/{x}:close"));
     }
 
     #[test]

@@ -6,10 +6,6 @@ use coco_kv::MapName;
 pub(crate) const ENDPOINTS: &str = "public:ccf.gov.endpoints";
 /// `/path.js` to the module's text.
 pub(crate) const MODULES: &str = "public:ccf.gov.modules";
-/// Bytecode that CCF keeps in the store. Here it is kept in memory only, so the map stays empty.
-pub(crate) const BYTECODE: &str = "public:ccf.gov.modules_quickjs_bytecode";
-/// The engine that made the bytecode.
-pub(crate) const BYTECODE_VERSION: &str = "public:ccf.gov.modules_quickjs_version";
 /// One value: [`crate::RuntimeOptions`], JSON.
 pub(crate) const RUNTIME_OPTIONS: &str = "public:ccf.gov.js_runtime_options";
 /// One value, JSON `true`: interpreters that were kept for reuse are stale.

@@ -1,4 +1,4 @@
-//! Bundles: what is accepted, how modules find each other, what a new version changes.
+//! Applications as installed: how modules find each other, what a new version changes.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -7,10 +7,7 @@ mod harness;
 mod service;
 
 use coco_adapter::{Caller, Endpoints};
-use coco_apps::{BundleError, EndpointError, check_modules, install_bundle, remove};
-use coco_kv::{MapName, Store, View};
-use coco_script::ScriptEngine;
-use harness::TestNode;
+use coco_kv::MapName;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use service::{Service, endpoint, get, with};
@@ -123,75 +120,10 @@ fn a_new_version_replaces_the_old_at_once() {
 #[test]
 fn removal_leaves_nothing() {
     let service = Service::run("return {};");
-    let mut tx = service.store.begin();
-    remove(&mut tx);
-    service.store.commit(tx, |_, _| ()).unwrap();
+    service.install(&[], json!({}));
     let mut tx = service.store.begin();
     let found = service.apps.find(&mut tx, &http::Method::POST, "/run");
     assert!(matches!(found, coco_adapter::Find::UnknownPath));
-    assert_eq!(tx.len(&MapName::new("public:ccf.gov.modules")), 0);
-}
-
-fn install(modules: &Json, endpoints: &Json) -> Result<(), BundleError> {
-    let mut tx = Store::new(View(2)).begin();
-    let bundle = json!({"modules": modules, "metadata": {"endpoints": endpoints}});
-    let installed = install_bundle(&mut tx, &bundle, true);
-    assert_eq!(tx.has_writes(), installed.is_ok(), "half an application");
-    installed
-}
-
-#[test]
-fn unsound_bundles_are_refused() {
-    let modules = json!([{"name": "a.js", "module": "export const f = () => ({});"}]);
-    let good = endpoint("a.js", "f");
-    install(&modules, &json!({"/a": {"get": good, "post": good}, "/b/{x}": {"get": good}}))
-        .unwrap();
-    let refused = |endpoints: Json| install(&modules, &endpoints).unwrap_err();
-    let is_path = |error| matches!(error, BundleError::Path { .. });
-    assert!(is_path(refused(json!({"a": {"get": good}}))));
-    assert!(is_path(refused(json!({"/{": {"get": good}}))));
-    assert!(is_path(refused(json!({"/a": {"g t": good}}))));
-    assert!(is_path(refused(json!({"/".repeat(2000): {"get": good}}))));
-    let policy = with(good.clone(), "authn_policies", json!(["member_cose_sign1"]));
-    assert!(matches!(
-        refused(json!({"/a": {"get": policy}})),
-        BundleError::Endpoint { error: EndpointError::Policy(_), .. }
-    ));
-    let unknown = with(good.clone(), "authn_policies", json!(["sorcery"]));
-    assert!(matches!(
-        refused(json!({"/a": {"get": unknown}})),
-        BundleError::Endpoint { error: EndpointError::Syntax(_), .. }
-    ));
-    assert!(matches!(
-        refused(json!({"/a": {"get": endpoint("b.js", "f")}})),
-        BundleError::NoSuchModule { .. }
-    ));
-    assert!(matches!(
-        refused(json!({"/a/{x}": {"get": good}, "/a/{y}": {"get": good}})),
-        BundleError::Ambiguous { .. }
-    ));
-    assert!(matches!(refused(json!([])), BundleError::Syntax(_)));
-    for modules in [
-        json!([{"name": "", "module": ""}]),
-        json!([{"name": "a.js", "module": ""}, {"name": "/a.js", "module": ""}]),
-        json!([{"name": "x".repeat(2000), "module": ""}]),
-    ] {
-        assert!(matches!(install(&modules, &json!({})), Err(BundleError::ModuleName(_))));
-    }
-    assert!(matches!(install(&json!([{"name": 7}]), &json!({})), Err(BundleError::Syntax(_))));
-}
-
-#[test]
-fn modules_that_do_not_compile_are_found() {
-    let (engine, node) = (ScriptEngine::new(), TestNode::new());
-    let check = |modules: &[(&str, &str)]| {
-        let service = Service::new(modules, json!({}));
-        let mut tx = service.store.begin();
-        check_modules(&engine, &node, &mut tx).map_err(|error| error.to_string())
-    };
-    assert_eq!(check(&[("a.js", "import './b.js';"), ("b.js", "throw 1;")]), Ok(()));
-    assert!(check(&[("a.js", ""), ("b.js", "let 1;")]).unwrap_err().contains("SyntaxError"));
-    assert!(check(&[("a.js", "import './gone.js'")]).unwrap_err().contains("/gone.js"));
 }
 
 #[test]
@@ -253,12 +185,6 @@ proptest! {
             prop_assert_eq!(as_bytes.get("m", &bytes), Some(bytes));
             Ok(())
         })?;
-    }
-
-    /// Whatever a bundle is, it is refused or installed, and nothing panics.
-    #[test]
-    fn any_bundle_is_judged(endpoints in any_json(), modules in any_json()) {
-        let _ = install(&modules, &endpoints);
     }
 
     /// Whatever text a module is, the request gets an answer.

@@ -144,6 +144,30 @@ fn replies_become_responses() {
 }
 
 #[test]
+fn the_framing_of_a_reply_is_the_nodes() {
+    let framing = [
+        ("Connection", "close"),
+        ("Content-Length", "5"),
+        ("Keep-Alive", "timeout=9"),
+        ("Proxy-Connection", "close"),
+        ("TE", "trailers"),
+        ("Trailer", "x-sum"),
+        ("Transfer-Encoding", "chunked"),
+        ("Upgrade", "websocket"),
+    ];
+    let service = Service::run("return { headers: request.headers, body: 'longer than five' };");
+    let mut request = http::Request::post("/app/run").header("x-mine", "kept");
+    for (name, value) in framing {
+        request = request.header(name, value);
+    }
+    let reply = service.request(request.body("".into()).unwrap(), &Caller::NoAuth);
+    assert_eq!((reply.text().as_str(), reply.header("x-mine")), ("longer than five", Some("kept")));
+    for (name, _) in framing {
+        assert_eq!(reply.header(name), None, "{name}");
+    }
+}
+
+#[test]
 fn replies_that_are_none_are_refused() {
     for (reply, what) in [
         ("undefined", "not an object"),

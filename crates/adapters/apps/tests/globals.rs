@@ -64,10 +64,11 @@ fn ccf_is_an_object_like_any_other() {
     assert_eq!(eval("", "ccf.crypto.digest.name"), json!("digest"));
     assert_eq!(eval("", "typeof snp_attestation"), json!("undefined"));
     assert_eq!(eval("", "typeof performance"), json!("undefined"));
-    assert_eq!(
-        eval("", "[ccf.enableUntrustedDateTime(true), ccf.enableMetricsLogging(true)]"),
-        json!([true, null])
-    );
+    for (switch, at_first) in [("enableUntrustedDateTime", true), ("enableMetricsLogging", false)] {
+        let call = |set: bool| format!("ccf.{switch}({set})");
+        let calls = [call(true), call(false), call(false), call(true)].join(",");
+        assert_eq!(eval("", &format!("[{calls}]")), json!([at_first, true, false, false]));
+    }
 }
 
 #[test]

@@ -44,6 +44,29 @@ fn endless_scripts_are_stopped() {
     assert_eq!(error_of(&service), TOO_LONG);
 }
 
+/// The engine itself would not ask for the time before all of these are done.
+#[test]
+fn time_spent_in_the_nodes_functions_counts() {
+    for body in [
+        "for (let i = 0; i < 200; i++) ccf.crypto.digest('SHA-256', new ArrayBuffer(8)); return {};",
+        "for (let i = 0; i < 200; i++) { try { ccf.crypto.digest('MD5', 7); } catch {} } return {};",
+        "try { for (let i = 0; i < 200; i++) ccf.kv.m.has(new ArrayBuffer(8)); } catch {} return {};",
+        "try { for (let i = 0; i < 200; i++) request.body.text(); } finally { return {}; }",
+        "return { get body() { for (let i = 0; i < 200; i++) ccf.strToBuf('x'); } };",
+        "Promise.resolve().then(() => { for (let i = 0; i < 200; i++) Math.random(); }); return {};",
+    ] {
+        let service = Service::run(body).ticking(10);
+        assert_eq!(service.post("").response().status(), 200, "{body}");
+        service.options(&json!({"max_execution_time_ms": 1000}));
+        assert_eq!(error_of(&service), TOO_LONG, "{body}");
+    }
+    let thrown = "const e = new Error(); throw Object.defineProperty(e, 'message',
+        { get() { for (let i = 0; i < 200; i++) Date.now(); } });";
+    let service = Service::run(thrown).ticking(10);
+    service.options(&json!({"max_execution_time_ms": 1000}));
+    assert_eq!(error_of(&service), TOO_LONG);
+}
+
 #[test]
 fn a_clock_that_stands_still_gives_no_endless_time() {
     let service = Service::run("while (true);");
@@ -70,6 +93,37 @@ fn greedy_scripts_run_out_of_memory() {
     service.options(&json!({"max_heap_bytes": 8 << 20}));
     for _ in 0..10 {
         assert_eq!(service.post("").response().status(), 200);
+    }
+}
+
+/// As small as members may set them, limits give CCF's errors.
+#[test]
+fn limits_may_be_next_to_nothing() {
+    const NO_STACK: &str = "Exception thrown while executing.";
+    for body in [
+        "return {};",
+        "return { body: [request.headers, request.body.text()] };",
+        "const key = ccf.strToBuf('k'); ccf.kv.m.set(key, key); throw new Error('no');",
+        "await null; return {};",
+    ] {
+        let service = Service::of(&format!("export async function run(request) {{ {body} }}"));
+        for (option, limit, message) in [
+            ("max_execution_time_ms", 0, TOO_LONG),
+            ("max_heap_bytes", 0, TOO_MUCH),
+            ("max_heap_bytes", 1, TOO_MUCH),
+            ("max_heap_bytes", 100, TOO_MUCH),
+            ("max_stack_bytes", 0, NO_STACK),
+            ("max_stack_bytes", 1, NO_STACK),
+            ("max_stack_bytes", 100, NO_STACK),
+        ] {
+            service.options(&json!({option: limit}));
+            assert_eq!(error_of(&service), message, "{option} {limit}: {body}");
+        }
+        for max_stack_bytes in (0..60_000).step_by(997) {
+            service.options(&json!({"max_stack_bytes": max_stack_bytes}));
+            let message = service.post("").response.err().map(|error| error.message);
+            assert!(message.is_none_or(|message| message == NO_STACK), "{max_stack_bytes}: {body}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coco_adapter::{
     AuthnPolicy, Call, EndpointProperties, ErrorResponse, ForwardingRequired, Handler, Mode,
-    RedirectionStrategy,
+    RedirectionStrategy, remove_framing,
 };
 use serde_json::{Value as JsonValue, json};
 
@@ -33,7 +33,9 @@ impl Endpoint {
         };
         let run = move |call: &mut Call<'_>| {
             let input = I::from_call(call)?;
-            handler(call, input)?.into_response()
+            let mut response = handler(call, input)?.into_response()?;
+            remove_framing(response.headers_mut());
+            Ok(response)
         };
         Self { properties, handler: Arc::new(run), operation: operation::<I, R>() }
     }

@@ -9,6 +9,7 @@ use coco_native::{
     Application, AuthnPolicy, Bytes, Call, Caller, Endpoint, ErrorCode, ErrorResponse, Json,
     Method, PlainText, Raw, Response, StatusCode, Text, TypedMap, TypedSet, TypedValue,
 };
+use http::header::{self, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -173,4 +174,20 @@ fn refusals_have_their_codes_and_write_nothing() {
     let not_text = shop.call(put, "/motto", &ada, vec![0xff]);
     assert_eq!(body(&not_text)["error"]["code"], "InvalidInput");
     assert_eq!(shop.store().head(), head, "a refused call has written");
+}
+
+#[test]
+fn the_framing_of_a_reply_is_the_nodes() {
+    let reply = |_: &mut Call<'_>, _: ()| {
+        let mut response = Response::new(Bytes::from("longer than five"));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, 5.into());
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(header::ETAG, HeaderValue::from_static("\"kept\""));
+        Ok(response)
+    };
+    let framed = Application::new("framed", "Framed", "").get("/", Endpoint::new(reply));
+    let response = Trial::new(framed).call(Method::GET, "/", &participant("ada"), "");
+    let names: Vec<_> = response.headers().keys().map(header::HeaderName::as_str).collect();
+    assert_eq!(names, ["etag"]);
 }

@@ -1,6 +1,6 @@
 //! The JavaScript application as it is deployed.
 
-use coco_adapter::{Call, ErrorCode, ErrorResponse, Response};
+use coco_adapter::{Call, ErrorCode, ErrorResponse, RedirectionStrategy, Response};
 use serde_json::{Map, Value as Json, json};
 
 use super::request::{ApiVersion, not_found, text_response};
@@ -53,31 +53,19 @@ fn module(_: &Governance, call: &mut Call<'_>) -> Result<Response, ErrorResponse
     Ok(text_response(source.0, "text/javascript"))
 }
 
-/// The endpoint's own fields in the API's case; an OpenAPI document and what else lies deeper keep
-/// theirs.
-fn in_camel_case(properties: Json) -> Json {
-    let Json::Object(fields) = properties else { return properties };
-    let renamed = fields.into_iter().map(|(name, value)| {
-        let name = match name.as_str() {
-            "openapi" => "openApi".to_owned(),
-            "openapi_hidden" => "openApiHidden".to_owned(),
-            _ => camel_case(&name),
-        };
-        let value = if name == "interpreterReuse" { in_camel_case(value) } else { value };
-        (name, value)
-    });
-    Json::Object(renamed.collect())
-}
-
-fn camel_case(name: &str) -> String {
-    let mut words = name.split('_');
-    let mut result = words.next().unwrap_or_default().to_owned();
-    for word in words {
-        let mut letters = word.chars();
-        result.extend(letters.next().map(|first| first.to_ascii_uppercase()));
-        result.push_str(letters.as_str());
-    }
-    result
+/// What CCF shows of an endpoint, in the API's case; an OpenAPI document keeps its own.
+fn in_camel_case(mut properties: Json) -> Json {
+    let mut take = |name: &str| properties.get_mut(name).map(Json::take).unwrap_or_default();
+    let or = |value: Json, default: Json| if value.is_null() { default } else { value };
+    json!({
+        "jsModule": take("js_module"),
+        "jsFunction": take("js_function"),
+        "forwardingRequired": take("forwarding_required"),
+        "redirectionStrategy": or(take("redirection_strategy"), json!(RedirectionStrategy::default())),
+        "authnPolicies": take("authn_policies"),
+        "mode": take("mode"),
+        "openApi": or(take("openapi"), json!({})),
+    })
 }
 
 #[cfg(test)]
@@ -85,17 +73,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_endpoints_own_fields_change_case() {
+    fn endpoints_are_shown_with_defaults() {
         let stored = json!({
-            "js_module": "/a.js",
-            "openapi": {"x_y": 1},
-            "authn_policies": [{"all_of": ["user_cert"]}],
+            "js_module": "/a.js", "js_function": "f", "mode": "readonly",
+            "forwarding_required": "never", "authn_policies": [{"all_of": ["user_cert"]}],
+            "openapi_hidden": true, "newer": 1,
         });
         let shown = json!({
-            "jsModule": "/a.js",
-            "openApi": {"x_y": 1},
-            "authnPolicies": [{"all_of": ["user_cert"]}],
+            "jsModule": "/a.js", "jsFunction": "f", "mode": "readonly",
+            "forwardingRequired": "never", "authnPolicies": [{"all_of": ["user_cert"]}],
+            "redirectionStrategy": "to_primary", "openApi": {},
         });
+        assert_eq!(in_camel_case(stored.clone()), shown);
+
+        let (mut stored, mut shown) = (stored, shown);
+        stored["redirection_strategy"] = json!("none");
+        stored["openapi"] = json!({"x_y": 1});
+        shown["redirectionStrategy"] = json!("none");
+        shown["openApi"] = json!({"x_y": 1});
         assert_eq!(in_camel_case(stored), shown);
     }
 }

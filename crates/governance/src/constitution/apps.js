@@ -7,21 +7,31 @@ function authnPolicy(value, name) {
   else checkObject({ all_of: nonEmptyListOf(policyName) })(value, name);
 }
 
-const endpointProperties = checkObject({
-  js_module: nonEmptyString,
+// A name as imports resolve to it; the engine would not find any other.
+function moduleName(value, name) {
+  nonEmptyString(value, name);
+  const parts = withSlash(value).slice(1).split("/");
+  if (parts.some((part) => ["", ".", ".."].includes(part))) {
+    fail(name, 'a path without empty parts, "." and ".."');
+  }
+}
+
+// What the node reads of an endpoint.
+const endpointProperties = checkFields({
+  js_module: moduleName,
   js_function: nonEmptyString,
   mode: oneOf("readwrite", "readonly", "historical"),
   forwarding_required: oneOf("always", "sometimes", "never"),
-  redirection_strategy: optional(oneOf("none", "to_primary", "to_backup")),
+  redirection_strategy: absentOr(oneOf("none", "to_primary", "to_backup")),
   authn_policies: listOf(authnPolicy),
   openapi: optional(object),
-  openapi_hidden: optional(boolean),
-  interpreter_reuse: optional(checkObject({ key: nonEmptyString })),
+  openapi_hidden: absentOr(boolean),
+  interpreter_reuse: optional(checkFields({ key: nonEmptyString })),
 });
 
-const bundle = checkObject({
-  metadata: checkObject({ endpoints: object }),
-  modules: listOf(checkObject({ name: nonEmptyString, module: string })),
+const bundle = checkFields({
+  metadata: checkFields({ endpoints: object }),
+  modules: listOf(checkFields({ name: nonEmptyString, module: string })),
 });
 
 const verb = oneOf("get", "head", "post", "put", "patch", "delete", "options");
@@ -81,9 +91,9 @@ const megabyte = 1024 * 1024;
 actions.set_js_runtime_options = {
   validate(args) {
     checkArguments(args, {
-      max_heap_bytes: integer(megabyte, 4096 * megabyte),
-      max_stack_bytes: integer(65536, 64 * megabyte),
-      max_execution_time_ms: integer(1, 3600000),
+      max_heap_bytes: integer(0, 4096 * megabyte),
+      max_stack_bytes: integer(0, megabyte), // what a node's threads have
+      max_execution_time_ms: integer(0, 3600000),
       log_exception_details: optional(boolean),
       return_exception_details: optional(boolean),
       max_cached_interpreters: optional(integer(0, 10000)),

@@ -32,6 +32,13 @@ function optional(check) {
   };
 }
 
+// For what is read elsewhere, by a reader that takes no null.
+function absentOr(check) {
+  return (value, name) => {
+    if (value !== undefined) check(value, name);
+  };
+}
+
 function integer(lowest, highest) {
   return (value, name) => {
     const fits = Number.isInteger(value) && value >= lowest && value <= highest;
@@ -62,11 +69,20 @@ function nonEmptyListOf(check) {
 
 // An object with just these fields.
 function checkObject(shape) {
+  const fields = checkFields(shape);
   return (value, name) => {
     object(value, name);
     for (const field of Object.keys(value)) {
       if (!Object.hasOwn(shape, field)) throw new Error(`${name}.${field} is not an argument`);
     }
+    fields(value, name);
+  };
+}
+
+// An object with these fields, and others that are ignored.
+function checkFields(shape) {
+  return (value, name) => {
+    object(value, name);
     for (const [field, check] of Object.entries(shape)) check(value[field], `${name}.${field}`);
   };
 }

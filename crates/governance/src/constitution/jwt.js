@@ -7,7 +7,7 @@ function jsonWebKey(value, name) {
   nonEmptyString(value.kid, `${name}.kid`);
   optional(string)(value.issuer, `${name}.issuer`);
   if (isGiven(value.x5c)) {
-    nonEmptyListOf(nonEmptyString)(value.x5c, `${name}.x5c`);
+    nonEmptyListOf(certificateDer)(value.x5c, `${name}.x5c`);
   } else if (value.kty === "RSA") {
     nonEmptyString(value.n, `${name}.n`);
     nonEmptyString(value.e, `${name}.e`);
@@ -15,6 +15,16 @@ function jsonWebKey(value, name) {
     for (const field of ["crv", "x", "y"]) nonEmptyString(value[field], `${name}.${field}`);
   } else {
     throw new Error(`${name} must have x5c, or n and e (RSA), or crv, x and y (EC)`);
+  }
+}
+
+// One X.509 certificate, DER in base64.
+function certificateDer(value, name) {
+  string(value, name);
+  const pem = `-----BEGIN CERTIFICATE-----\n${value}\n-----END CERTIFICATE-----\n`;
+  const isBase64 = /^[A-Za-z0-9+\/]+={0,2}$/.test(value) && value.length % 4 === 0;
+  if (!isBase64 || !ccf.crypto.isValidX509CertBundle(pem)) {
+    fail(name, "a certificate (X.509, DER in base64)");
   }
 }
 
@@ -42,7 +52,7 @@ actions.set_jwt_issuer = {
   },
   apply(args) {
     const name = args.ca_cert_bundle_name ?? undefined;
-    if (name !== undefined && !governed("tls.ca_cert_bundles").has(ccf.strToBuf(name))) {
+    if (args.auto_refresh && !governed("tls.ca_cert_bundles").has(ccf.strToBuf(name))) {
       throw new Error(`No CA cert bundle found with name '${name}'`);
     }
     const issuer = { auto_refresh: args.auto_refresh ?? false, ca_cert_bundle_name: name };

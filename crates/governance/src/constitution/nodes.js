@@ -42,8 +42,8 @@ actions.transition_node_to_trusted = {
   },
 };
 
-// A node that only asked to join is forgotten; one that takes part is retired. The last one stays:
-// without it there is no service.
+// A node that only asked to join is forgotten; one that takes part is retired; one that is not there
+// any more is gone. The last one stays: without it there is no service.
 actions.remove_node = {
   validate(args) {
     checkArguments(args, { node_id: entityId });
@@ -51,12 +51,12 @@ actions.remove_node = {
   apply(args) {
     const id = ccf.strToBuf(args.node_id);
     const nodes = governed("nodes.info");
-    const node = readExisting(nodes, id, `Node ${args.node_id}`);
+    const node = read(nodes, id);
+    if (node === undefined || node.status === "Retired") return;
     if (node.status === "Pending") {
       nodes.delete(id);
       return;
     }
-    if (node.status === "Retired") return;
     let trusted = 0;
     nodes.forEach((bytes) => {
       if (ccf.bufToJsonCompatible(bytes).status === "Trusted") trusted += 1;

@@ -27,9 +27,7 @@ actions.set_user_data = {
     checkArguments(args, { user_id: entityId, user_data: optional(anything) });
   },
   apply(args) {
-    const id = ccf.strToBuf(args.user_id);
-    if (!governed("users.certs").has(id)) throw new Error(`User ${args.user_id} does not exist`);
-    setUserData(id, args.user_data);
+    setUserData(ccf.strToBuf(args.user_id), args.user_data);
   },
 };
 

@@ -25,8 +25,23 @@ function parseProposal(input) {
   } catch (error) {
     throw new Error(`The proposal is not JSON: ${error.message}`);
   }
+  checkReadable(proposal);
   nonEmptyListOf(anything)(proposal?.actions, "actions");
   return proposal;
+}
+
+// What an action writes must be JSON for every reader of the tables: Unicode throughout, and not
+// too deep.
+function checkReadable(value, depth = 0) {
+  if (depth > 100) fail("The proposal", "JSON of at most 100 levels");
+  if (typeof value === "string" && !value.isWellFormed()) {
+    fail("The proposal", "well-formed Unicode");
+  }
+  if (value === null || typeof value !== "object") return;
+  for (const [name, item] of Object.entries(value)) {
+    checkReadable(name, depth);
+    checkReadable(item, depth + 1);
+  }
 }
 
 function validateAction(action) {

@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use coco_crypto::sha256;
 use coco_governance::tables::{
-    MEMBERS, MemberStatus, RECOVERY_SHARES, SNP_HOST_DATA, SNP_TCB_VERSIONS, SNP_UVM_ENDORSEMENTS,
+    JS_RUNTIME_OPTIONS, MEMBERS, MemberStatus, RECOVERY_SHARES, SNP_HOST_DATA, SNP_TCB_VERSIONS,
+    SNP_UVM_ENDORSEMENTS,
 };
 use serde_json::{Value as Json, json};
 
@@ -32,6 +33,9 @@ fn malformed_proposals_are_refused() {
         (r#"{"actions": [{}]}"#, "name must be a string"),
         (r#"{"actions": [{"name": "x"}]}"#, "x at position 0 failed validation: no such action"),
         (r#"{"actions": [{"name": "toString"}]}"#, "no such action"),
+        (r#"{"actions": [{"name": "\ud800"}]}"#, "The proposal must be well-formed Unicode"),
+        (r#"{"actions": [{"name": "set_user", "args": {"\ud800": 1}}]}"#, "well-formed Unicode"),
+        (&format!("{}{}", "[".repeat(102), "]".repeat(102)), "JSON of at most 100 levels"),
     ] {
         let path = "/members/proposals:create";
         let reply = service.post(member, "proposal", None, path, body.as_bytes());
@@ -124,7 +128,7 @@ fn arguments_are_refused_by_name() {
         ("set_js_app", with("interpreter_reuse", json!({})), "key must be a string"),
         (
             "set_js_runtime_options",
-            json!({"max_heap_bytes": 1}),
+            json!({"max_heap_bytes": -1}),
             "args.max_heap_bytes must be an integer",
         ),
         (
@@ -374,6 +378,9 @@ fn token_issuers_are_governed() {
         json!({"issuer": "https://b.com", "auto_refresh": true, "ca_cert_bundle_name": "b"});
     let why = service.decide("set_jwt_issuer", refreshed.clone()).refused(500, "InternalError");
     assert!(why.contains("No CA cert bundle found with name 'b'"), "{why}");
+    // Whoever does not refresh needs no bundle yet.
+    let not_refreshed = json!({"issuer": "https://b.com", "ca_cert_bundle_name": "b"});
+    service.pass("set_jwt_issuer", not_refreshed);
     service.pass("set_ca_cert_bundle", json!({"name": "b", "cert_bundle": cert}));
     service.pass("set_jwt_issuer", refreshed);
     let args = json!({"issuer": "https://b.com", "jwks": {"keys": [key("r")]}});
@@ -389,6 +396,35 @@ fn token_issuers_are_governed() {
     let shown = service.get("/service/jwk").expect(200).json();
     assert_eq!(shown["keys"]["r"].as_array().unwrap().len(), 1);
     assert!(shown["keys"].get("c").is_none());
+}
+
+#[test]
+fn certificates_of_token_keys_are_checked_when_they_are_proposed() {
+    let service = Service::active();
+    let der = STANDARD.encode(service.members[1].cert.der());
+    let args = |chain: Json| json!({"issuer": "https://a.com", "jwks": {"keys": [{"kty": "EC", "kid": "c", "x5c": chain}]}});
+    let why = |chain: Json| {
+        let why = refused(&service, "set_jwt_issuer", args(chain.clone()));
+        assert_eq!(refused(&service, "set_jwt_public_signing_keys", args(chain)), why);
+        why
+    };
+    let two = format!("{der}\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n{der}");
+    for wrong in [
+        "",
+        "AQAB",
+        "not base64",
+        &der[4..],
+        &der[..der.len() - 4],
+        &format!("{} {}", &der[..64], &der[64..]),
+        &service.members[1].cert.to_pem(),
+        &two,
+    ] {
+        let second = why(json!([der, wrong]));
+        assert_eq!(second, "args.jwks.keys[0].x5c[1] must be a certificate (X.509, DER in base64)");
+    }
+    assert_eq!(why(json!([7])), "args.jwks.keys[0].x5c[0] must be a string");
+    assert_eq!(why(json!(der)), "args.jwks.keys[0].x5c must be a list");
+    service.pass("set_jwt_issuer", args(json!([der, der])));
 }
 
 #[test]
@@ -448,9 +484,31 @@ fn runtime_options_are_governed() {
         "max_heap_bytes": 200_000_000, "max_stack_bytes": 1_048_576,
         "max_execution_time_ms": 1000, "return_exception_details": true,
     });
-    service.pass("set_js_runtime_options", args);
-    let options =
-        service.look(|tx| coco_governance::tables::JS_RUNTIME_OPTIONS.expect(tx)).unwrap();
+    service.pass("set_js_runtime_options", args.clone());
+    let options = || service.look(|tx| JS_RUNTIME_OPTIONS.expect(tx)).unwrap();
+    let with = |option: &str, value: Json| {
+        let mut args = args.clone();
+        args[option] = value;
+        args
+    };
+    for limit in ["max_heap_bytes", "max_stack_bytes", "max_execution_time_ms"] {
+        for wrong in [json!(-1), json!(0.5), json!("1"), json!(null)] {
+            let why = refused(&service, "set_js_runtime_options", with(limit, wrong));
+            assert!(
+                why.starts_with(&format!("args.{limit} must be an integer from 0 to")),
+                "{why}"
+            );
+        }
+        // Too little to run anything, as CCF lets members have it.
+        service.pass("set_js_runtime_options", with(limit, json!(0)));
+    }
+    // A node shows what it keeps to, so it takes no more than it can keep to.
+    let largest = coco_script::Limits::MAX_STACK_BYTES;
+    service.pass("set_js_runtime_options", with("max_stack_bytes", json!(largest)));
+    assert_eq!(options().max_stack_bytes, largest);
+    refused(&service, "set_js_runtime_options", with("max_stack_bytes", json!(largest + 1)));
+
+    let options = options();
     assert_eq!(options.max_heap_bytes, 200_000_000);
     assert!(options.return_exception_details && !options.log_exception_details);
     service.pass("refresh_js_app_bytecode_cache", json!({}));

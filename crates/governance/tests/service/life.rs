@@ -122,6 +122,14 @@ fn members_vote_a_participant_in() {
     assert_eq!(shown["userData"], json!({"user_data": 7}));
     service.pass("remove_user", json!({"user_id": user.id.to_string()}));
     service.get(&format!("/service/users/{}", user.id)).refused(404, "ResourceNotFound");
+
+    // Data is no certificate: it makes nobody a participant.
+    service.pass("set_user_data", json!({"user_id": user.id.to_string(), "user_data": 8}));
+    service.get(&format!("/service/users/{}", user.id)).refused(404, "ResourceNotFound");
+    let data = || service.look(|tx| USERS.get(tx, &user.id)).unwrap().map(|info| info.user_data);
+    assert_eq!(data(), Some(json!(8)));
+    service.pass("set_user_data", json!({"user_id": user.id.to_string()}));
+    assert_eq!(data(), None);
 }
 
 #[test]

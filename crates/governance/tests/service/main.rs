@@ -11,6 +11,7 @@
 )]
 
 mod actions;
+mod apps;
 mod harness;
 mod life;
 mod nodes;

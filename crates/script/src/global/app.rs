@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use coco_adapter::HistoricalState;
 use coco_crypto::Digest;
 use coco_kv::{Seqno, TxId};
-use coco_quickjs::native;
 use rquickjs::{Array, Ctx, Exception, Object, Result, Value};
 
 use super::basic::{bytes_argument, parse_json};
 use super::kv::{self, number};
 use super::member::Member;
 use crate::call::{CallState, with_call, with_environment};
+use crate::timed::native;
 
 pub(super) const MEMBERS: &[Member] =
     &[("consensus", consensus), ("historical", historical), ("rpc", rpc)];

@@ -1,6 +1,5 @@
 //! The members of `ccf` that only `apply` sees.
 
-use coco_quickjs::native;
 use rquickjs::function::Opt;
 use rquickjs::{Ctx, Object, Result, Value};
 
@@ -9,6 +8,7 @@ use super::kv::number;
 use super::member::{Member, function};
 use crate::call::with_natives;
 use crate::natives::{ApplyNatives, NativeError};
+use crate::timed::native;
 
 pub(super) const MEMBERS: &[Member] = &[
     ("node", node),

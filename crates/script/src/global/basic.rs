@@ -122,6 +122,7 @@ fn enable_untrusted_date_time(ctx: Ctx<'_>, enable: bool) -> Result<bool> {
     with_call(&ctx, |_, state| std::mem::replace(&mut state.untrusted_date_time, enable))
 }
 
-fn enable_metrics_logging(ctx: Ctx<'_>, enable: bool) -> Result<()> {
-    with_call(&ctx, |_, state| state.log_metrics = enable)
+/// Returns what was set before.
+fn enable_metrics_logging(ctx: Ctx<'_>, enable: bool) -> Result<bool> {
+    with_call(&ctx, |_, state| std::mem::replace(&mut state.log_metrics, enable))
 }

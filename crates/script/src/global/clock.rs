@@ -1,9 +1,10 @@
 //! Time and chance, both the node's.
 
-use coco_quickjs::{call_nested, eval_nested, native};
+use coco_quickjs::{call_nested, eval_nested};
 use rquickjs::{Ctx, Function, Result, Value};
 
 use crate::call::{self, with_environment};
+use crate::timed::native;
 
 /// `Math.random`, from the node's entropy: 53 random bits in [0, 1).
 pub(super) fn random(ctx: Ctx<'_>) -> Result<f64> {

@@ -1,11 +1,11 @@
 //! `console`: lines in the node's log.
 
-use coco_quickjs::native;
 use rquickjs::function::Rest;
 use rquickjs::{Ctx, Object, Result, Value};
 
 use super::basic::to_json;
 use crate::call::with_call;
+use crate::timed::native;
 
 /// The longest line that is logged, bytes.
 const MAX_LINE_BYTES: usize = 16 << 10;

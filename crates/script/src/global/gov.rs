@@ -1,10 +1,10 @@
 //! `ccf.gov`.
 
-use coco_quickjs::native;
 use rquickjs::{Ctx, Exception, Object, Result, Value};
 
 use super::basic::string_argument;
 use crate::constitution;
+use crate::timed::native;
 
 pub(super) fn gov<'js>(ctx: &Ctx<'js>) -> Result<Value<'js>> {
     let gov = Object::new(ctx.clone())?;

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use coco_adapter::HistoricalState;
 use coco_kv::{MapName, Tx};
-use coco_quickjs::{call_nested, keep, kept, native};
+use coco_quickjs::{call_nested, keep, kept};
 use rquickjs::function::This;
 use rquickjs::object::Property;
 use rquickjs::proxy::ProxyHandler;
@@ -13,6 +13,7 @@ use rquickjs::{Ctx, Exception, Function, Object, Proxy, Result, Value};
 use super::basic::{array_buffer, bytes_argument};
 use crate::access::Operation;
 use crate::call::with_call;
+use crate::timed::native;
 
 /// Where a handle keeps its map's name, and the number of its historical state if it has one.
 /// Scripts may well forge handles: every operation is checked by the name that it finds.

@@ -8,7 +8,7 @@ pub(crate) type Member = (&'static str, for<'js> fn(&Ctx<'js>) -> Result<Value<'
 /// Makes a [`Member`] that is a function.
 macro_rules! function {
     ($name:literal, $function:expr) => {
-        ($name, |ctx| Ok(coco_quickjs::native(ctx, $name, $function)?.into_value()))
+        ($name, |ctx| Ok(crate::timed::native(ctx, $name, $function)?.into_value()))
     };
 }
 pub(crate) use function;

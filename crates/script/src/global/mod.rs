@@ -15,11 +15,11 @@ mod kv;
 mod member;
 mod tcb;
 
-use coco_quickjs::native;
 use rquickjs::object::Property;
 use rquickjs::{Ctx, Object, Result, Value};
 
 use crate::access::Context;
+use crate::timed::native;
 pub(crate) use app::show_historical_state;
 pub(crate) use basic::{array_buffer, parse_json, to_json};
 use member::{Member, object};

@@ -15,13 +15,16 @@ use bytes::Bytes;
 use coco_adapter::{
     Call, Caller, Endpoints, ErrorResponse, Find, HistoricalState, Outcome, Request, Response,
 };
-use coco_apps::{JsApps, install_bundle};
+use coco_apps::JsApps;
 use coco_kv::{MapName, Store, View};
 use coco_script::ScriptEngine;
 use http::Method;
 use serde_json::{Value as Json, json};
 
 use crate::harness::TestNode;
+
+pub const MODULES: &str = "public:ccf.gov.modules";
+pub const ENDPOINTS: &str = "public:ccf.gov.endpoints";
 
 /// An application that runs.
 pub struct Service {
@@ -60,12 +63,24 @@ impl Service {
         self
     }
 
+    /// Replaces the application as `set_js_app` does.
     pub fn install(&self, modules: &[(&str, &str)], endpoints: Json) {
-        let modules: Vec<Json> =
-            modules.iter().map(|(name, module)| json!({"name": name, "module": module})).collect();
-        let bundle = json!({"metadata": {"endpoints": endpoints}, "modules": modules});
+        let [modules_map, endpoints_map] = [MODULES, ENDPOINTS].map(MapName::new);
         let mut tx = self.store.begin();
-        install_bundle(&mut tx, &bundle, false).unwrap();
+        tx.clear(&modules_map);
+        tx.clear(&endpoints_map);
+        for (name, text) in modules {
+            tx.put(&modules_map, with_slash(name).as_bytes(), text.as_bytes());
+        }
+        for (path, verbs) in endpoints.as_object().unwrap() {
+            for (verb, properties) in verbs.as_object().unwrap() {
+                let key = format!("{} {path}", verb.to_uppercase());
+                let module = with_slash(properties["js_module"].as_str().unwrap());
+                let properties = with(properties.clone(), "js_module", json!(module));
+                tx.put(&endpoints_map, key.as_bytes(), properties.to_string().as_bytes());
+            }
+        }
+        tx.put(&MapName::new("public:ccf.gov.interpreter.flush"), [0; 8], b"true");
         self.store.commit(tx, |_, _| ()).unwrap();
     }
 
@@ -156,6 +171,10 @@ impl Reply {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.response().headers().get(name).map(|value| value.to_str().unwrap())
     }
+}
+
+fn with_slash(name: &str) -> String {
+    if name.starts_with('/') { name.to_owned() } else { format!("/{name}") }
 }
 
 /// Properties of a read-write endpoint for anybody.
