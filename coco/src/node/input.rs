@@ -75,6 +75,7 @@ fn constitution(start: &Start) -> Result<String> {
         text.push_str(&read(Path::new(file))?);
         text.push('\n');
     }
+    coco_script::check_constitution(&text).context("command.start.constitution_files")?;
     Ok(text)
 }
 

@@ -112,6 +112,12 @@ fn configurations_are_checked() {
     };
     std::fs::write(path.join("joins.json"), joins("ops_cert.pem", "ops_privk.pem")).unwrap();
     assert_eq!(coco_json(path, &["node", "check", "-c", "joins.json"])["command"], "Join");
+    let constitution = "export function validate(input) {} export function apply(text, id) {}
+        export function resolve(proposal, proposerId, votes, proposalId) {}";
+    std::fs::write(path.join("constitution.js"), constitution).unwrap();
+    let own = changed(&text, "command/start/constitution_files", json!(["constitution.js"]));
+    std::fs::write(path.join("own.json"), own).unwrap();
+    assert_eq!(coco_json(path, &["node", "check", "-c", "own.json"])["members"], 1);
     let table = [
         (joins("ops_cert.pem", "missing.pem"), "missing.pem"),
         (joins("member0_cert.pem", "ops_privk.pem"), "not that of the certificate"),
@@ -123,6 +129,10 @@ fn configurations_are_checked() {
         (
             changed(&text, "command/start/service_configuration/recovery_threshold", json!(200)),
             "200",
+        ),
+        (
+            changed(&text, "command/start/constitution_files", json!(["member0_cert.pem"])),
+            "constitution_files",
         ),
         (changed(&text, "command/start/service_subject_name", json!("nobody")), "nobody"),
         (

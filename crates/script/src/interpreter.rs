@@ -72,7 +72,7 @@ impl Interpreter {
         let modules = SharedModules::default();
         let budget = Arc::new(Budget::default());
         // Our own code needs no limit.
-        budget.start(u64::MAX, 0);
+        budget.start(u64::MAX, None);
         let (loader, polled) = (ModuleLoader(modules.clone()), budget.clone());
         let prepare = |ctx: &Ctx<'_>| {
             let installed = global::install(ctx, context);
@@ -162,7 +162,7 @@ impl Interpreter {
         limits: Limits,
         body: impl for<'js> FnOnce(&Running<'_, 'js>) -> Result<R, Fault>,
     ) -> Result<R, ScriptError> {
-        self.budget.start(limits.execution_ms, call::now_ms().unwrap_or_default());
+        self.budget.start(limits.execution_ms, call::now_ms());
         call::within_budget(&self.budget, || self.run_limited(limits, body))
     }
 

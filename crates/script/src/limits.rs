@@ -60,9 +60,10 @@ impl Budget {
     /// More than the engine asks in a millisecond on any machine of today.
     const POLLS_PER_MS: u64 = 100;
 
-    /// Starts the time of a call.
-    pub(crate) fn start(&self, execution_ms: u64, now_ms: u64) {
-        self.deadline_ms.store(now_ms.saturating_add(execution_ms), Ordering::Relaxed);
+    /// Starts the time of a call; of what is none, and so has no clock, the questions alone count.
+    pub(crate) fn start(&self, execution_ms: u64, now_ms: Option<u64>) {
+        let deadline_ms = now_ms.map_or(u64::MAX, |now_ms| now_ms.saturating_add(execution_ms));
+        self.deadline_ms.store(deadline_ms, Ordering::Relaxed);
         let polls = execution_ms.saturating_mul(Self::POLLS_PER_MS).max(1);
         self.polls_left.store(polls, Ordering::Relaxed);
         self.spent.store(false, Ordering::Relaxed);
@@ -81,7 +82,7 @@ impl Budget {
     /// Whether the script must stop. Once it must, it must for good.
     pub(crate) fn is_time_up(&self) -> bool {
         let deadline_ms = self.deadline_ms.load(Ordering::Relaxed);
-        // Without a deadline there is nothing to ask the clock, which only calls have.
+        // Without a deadline there is nothing to ask the clock.
         let is_late =
             || deadline_ms != u64::MAX && call::now_ms().is_none_or(|now| now >= deadline_ms);
         if !self.is_spent() && is_late() {

@@ -325,20 +325,18 @@ fn modules_are_checked_from_within_apply() {
 
 #[test]
 fn constitutions_are_recognised() {
-    let mut fixture = Fixture::new();
-    let check = |fixture: &mut Fixture, source: &str| {
-        check_constitution(&fixture.engine, &fixture.node, &mut fixture.tx, source)
-    };
-    check(&mut fixture, CONSTITUTION).unwrap();
+    check_constitution(CONSTITUTION).unwrap();
     let missing = CONSTITUTION.replace("export function apply", "function apply");
-    let error = check(&mut fixture, &missing).unwrap_err();
+    let error = check_constitution(&missing).unwrap_err();
     assert!(matches!(error, ScriptError::NoSuchFunction { .. }), "{error:?}");
     let fewer =
         CONSTITUTION.replace("resolve(proposal, proposerId, votes, proposalId)", "resolve(a)");
-    let error = check(&mut fixture, &fewer).unwrap_err();
+    let error = check_constitution(&fewer).unwrap_err();
     let function = "resolve".to_owned();
     assert_eq!(error, ScriptError::BadParameters { function, expected: 4, found: 1 });
-    assert!(check(&mut fixture, "export function").is_err());
+    assert!(check_constitution("export function").is_err());
+    let endless = check_constitution(&format!("{CONSTITUTION}\nfor (;;);")).unwrap_err();
+    assert!(matches!(endless, ScriptError::Timeout { .. }), "{endless:?}");
 
     // The same from within a script, which is not disturbed by it.
     let ballot = |candidate: &str| {
@@ -351,6 +349,7 @@ fn constitutions_are_recognised() {
             serde_json::to_string(candidate).unwrap(),
         )
     };
+    let mut fixture = Fixture::new();
     assert_eq!(fixture.ballot(&ballot(CONSTITUTION)), Ok(true));
     let error = fixture.ballot(&ballot("export function validate(input) {}")).unwrap_err();
     assert!(message(&error).starts_with("Error: Invalid constitution"), "{error}");
