@@ -14,8 +14,11 @@ mod files;
 mod network;
 mod units;
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::MAX_UNCUT_BYTES;
 
 pub use command::{
     Command, CommandType, CoseSignatures, Join, JoinSeat, Recover, RecoveryRole,
@@ -500,15 +503,15 @@ impl Config {
         self.command.check()
     }
 
-    /// A service's first transaction holds its constitution.
+    /// A service's first transaction holds its constitution; every transaction fits into a batch.
     fn check_transaction_size(&self) -> Result<(), ConfigError> {
         let size = self.ledger.max_transaction_size;
-        match size >= megabytes(1) {
+        match (megabytes(1)..=Size(MAX_UNCUT_BYTES)).contains(&size) {
             true => Ok(()),
             false => Err(ConfigError::OutOfRange {
                 key: "ledger.max_transaction_size",
                 value: size.to_string(),
-                rule: "at least 1MB",
+                rule: "1MB to 64MB",
             }),
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::batch::RecentBatches;
 use super::latency::Histogram;
 use super::progress::Progress;
-use super::queue::{Pending, Queue, estimated_bytes};
+use super::queue::{Pending, Queue, Room, estimated_bytes};
 use super::reads::Reads;
 use super::replicate::{Channels, Log, Order};
 use super::writer::{CutRules, Offer, SnapshotDue, WriteError, Writer};
@@ -371,6 +371,7 @@ impl Inner {
         let issued_at_s = i64::try_from(self.clock.now_ms() / 1_000).unwrap_or(i64::MAX);
         let signer = self.keys.signer();
         let cut = writer.sign(tx_id, before, signer, &secrets, issued_at_s, rules)?;
+        self.queue.cut();
         if self.store.fill(tx_id, &cut.writes).is_err() {
             // Only a rollback takes back a reservation, and that needs the writer.
             tracing::error!(%tx_id, "a signature transaction was rolled back while it was signed");
@@ -415,6 +416,8 @@ impl Inner {
             let refused = |error| SealError::Refused { name: protocol.name(), error };
             protocol.seal(&mut tx, batch).map_err(refused)?;
             let bytes = estimated_bytes(tx.writes());
+            // It belongs to the batch that is being cut, however large that is.
+            let room = self.queue.room(bytes, u64::MAX);
             let committed = self.store.commit(tx, |tx_id, writes| {
                 let claims = coco_crypto::Digest::ZERO;
                 let (force_chunk, force_snapshot) = (false, false);
@@ -422,6 +425,7 @@ impl Inner {
             });
             match committed {
                 Ok(_) => {
+                    room.into_iter().for_each(Room::fill);
                     sealed_to.store(last.seqno.0, Ordering::SeqCst);
                     return Ok(());
                 }

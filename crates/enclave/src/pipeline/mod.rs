@@ -52,7 +52,7 @@ pub(crate) use drive::MAX_BATCHES_IN_FLIGHT;
 use drive::{ABSORB_FROM, Counters, Inner};
 pub use latency::{LATENCY_BOUNDS_US, Latencies};
 use progress::Progress;
-use queue::{Pending, Queue, estimated_bytes};
+use queue::{Pending, Queue, Room, estimated_bytes};
 use replicate::Log;
 pub(crate) use replicate::{Alone, Channels};
 use writer::Writer;
@@ -67,8 +67,10 @@ use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
 use crate::snapshots::{self, FetchRules, Search, VerifiedSnapshot};
 
-/// Executed transactions that are not yet on the ledger take at most about this much memory.
-const MAX_PENDING_BYTES: u64 = 256 << 20;
+/// Executed transactions that are in no batch yet take at most about this much on the ledger: the
+/// next batch holds them all, with the protocols' records of them.
+pub(crate) const MAX_UNCUT_BYTES: u64 = 64 << 20;
+const _: () = assert!(2 * MAX_UNCUT_BYTES <= coco_consensus::wire::MAX_BATCH_BYTES as u64);
 
 /// A transaction that has passed the commit point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -440,7 +442,7 @@ impl Pipeline {
         }
         let inner = &*self.inner;
         let bytes = estimated_bytes(tx.writes());
-        self.admit(bytes)?;
+        let room = self.admit(bytes)?;
         let claims = outcome.claims.unwrap_or(Digest::ZERO);
         let &Outcome { force_chunk, force_snapshot, .. } = outcome;
         let committed = inner.store.commit(tx, |tx_id, writes| {
@@ -449,6 +451,7 @@ impl Pipeline {
         match committed {
             Ok(Committed::ReadOnly(tx_id)) => Ok((Executed { tx_id, wrote: false }, 0)),
             Ok(Committed::Written(tx_id, waiting)) => {
+                room.fill();
                 Ok((Executed { tx_id, wrote: true }, waiting))
             }
             Err(Conflict::Changed { .. } | Conflict::RolledBack) => {
@@ -459,8 +462,8 @@ impl Pipeline {
         }
     }
 
-    /// Whether a transaction of this size may execute now.
-    fn admit(&self, bytes: u64) -> Result<(), CommitError> {
+    /// Room for a transaction of this size, if it may pass the commit point now.
+    fn admit(&self, bytes: u64) -> Result<Room<'_>, CommitError> {
         let Settings { max_uncommitted, max_transaction_bytes: limit, .. } = self.inner.settings;
         if self.inner.standing() != Standing::Running {
             return Err(CommitError::Stopped);
@@ -471,12 +474,12 @@ impl Pipeline {
         if bytes > limit {
             return Err(CommitError::TooLarge { bytes, limit });
         }
-        let uncommitted = self.uncommitted();
-        if uncommitted >= max_uncommitted || self.inner.queue.bytes() > MAX_PENDING_BYTES {
+        let is_full = self.uncommitted() >= max_uncommitted;
+        let room = self.inner.queue.room(bytes, MAX_UNCUT_BYTES).filter(|_| !is_full);
+        room.ok_or_else(|| {
             self.inner.wake.notify_one();
-            return Err(CommitError::TooManyPending);
-        }
-        Ok(())
+            CommitError::TooManyPending
+        })
     }
 
     fn uncommitted(&self) -> u64 {

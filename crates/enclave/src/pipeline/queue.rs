@@ -24,7 +24,30 @@ pub(crate) struct Queue {
     pending: Mutex<VecDeque<Pending>>,
     /// The last seqno that went in.
     executed: AtomicU64,
-    bytes: AtomicU64,
+    /// Bytes that are in no batch yet, as estimated, those of transactions included that are about to
+    /// pass the commit point.
+    uncut_bytes: AtomicU64,
+    /// Of them, those that the writer has.
+    taken_bytes: AtomicU64,
+}
+
+/// Room for a transaction that is about to pass the commit point, given back unless it does.
+pub(crate) struct Room<'a> {
+    queue: &'a Queue,
+    bytes: u64,
+}
+
+impl Room<'_> {
+    /// The transaction has passed.
+    pub fn fill(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.queue.uncut_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Queue {
@@ -32,10 +55,16 @@ impl Queue {
         Self { executed: AtomicU64::new(seqno.0), ..Self::default() }
     }
 
-    /// Adds the next transaction; returns how many there are now.
+    /// Room for so many bytes, if no more than `limit` are in no batch yet then.
+    pub fn room(&self, bytes: u64, limit: u64) -> Option<Room<'_>> {
+        let more = |uncut: u64| uncut.checked_add(bytes).filter(|uncut| *uncut <= limit);
+        let made = self.uncut_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        made.ok().map(|_| Room { queue: self, bytes })
+    }
+
+    /// Adds the next transaction, for which there is room; returns how many there are now.
     pub fn push(&self, transaction: Pending) -> usize {
         self.executed.store(transaction.tx_id.seqno.0, Ordering::Release);
-        self.bytes.fetch_add(transaction.bytes, Ordering::Relaxed);
         let mut pending = self.pending.lock();
         pending.push_back(transaction);
         pending.len()
@@ -49,14 +78,21 @@ impl Queue {
     /// Drops what waits, none of which has a place in the order any more: that ends with `end`.
     pub fn take_back(&self, end: Seqno) {
         drop(self.take());
+        self.cut();
         self.executed.store(end.0, Ordering::Release);
     }
 
     pub fn take(&self) -> VecDeque<Pending> {
         let taken = std::mem::take(&mut *self.pending.lock());
         let bytes = taken.iter().map(|transaction| transaction.bytes).sum();
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.taken_bytes.fetch_add(bytes, Ordering::Relaxed);
         taken
+    }
+
+    /// What was taken is in a batch, or nowhere any more.
+    pub fn cut(&self) {
+        let taken = self.taken_bytes.swap(0, Ordering::Relaxed);
+        self.uncut_bytes.fetch_sub(taken, Ordering::Relaxed);
     }
 
     pub fn len(&self) -> usize {
@@ -67,17 +103,67 @@ impl Queue {
     pub fn executed(&self) -> Seqno {
         Seqno(self.executed.load(Ordering::Acquire))
     }
-
-    /// Bytes that wait to be written, as estimated.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
 }
 
-/// What a write set will take on the ledger, not counting names of maps.
+/// What a write set will take on the ledger, and a little more.
 pub(crate) fn estimated_bytes(writes: &WriteSet) -> u64 {
+    /// Of an entry, a map and a key beside their own bytes.
+    const FRAME_BYTES: usize = 128;
+    const MAP_BYTES: usize = 48;
+    const KEY_BYTES: usize = 16;
     let map_bytes = |map: &coco_kv::MapWrites| -> usize {
-        map.iter().map(|(key, value)| 16 + key.len() + value.map_or(0, |value| value.len())).sum()
+        let rows = map.iter();
+        let rows = rows
+            .map(|(key, value)| KEY_BYTES + key.len() + value.map_or(0, |value| value.len()))
+            .sum::<usize>();
+        MAP_BYTES + map.name().as_str().len() + rows
     };
-    writes.maps().map(map_bytes).sum::<usize>() as u64
+    (FRAME_BYTES + writes.maps().map(map_bytes).sum::<usize>()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test")]
+
+    use coco_kv::{MapName, Store, View};
+
+    use super::*;
+
+    fn pending(seqno: u64, bytes: u64) -> Pending {
+        let mut writes = None;
+        let store = Store::new(View(2));
+        let mut tx = store.begin();
+        tx.put(&MapName::new("records"), "key", "value");
+        store.commit(tx, |_, it| writes = Some(it)).unwrap();
+        Pending {
+            tx_id: TxId { view: View(2), seqno: Seqno(seqno) },
+            writes: writes.unwrap(),
+            claims: Digest::ZERO,
+            force_chunk: false,
+            force_snapshot: false,
+            bytes,
+        }
+    }
+
+    #[test]
+    fn what_is_in_no_batch_is_bounded_wherever_it_is() {
+        let queue = Queue::default();
+        let push = |seqno, bytes| {
+            let room = queue.room(bytes, 100).ok_or(())?;
+            queue.push(pending(seqno, bytes));
+            room.fill();
+            Ok::<_, ()>(())
+        };
+        push(1, 60).unwrap();
+        assert!(push(2, 41).is_err());
+        drop(queue.room(40, 100).unwrap());
+        assert_eq!(queue.take().len(), 1);
+        assert!(push(2, 41).is_err(), "the writer has it, but no batch");
+        push(2, 40).unwrap();
+        queue.cut();
+        push(3, 60).unwrap();
+        assert!(push(4, 1).is_err());
+        queue.take_back(Seqno(1));
+        push(2, 100).unwrap();
+    }
 }

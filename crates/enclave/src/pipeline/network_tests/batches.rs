@@ -212,3 +212,28 @@ fn a_batch_with_a_wrong_signature_is_refused_and_the_right_one_taken() {
         assert_eq!(backup.store.head(), tx_id);
     });
 }
+
+#[test]
+fn a_batch_holds_no_more_than_the_log_takes() {
+    in_virtual_time(async {
+        let service = Service::of(1).await;
+        let node = &service.nodes[0];
+        let value = "x".repeat(12 << 20);
+        let mut fates = Vec::new();
+        for number in 0..20 {
+            loop {
+                let transaction = put(node, number, &value);
+                match node.pipeline.commit_and_wait(transaction, &Outcome::default()) {
+                    Ok((_, fate)) => break fates.push(fate),
+                    Err(error) => assert_eq!(error, CommitError::TooManyPending),
+                }
+                assert!(number > 4, "there is room for some");
+                node.pipeline.more_committed().await;
+            }
+        }
+        for fate in fates {
+            assert_eq!(fate.await, TxStatus::Committed);
+        }
+        assert!(!node.pipeline.has_failed());
+    });
+}
