@@ -1,7 +1,7 @@
 //! Subscriptions of one WebSocket.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use alloy_primitives::U64;
 use alloy_rpc_types_eth::Filter;
@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::blocks::rpc_pending;
 use super::logs::read_filter;
-use super::{Answer, Asker, Params, Rpc, RpcError, to_bytes, to_json};
+use super::{Answer, Params, Rpc, RpcError, to_bytes, to_json};
 use crate::StateError;
 
 /// One connection with subscriptions. The transport passes requests to [`Session::handle`] and
@@ -73,20 +73,12 @@ impl Session {
 
     /// Answers a message of the client, as [`Rpc::handle`] does.
     pub async fn handle(&self, rpc: &Rpc, message: &[u8]) -> Option<Vec<u8>> {
-        self.handle_within(rpc, Rpc::LIMITS, message).await
+        rpc.handle_with(message, Some(self), None, self.participant, Rpc::LIMITS).await
     }
 
-    /// The same within an interface's limits.
-    pub async fn handle_within(
-        &self,
-        rpc: &Rpc,
-        limits: Limits,
-        message: &[u8],
-    ) -> Option<Vec<u8>> {
-        let participant = self.participant;
-        let waits = &AtomicBool::new(true);
-        let asker = Asker { session: Some(self), participant, limits, waits };
-        rpc.handle_with(message, asker).await
+    /// The same for one client of many, as [`Rpc::serve`] does.
+    pub async fn serve(&self, rpc: &Arc<Rpc>, limits: Limits, message: &[u8]) -> Option<Vec<u8>> {
+        rpc.handle_with(message, Some(self), Some(rpc), self.participant, limits).await
     }
 
     /// The next messages to the client: those of one block, or of transactions. Blocks are read
