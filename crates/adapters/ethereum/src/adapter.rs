@@ -314,7 +314,7 @@ impl Conversation for Subscriber {
     fn next(&self) -> BoxFuture<'static, Option<Vec<Bytes>>> {
         let (rpc, session) = (Arc::clone(&self.rpc), Arc::clone(&self.session));
         Box::pin(async move {
-            let messages = session.next(&rpc).await?;
+            let messages = session.serve_next(&rpc).await?;
             Some(messages.into_iter().map(Bytes::from).collect())
         })
     }

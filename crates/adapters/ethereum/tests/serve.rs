@@ -16,17 +16,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 
-use alloy_primitives::B256;
+use alloy_consensus::TxLegacy;
+use alloy_primitives::{B256, TxKind, U256, hex};
 use bytes::Bytes;
 use coco_adapter::Limits;
 use coco_crypto::Digest;
-use coco_ethereum::rpc::Rpc;
+use coco_ethereum::rpc::{Rpc, Session};
 use coco_ethereum::trial::Trial;
 use coco_ethereum::{Chain, CommitRefusal, FeePolicy, ForwardRefusal, Node};
-use coco_kv::{Seqno, Tx, TxId};
+use coco_kv::{MapName, Seqno, Tx, TxId};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
-use wallet::{Wallet, node, raw};
+use wallet::{CHAIN_ID, Wallet, node, raw, send, sign};
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 type Work = Box<dyn FnOnce() + Send>;
@@ -41,11 +42,17 @@ struct Threaded {
     /// What waits for a place, if there is none.
     waiting: Option<Mutex<Vec<Work>>>,
     drawn: AtomicUsize,
+    /// A transaction that cannot be read.
+    lost: Mutex<Option<B256>>,
 }
 
 impl Node for Threaded {
     fn begin(&self) -> Tx {
-        self.trial.begin()
+        let mut tx = self.trial.begin();
+        if let Some(lost) = &*self.lost.lock() {
+            tx.remove(&MapName::new("ethereum.transactions"), lost.as_slice());
+        }
+        tx
     }
 
     fn commit(&self, tx: Tx, claims: Digest) -> Result<TxId, CommitRefusal> {
@@ -110,8 +117,9 @@ fn threaded(wallets: &[&Wallet], has_places: bool) -> (Arc<Threaded>, Arc<Rpc>) 
     let (trial, _) = node(FeePolicy::Free, wallets);
     let chain = Chain::load(&mut trial.begin()).unwrap().unwrap();
     let waiting = (!has_places).then(Mutex::default);
-    let (offloaded, offload_ms, look_ms, drawn) = Default::default();
-    let node = Arc::new(Threaded { trial, offloaded, offload_ms, look_ms, waiting, drawn });
+    let (offloaded, offload_ms, look_ms, drawn, lost) = Default::default();
+    let node = Threaded { trial, offloaded, offload_ms, look_ms, waiting, drawn, lost };
+    let node = Arc::new(node);
     let rpc = Arc::new(Rpc::new(Arc::new(chain), Arc::clone(&node) as _));
     (node, rpc)
 }
@@ -225,4 +233,32 @@ async fn a_batch_of_short_requests_lets_others_have_their_turn() {
     let mut answer = pin!(rpc.serve(None, Rpc::LIMITS, &body));
     assert!(answer.as_mut().poll(context).is_pending());
     assert!(answer.await.is_some());
+}
+
+/// What a subscriber cannot be told ends the conversation: it would not know what it has missed.
+#[tokio::test]
+async fn a_block_that_cannot_be_read_ends_the_conversation() {
+    let ada = Wallet::new("ada");
+    let (node, rpc) = threaded(&[&ada], true);
+    let session = Session::new(&rpc);
+    let subscribe = request("eth_subscribe", json!(["logs"])).to_string();
+    session.handle(&rpc, subscribe.as_bytes()).await.unwrap();
+    let logging = sign(
+        ada.secret,
+        TxLegacy {
+            chain_id: Some(CHAIN_ID),
+            nonce: 0,
+            gas_price: 0,
+            gas_limit: 100_000,
+            to: TxKind::Create,
+            value: U256::ZERO,
+            input: hex::decode("5f5fa000").unwrap().into(),
+        },
+    );
+    send(&rpc, &logging).await.unwrap();
+    node.trial.seal(&rpc).unwrap().unwrap();
+    *node.lost.lock() = Some(*logging.tx_hash());
+    assert_eq!(session.next(&rpc).await, None);
+    *node.lost.lock() = None;
+    assert_eq!(session.next(&rpc).await.unwrap().len(), 1);
 }

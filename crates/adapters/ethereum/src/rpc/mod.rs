@@ -17,6 +17,7 @@ mod logs;
 mod news;
 mod offload;
 mod params;
+mod portions;
 mod recover;
 mod send;
 mod simulate;
@@ -72,7 +73,7 @@ struct Asker<'a> {
     /// Whether what does not come may still be waited for: once for all requests of a message.
     waits: &'a Arc<AtomicBool>,
     deadline_ms: u64,
-    /// Bytes of the reply.
+    /// Bytes of the reply, or of what a method answers.
     room: usize,
 }
 
@@ -286,8 +287,9 @@ impl Rpc {
         asker: Asker<'_>,
         recovered: Option<Recovered>,
     ) -> Option<Vec<u8>> {
+        let room = asker.room.saturating_sub(bytes_around(asked.id.as_ref()));
         let answer = match asked.call {
-            Ok(call) => self.call(&call, asker, recovered).await,
+            Ok(call) => self.call(&call, Asker { room, ..asker }, recovered).await,
             Err(error) => Err(error),
         };
         asked.id.map(|id| to_bytes(&reply(id, answer)))
@@ -329,6 +331,9 @@ impl Rpc {
             ("eth_accounts" | "eth_sendTransaction" | "eth_signTransaction" | "eth_sign", _) => {
                 Box::pin(self.for_participant(asker.participant, method, params)).await
             }
+            ("eth_getLogs", _) => self.logs(params, asker.room),
+            ("eth_getFilterChanges", _) => self.filter_changes(params, asker.room),
+            ("eth_getFilterLogs", _) => self.filter_logs(params, asker.room),
             ("eth_subscribe", Some(session)) => session.subscribe(self, params),
             ("eth_unsubscribe", Some(session)) => session.unsubscribe(params),
             ("eth_subscribe" | "eth_unsubscribe", None) => {
@@ -406,12 +411,9 @@ impl Rpc {
             "txpool_contentFrom" => self.txpool_content(Some(params.required(0)?)),
             "txpool_inspect" => self.txpool_inspect(),
 
-            "eth_getLogs" => self.logs(params),
             "eth_newFilter" => self.new_filter(params),
             "eth_newBlockFilter" => self.new_block_filter(),
             "eth_newPendingTransactionFilter" => self.new_pending_filter(params),
-            "eth_getFilterChanges" => self.filter_changes(params),
-            "eth_getFilterLogs" => self.filter_logs(params),
             "eth_uninstallFilter" => self.uninstall_filter(params),
 
             "debug_getRawHeader" => self.raw_header(params),
@@ -432,6 +434,18 @@ fn reply(id: Json, answer: Answer) -> Json {
         Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
         Err(error) => json!({"jsonrpc": "2.0", "id": id, "error": error}),
     }
+}
+
+/// At most so many bytes of a reply are not what the method answers.
+fn bytes_around(id: Option<&Json>) -> usize {
+    const EMPTY: &str = r#"{"id":,"jsonrpc":"2.0","result":}"#;
+    let id = match id {
+        None | Some(Json::Null | Json::Bool(_) | Json::Number(_)) => 32,
+        // Each byte may be written as an escape.
+        Some(Json::String(text)) => 2 + 6 * text.len(),
+        Some(other) => other.to_string().len(),
+    };
+    EMPTY.len() + id
 }
 
 /// The reply to a request that is not answered; none to a notification.
