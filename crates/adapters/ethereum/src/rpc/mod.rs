@@ -337,7 +337,7 @@ impl Rpc {
             ("eth_subscribe", Some(session)) => session.subscribe(self, params),
             ("eth_unsubscribe", Some(session)) => session.unsubscribe(params),
             ("eth_subscribe" | "eth_unsubscribe", None) => {
-                Err(RpcError::new(-32001, "notifications not supported"))
+                Err(RpcError::new(-32601, "notifications not supported"))
             }
             _ => self.answer(method, params),
         }

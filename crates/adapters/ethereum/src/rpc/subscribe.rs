@@ -149,7 +149,7 @@ impl Session {
             "syncing" => Kind::Syncing,
             _ => {
                 let message = format!("no {kind:?} subscription in eth namespace");
-                return Err(RpcError::invalid_params(message));
+                return Err(RpcError::new(-32601, message));
             }
         };
         let after_block = *rpc.news.head().borrow();
