@@ -343,7 +343,7 @@ impl Rpc {
         }
     }
 
-    /// Runs a method that needs neither time nor a session.
+    /// Runs a method that needs neither time nor a session, within [`LIMITS`](Self::LIMITS).
     pub fn answer(&self, method: &str, params: &Params) -> Answer {
         match method {
             "web3_clientVersion" => Ok(json!(concat!("coco/v", env!("CARGO_PKG_VERSION")))),
@@ -411,6 +411,9 @@ impl Rpc {
             "txpool_contentFrom" => self.txpool_content(Some(params.required(0)?)),
             "txpool_inspect" => self.txpool_inspect(),
 
+            "eth_getLogs" => self.logs(params, Self::LIMITS.max_reply_bytes),
+            "eth_getFilterChanges" => self.filter_changes(params, Self::LIMITS.max_reply_bytes),
+            "eth_getFilterLogs" => self.filter_logs(params, Self::LIMITS.max_reply_bytes),
             "eth_newFilter" => self.new_filter(params),
             "eth_newBlockFilter" => self.new_block_filter(),
             "eth_newPendingTransactionFilter" => self.new_pending_filter(params),
