@@ -18,8 +18,6 @@ use coco_kv::{Seqno, Tx, TxId};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::oneshot;
 
 use crate::rpc::{Rpc, Session};
 use crate::{
@@ -208,26 +206,19 @@ impl Protocol for Ethereum {
     }
 
     fn answer_forwarded(&self, message: Bytes) -> BoxFuture<'static, Result<Bytes, AdapterError>> {
-        let Some(Running { rpc, node }) = self.running.get() else {
+        let Some(rpc) = self.rpc().cloned() else {
             let refusal = AdapterError("the chain is not here yet".to_owned());
             return Box::pin(std::future::ready(Err(refusal)));
         };
-        let (rpc, node) = (Arc::clone(rpc), Arc::clone(node));
         Box::pin(async move {
-            let is_long = is_long(&message);
-            let answer = async move { rpc.answer_forwarded(&message).await };
-            let answer = if is_long { offloaded(&*node, answer).await } else { Some(answer.await) };
-            match answer {
-                Some(Ok(answer)) => Ok(answer.into()),
-                Some(Err(refusal)) => Err(AdapterError(refusal)),
-                None => Err(AdapterError("internal error".to_owned())),
-            }
+            let answer = rpc.answer_forwarded(&message).await;
+            answer.map(Bytes::from).map_err(AdapterError)
         })
     }
 
     fn handle(&self, client: &Client, request: Request) -> BoxFuture<'static, Response> {
-        let (rpc, node) = match (self.running.get(), not_json_rpc(&request)) {
-            (Some(Running { rpc, node }), None) => (Arc::clone(rpc), Arc::clone(node)),
+        let rpc = match (self.rpc(), not_json_rpc(&request)) {
+            (Some(rpc), None) => Arc::clone(rpc),
             (_, Some(response)) => return Box::pin(std::future::ready(response)),
             (None, None) => {
                 return Box::pin(std::future::ready(empty(StatusCode::SERVICE_UNAVAILABLE)));
@@ -235,20 +226,17 @@ impl Protocol for Ethereum {
         };
         let (participant, limits) = (participant(&client.caller), client.limits);
         let body = request.into_body();
-        let is_long = is_long(&body);
-        let answer = async move { rpc.handle_for(participant, limits, &body).await };
-        answered(node, is_long, answer, to_response)
+        Box::pin(async move { to_response(rpc.serve(participant, limits, &body).await) })
     }
 
     fn converse(&self, client: &Client) -> Option<Arc<dyn Conversation>> {
-        let Running { rpc, node } = self.running.get()?;
-        let (rpc, node) = (Arc::clone(rpc), Arc::clone(node));
+        let rpc = Arc::clone(self.rpc()?);
         let session = Session::new(&rpc);
         let session = Arc::new(match participant(&client.caller) {
             Some(participant) => session.of_participant(participant),
             None => session,
         });
-        Some(Arc::new(Subscriber { rpc, session, node }))
+        Some(Arc::new(Subscriber { rpc, session }))
     }
 }
 
@@ -310,87 +298,23 @@ fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// Methods that execute code of clients or walk over much of the state, besides traces.
-const LONG: [&str; 10] = [
-    "eth_call",
-    "eth_estimateGas",
-    "eth_createAccessList",
-    "eth_simulateV1",
-    "eth_fillTransaction",
-    "eth_getLogs",
-    "eth_getFilterLogs",
-    "eth_getFilterChanges",
-    "eth_getProof",
-    "eth_getBlockReceipts",
-];
-
-/// Whether a message names a method that may take long. A name in JSON escapes is overlooked: its
-/// caller then holds up its own session, as every short method does.
-fn is_long(message: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(message) else { return false };
-    let keys = text.match_indices("\"method\"");
-    let mut names = keys.filter_map(|(at, key)| text.get(at + key.len()..)?.split('"').nth(1));
-    names.any(|name| LONG.contains(&name) || name.starts_with("debug_trace"))
-}
-
-/// Answers, if that may take long where no other session is held up.
-fn answered<T: 'static>(
-    node: Arc<dyn coco_adapter::Node>,
-    is_long: bool,
-    answer: impl Future<Output = Option<Vec<u8>>> + Send + 'static,
-    to_reply: fn(Option<Vec<u8>>) -> T,
-) -> BoxFuture<'static, T> {
-    // Two futures, as each has room for an answer being made, which takes kilobytes.
-    if is_long {
-        Box::pin(async move { to_reply(offloaded(&*node, answer).await.unwrap_or_else(failed)) })
-    } else {
-        Box::pin(async move { to_reply(answer.await) })
-    }
-}
-
-/// Answers where no other session is held up; None if that failed.
-async fn offloaded<T: Send + 'static>(
-    node: &dyn coco_adapter::Node,
-    answer: impl Future<Output = T> + Send + 'static,
-) -> Option<T> {
-    let runtime = Handle::current();
-    if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
-        return Some(answer.await);
-    }
-    let (done, reply) = oneshot::channel();
-    let work = move || {
-        // The client may have gone.
-        let _ = done.send(runtime.block_on(answer));
-    };
-    node.offload(Box::new(work)).await;
-    reply.await.ok()
-}
-
-fn failed() -> Option<Vec<u8>> {
-    let reply = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"internal error"}}"#;
-    Some(reply.into())
-}
-
 /// A WebSocket with its subscriptions.
 struct Subscriber {
     rpc: Arc<Rpc>,
     session: Arc<Session>,
-    node: Arc<dyn coco_adapter::Node>,
 }
 
 impl Conversation for Subscriber {
     fn receive(&self, client: &Client, message: Bytes) -> BoxFuture<'static, Option<Bytes>> {
         let (rpc, session) = (Arc::clone(&self.rpc), Arc::clone(&self.session));
-        let (node, limits) = (Arc::clone(&self.node), client.limits);
-        let is_long = is_long(&message);
-        let answer = async move { session.handle_within(&rpc, limits, &message).await };
-        answered(node, is_long, answer, |reply| reply.map(Bytes::from))
+        let limits = client.limits;
+        Box::pin(async move { session.serve(&rpc, limits, &message).await.map(Bytes::from) })
     }
 
     fn next(&self) -> BoxFuture<'static, Option<Vec<Bytes>>> {
         let (rpc, session) = (Arc::clone(&self.rpc), Arc::clone(&self.session));
         Box::pin(async move {
-            let messages = session.next(&rpc).await?;
+            let messages = session.serve_next(&rpc).await?;
             Some(messages.into_iter().map(Bytes::from).collect())
         })
     }
@@ -476,23 +400,8 @@ impl Node for Local {
     fn sleep(&self, milliseconds: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         self.0.sleep(Duration::from_millis(milliseconds))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_methods_are_told_by_their_names() {
-        for (message, expected) in [
-            (r#"{"jsonrpc":"2.0","id":1,"method":"eth_call","params":[]}"#, true),
-            (r#"[{"method" : "eth_chainId"},{"method":"debug_traceTransaction"}]"#, true),
-            (r#"{"method":"eth_chainId","params":["eth_call"]}"#, false),
-            (r#"{"method":"eth_callMany"}"#, false),
-            (r#"{"method"#, false),
-            (r#""method""#, false),
-        ] {
-            assert_eq!(is_long(message.as_bytes()), expected, "{message}");
-        }
+    fn offload(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        self.0.offload(work)
     }
 }

@@ -57,6 +57,16 @@ pub trait Node: Send + Sync + 'static {
 
     /// Ends after that many milliseconds.
     fn sleep(&self, milliseconds: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Runs what may take long where it holds up nobody else, once there is a place for it; ends
+    /// when it has run. By default at once, as where there is one thread only.
+    fn offload(
+        &self,
+        work: Box<dyn FnOnce() + Send>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
+        work();
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Why a transaction has not passed the commit point.

@@ -120,7 +120,7 @@ struct Pair {
     trial: Arc<Trial>,
     primary: Arc<Rpc>,
     node: Arc<Backup>,
-    backup: Rpc,
+    backup: Arc<Rpc>,
 }
 
 fn pair(wallets: &[&Wallet]) -> Pair {
@@ -137,7 +137,7 @@ fn pair(wallets: &[&Wallet]) -> Pair {
         sleeps: AtomicUsize::new(0),
     });
     let chain = Chain::load(&mut trial.begin()).unwrap().unwrap();
-    let backup = Rpc::new(Arc::new(chain), Arc::clone(&node) as _);
+    let backup = Arc::new(Rpc::new(Arc::new(chain), Arc::clone(&node) as _));
     Pair { trial, primary, node, backup }
 }
 

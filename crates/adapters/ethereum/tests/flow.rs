@@ -347,7 +347,10 @@ async fn a_client_that_listens_to_blocks_misses_none_however_much_happens() {
         let head: Json = serde_json::from_slice(&messages[0]).unwrap();
         assert_eq!(head["params"]["result"]["number"], json!(format!("{number:#x}")));
     }
-    let messages = all.next(&rpc).await.unwrap();
+    let mut messages = Vec::new();
+    while messages.len() < 5 * BLOCKS {
+        messages.extend(all.next(&rpc).await.unwrap());
+    }
     assert_eq!(messages.len(), 5 * BLOCKS);
     let first: Json = serde_json::from_slice(&messages[0]).unwrap();
     assert_eq!(first["params"]["result"]["nonce"], "0x0");
@@ -558,6 +561,7 @@ async fn requests_that_are_none_are_refused() {
         (r#"{"jsonrpc":"2.0","id":1}"#, -32600),
         (r#"{"id":1,"method":"eth_chainId"}"#, -32600),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_nothing"}"#, -32601),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["newHeads"]}"#, -32601),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance"}"#, -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance","params":{}}"#, -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance","params":["0x1"]}"#, -32602),
@@ -566,6 +570,11 @@ async fn requests_that_are_none_are_refused() {
         let reply: Json = serde_json::from_slice(&reply).unwrap();
         assert_eq!(reply["error"]["code"], code, "{request}");
     }
+    let unknown = br#"{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["nothing"]}"#;
+    let reply = Session::new(&rpc).handle(&rpc, unknown).await.unwrap();
+    let reply: Json = serde_json::from_slice(&reply).unwrap();
+    let message = "no \"nothing\" subscription in eth namespace";
+    assert_eq!(reply["error"], json!({"code": -32601, "message": message}));
     let notification = br#"{"jsonrpc":"2.0","method":"eth_chainId"}"#;
     assert_eq!(rpc.handle(notification).await, None);
     let long = vec![b' '; Rpc::LIMITS.max_message_bytes + 1];

@@ -1,25 +1,36 @@
 //! Filters that clients poll.
+//!
+//! A filter moves on by what a poll has delivered: what does not fit into one reply is in the next.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use alloy_primitives::U128;
-use alloy_rpc_types_eth::Filter;
+use alloy_primitives::{B256, U128};
+use coco_kv::Tx;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
-use super::logs::read_filter;
+use super::logs::{Limit, LogFilter, Place, no_room};
 use super::{Answer, Params, Rpc, RpcError, to_json};
 use crate::block_hash;
 
 /// What is to be told at the next poll.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
-    by_id: Mutex<BTreeMap<U128, Polled>>,
+    installed: Mutex<Installed>,
+}
+
+#[derive(Debug, Default)]
+struct Installed {
+    by_id: BTreeMap<U128, Polled>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
 struct Polled {
-    kind: Kind,
+    // Polls of one filter follow each other.
+    kind: Arc<Mutex<Kind>>,
+    bytes: usize,
     used_ms: u64,
 }
 
@@ -27,22 +38,58 @@ struct Polled {
 enum Kind {
     /// Blocks after this one.
     Blocks(u64),
-    /// Logs in blocks after this one.
-    Logs(Box<Filter>, u64),
+    /// Logs from this place on.
+    Logs(Arc<LogFilter>, Place),
     /// Transactions after the first `seen` that were executed.
     Transactions { seen: u64, full: bool },
 }
 
-impl Rpc {
+impl Kind {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Logs(filter, _) => filter.bytes(),
+            Self::Blocks(_) | Self::Transactions { .. } => size_of::<Self>(),
+        }
+    }
+}
+
+impl Installed {
     /// Filters at a time.
     const MAX_FILTERS: usize = 10_000;
+    /// What they may take of the memory.
+    const MAX_BYTES: usize = 64 * 1024 * 1024;
     /// A filter that nobody polls for so long is forgotten; geth's time.
-    const FILTER_IDLE_MS: u64 = 5 * 60 * 1000;
+    const IDLE_MS: u64 = 5 * 60 * 1000;
 
+    /// Takes up a filter. If there are too many, those that were polled least recently give way.
+    fn install(&mut self, id: U128, kind: Kind, now_ms: u64) {
+        let idle = |filter: &Polled| now_ms.saturating_sub(filter.used_ms) >= Self::IDLE_MS;
+        let gone: Vec<_> =
+            self.by_id.iter().filter(|(_, filter)| idle(filter)).map(|(id, _)| *id).collect();
+        gone.iter().for_each(|id| drop(self.remove(id)));
+        let bytes = kind.bytes();
+        while self.by_id.len() >= Self::MAX_FILTERS || self.bytes + bytes > Self::MAX_BYTES {
+            let oldest = self.by_id.iter().min_by_key(|(_, filter)| filter.used_ms);
+            let Some(oldest) = oldest.map(|(id, _)| *id) else { break };
+            self.remove(&oldest);
+        }
+        self.bytes += bytes;
+        let kind = Arc::new(Mutex::new(kind));
+        self.by_id.insert(id, Polled { kind, bytes, used_ms: now_ms });
+    }
+
+    fn remove(&mut self, id: &U128) -> Option<Polled> {
+        let removed = self.by_id.remove(id)?;
+        self.bytes = self.bytes.saturating_sub(removed.bytes);
+        Some(removed)
+    }
+}
+
+impl Rpc {
     pub(super) fn new_filter(&self, params: &Params) -> Answer {
-        let filter = read_filter(params)?;
+        let filter = LogFilter::read(params, 0)?;
         let head = self.head(&mut self.node.begin())?.number;
-        self.install(Kind::Logs(Box::new(filter), head))
+        self.install(Kind::Logs(Arc::new(filter), Place::before(head.saturating_add(1))))
     }
 
     pub(super) fn new_block_filter(&self) -> Answer {
@@ -56,79 +103,158 @@ impl Rpc {
     }
 
     fn install(&self, kind: Kind) -> Answer {
-        let now_ms = self.node.now_ms();
         // Not to be guessed, for a filter of others could be polled empty.
         let [.., b0, b1, b2, b3, b4, b5, b6, b7] = self.node.randomness().0;
         let id = U128::from(u64::from_be_bytes([b0, b1, b2, b3, b4, b5, b6, b7]));
-        let mut filters = self.filters.by_id.lock();
-        filters.retain(|_, filter| now_ms.saturating_sub(filter.used_ms) < Self::FILTER_IDLE_MS);
-        if filters.len() >= Self::MAX_FILTERS {
-            return Err(RpcError::limit("too many filters"));
-        }
-        filters.insert(id, Polled { kind, used_ms: now_ms });
+        self.filters.installed.lock().install(id, kind, self.node.now_ms());
         to_json(&id)
     }
 
-    pub(super) fn filter_changes(&self, params: &Params) -> Answer {
-        let id: U128 = params.required(0)?;
+    /// What is new to a filter, as much as a list of so many bytes holds.
+    pub(super) fn filter_changes(&self, params: &Params, room: usize) -> Answer {
+        let kind = {
+            let mut installed = self.filters.installed.lock();
+            let filter = installed.by_id.get_mut(&params.required(0)?).ok_or_else(unknown)?;
+            filter.used_ms = self.node.now_ms();
+            Arc::clone(&filter.kind)
+        };
         let tx = &mut self.node.begin();
-        let head = self.head(tx)?.number;
-        let mut filters = self.filters.by_id.lock();
-        let filter = filters.get_mut(&id).ok_or_else(unknown)?;
-        filter.used_ms = self.node.now_ms();
-        match &mut filter.kind {
-            Kind::Blocks(seen) => {
-                let first = seen.saturating_add(1);
-                *seen = head.max(*seen);
-                drop(filters);
-                let hashes = (first..=head).filter_map(|number| block_hash(tx, number));
-                to_json(&hashes.collect::<Vec<_>>())
-            }
-            Kind::Logs(filter, seen) => {
-                let (asked_from, asked_to) = filter.extract_block_range();
-                let first = seen.saturating_add(1).max(asked_from.unwrap_or_default());
-                let last = head.min(asked_to.unwrap_or(u64::MAX));
-                *seen = head.max(*seen);
-                let filter = filter.clone();
-                drop(filters);
-                if first > last {
-                    return Ok(json!([]));
-                }
-                to_json(&self.logs_between(tx, &filter, first, last)?)
-            }
-            Kind::Transactions { seen, full } => {
-                let (hashes, count) = self.news.executed_since(*seen);
-                *seen = count;
-                let full = *full;
-                drop(filters);
-                // Who polls too rarely cannot tell a part from the whole.
-                let hashes = hashes.ok_or_else(|| {
-                    RpcError::limit("more transactions since the last poll than are remembered")
-                })?;
-                if !full {
-                    return to_json(&hashes);
-                }
-                let shown = hashes.into_iter().filter_map(|hash| self.shown_pending(hash));
-                Ok(Json::Array(shown.collect()))
-            }
+        match &mut *kind.lock() {
+            Kind::Blocks(seen) => self.block_changes(tx, seen, room),
+            Kind::Logs(filter, next) => self.log_changes(tx, filter, next, room),
+            Kind::Transactions { seen, full } => self.transaction_changes(seen, *full, room),
         }
     }
 
-    pub(super) fn filter_logs(&self, params: &Params) -> Answer {
-        let id: U128 = params.required(0)?;
-        let filter = match self.filters.by_id.lock().get(&id) {
-            Some(Polled { kind: Kind::Logs(filter, _), .. }) => filter.clone(),
-            _ => return Err(unknown()),
+    fn block_changes(&self, tx: &mut Tx, seen: &mut u64, room: usize) -> Answer {
+        let head = self.head(tx)?.number;
+        let fit = hashes_within(room) as u64;
+        let last = head.min(seen.saturating_add(fit));
+        let hashes = (seen.saturating_add(1)..=last).filter_map(|number| block_hash(tx, number));
+        let answer = to_json(&hashes.collect::<Vec<_>>())?;
+        *seen = last.max(*seen);
+        Ok(answer)
+    }
+
+    fn log_changes(
+        &self,
+        tx: &mut Tx,
+        filter: &LogFilter,
+        next: &mut Place,
+        room: usize,
+    ) -> Answer {
+        let head = self.head(tx)?.number;
+        let (asked_from, asked_to) = filter.blocks();
+        let from = Place::before(asked_from.unwrap_or_default()).max(*next);
+        let last = head.min(asked_to.unwrap_or(u64::MAX));
+        let found = self.search(tx, filter, from, last, room)?;
+        if found.logs.is_empty() && matches!(found.rest, Some((_, Limit::Room))) {
+            return Err(no_room(room));
+        }
+        let answer = to_json(&found.logs)?;
+        let all_told = Place::before(head.saturating_add(1));
+        *next = found.rest.map_or(all_told, |(rest, _)| rest).max(*next);
+        Ok(answer)
+    }
+
+    fn transaction_changes(&self, seen: &mut u64, full: bool, room: usize) -> Answer {
+        let (hashes, count) = self.news.executed_since(*seen);
+        // Who polls too rarely cannot tell a part from the whole.
+        let Some(hashes) = hashes else {
+            *seen = count;
+            let message = "more transactions since the last poll than are remembered";
+            return Err(RpcError::limit(message));
         };
-        to_json(&self.matching_logs(&mut self.node.begin(), &filter)?)
+        if !full {
+            let fit = hashes.get(..hashes_within(room)).unwrap_or(&hashes);
+            *seen = seen.saturating_add(fit.len() as u64);
+            return to_json(&fit);
+        }
+        let mut transactions = Vec::new();
+        let mut room = room.saturating_sub("[]".len());
+        for hash in hashes {
+            if let Some(shown) = self.shown_pending(hash) {
+                let bytes = shown.to_string().len() + ",".len();
+                match room.checked_sub(bytes) {
+                    Some(left) => room = left,
+                    None if transactions.is_empty() => {
+                        let message = "a transaction is larger than a reply may be";
+                        return Err(RpcError::limit(message));
+                    }
+                    None => break,
+                }
+                transactions.push(shown);
+            }
+            *seen = seen.saturating_add(1);
+        }
+        Ok(Json::Array(transactions))
+    }
+
+    pub(super) fn filter_logs(&self, params: &Params, room: usize) -> Answer {
+        let kind = {
+            let installed = self.filters.installed.lock();
+            let filter = installed.by_id.get(&params.required(0)?).ok_or_else(unknown)?;
+            Arc::clone(&filter.kind)
+        };
+        let filter = match &*kind.lock() {
+            Kind::Logs(filter, _) => Arc::clone(filter),
+            Kind::Blocks(_) | Kind::Transactions { .. } => return Err(unknown()),
+        };
+        self.all_logs(&filter, room)
     }
 
     pub(super) fn uninstall_filter(&self, params: &Params) -> Answer {
         let id: U128 = params.required(0)?;
-        Ok(Json::Bool(self.filters.by_id.lock().remove(&id).is_some()))
+        Ok(json!(self.filters.installed.lock().remove(&id).is_some()))
     }
+}
+
+/// Hashes that a list of so many bytes holds.
+fn hashes_within(room: usize) -> usize {
+    let each = r#""0x","#.len() + 2 * size_of::<B256>();
+    room.saturating_sub("[]".len()) / each
 }
 
 fn unknown() -> RpcError {
     RpcError::server("filter not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn installed(filters: impl Iterator<Item = Kind>) -> Installed {
+        let mut installed = Installed::default();
+        for (at, kind) in filters.enumerate() {
+            installed.install(U128::from(at), kind, at as u64);
+        }
+        installed
+    }
+
+    #[test]
+    fn whoever_polls_keeps_a_filter_however_many_others_install() {
+        let mut table = installed((0..Installed::MAX_FILTERS).map(|_| Kind::Blocks(0)));
+        let first = table.by_id.get_mut(&U128::ZERO).unwrap();
+        first.used_ms = 20_000;
+        table.install(U128::MAX, Kind::Blocks(0), 20_001);
+        assert_eq!(table.by_id.len(), Installed::MAX_FILTERS);
+        let has = |id: U128| table.by_id.contains_key(&id);
+        assert_eq!((has(U128::ZERO), has(U128::from(1)), has(U128::MAX)), (true, false, true));
+        table.install(U128::from(1), Kind::Blocks(0), 20_001 + Installed::IDLE_MS);
+        assert_eq!((table.by_id.len(), table.bytes), (1, Kind::Blocks(0).bytes()));
+    }
+
+    #[test]
+    fn filters_take_a_bounded_part_of_the_memory() {
+        let addresses: Vec<_> = (0_u64..1000)
+            .map(|at| alloy_primitives::Address::left_padding_from(&at.to_be_bytes()))
+            .collect();
+        let params = Params::new(Some(json!([{"address": addresses}]))).unwrap();
+        let filter = Arc::new(LogFilter::read(&params, 0).unwrap());
+        let fit = Installed::MAX_BYTES / filter.bytes();
+        let logs = || Kind::Logs(Arc::clone(&filter), Place::before(0));
+        let table = installed((0..fit + 3).map(|_| logs()));
+        assert_eq!((table.by_id.len(), table.bytes), (fit, fit * filter.bytes()));
+        assert_eq!(table.by_id.keys().next(), Some(&U128::from(3)));
+    }
 }

@@ -11,6 +11,7 @@
 //! they may be tried again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes};
 use coco_crypto::Digest;
@@ -18,7 +19,7 @@ use coco_kv::{Tx, TxId, TxIdSyntax, View};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use super::recover::Ahead;
+use super::recover::{Ahead, Recovered};
 use super::send::{Sent, executed_after};
 use super::{Answer, Asked, Params, Rpc, RpcError, to_json, too_large};
 use crate::{ForwardRefusal, Head, Place, Refusal, SignedTransaction, StateError, block};
@@ -121,7 +122,7 @@ impl Rpc {
     const MAX_ANSWERS_BYTES: usize = 8 * 1024 * 1024;
 
     /// Whether a backup has to ask the primary.
-    pub(super) fn is_for_primary(&self, call: &Call, participant: Option<Digest>) -> bool {
+    fn is_for_primary(&self, call: &Call, participant: Option<Digest>) -> bool {
         match call.method.as_str() {
             "eth_sendRawTransaction"
             | "eth_sendTransaction"
@@ -146,6 +147,11 @@ impl Rpc {
                 block.and_then(|index| call.params.raw(index)).is_some_and(|tag| tag == "pending")
             }
         }
+    }
+
+    /// Whether this node is a backup that has to ask the primary.
+    pub(super) fn has_to_forward(&self, call: &Call, participant: Option<Digest>) -> bool {
+        !self.node.is_primary() && self.is_for_primary(call, participant)
     }
 
     fn is_included(&self, tx: &mut Tx, hash: B256) -> bool {
@@ -207,7 +213,7 @@ impl Rpc {
         let mut again = false;
         loop {
             if self.node.is_primary() {
-                return Ok((self.answer_calls(calls, *participant).await, again));
+                return Ok((self.answer_calls(calls, *participant, None).await, again));
             }
             let refusal = match self.node.forward(message.clone()).await {
                 Ok(answers) => {
@@ -326,7 +332,7 @@ impl Rpc {
     /// Answers what another node's [`Rpc`] has forwarded to this one; `Err` says that nothing was
     /// done, and why. That node has authenticated the participant; everything else is as from any
     /// client.
-    pub async fn answer_forwarded(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+    pub async fn answer_forwarded(self: &Arc<Self>, message: &[u8]) -> Result<Vec<u8>, String> {
         let Question { participant, calls } =
             serde_json::from_slice(message).map_err(|error| error.to_string())?;
         if calls.len() > Self::MAX_CALLS {
@@ -335,36 +341,75 @@ impl Rpc {
         if !self.node.is_primary() {
             return Err("this node is not the primary".to_owned());
         }
-        let answers = self.answer_calls(&calls, participant).await;
+        let answers = self.answer_calls(&calls, participant, Some(self)).await;
         let committed = Position(self.node.last_committed());
         to_vec(&Answers { committed, answers }).map_err(|error| error.to_string())
     }
 
-    async fn answer_calls(&self, calls: &[Call], participant: Option<B256>) -> Vec<Answered> {
+    /// Answers calls in their order; with `shared`, other threads answer those that may take long.
+    async fn answer_calls(
+        &self,
+        calls: &[Call],
+        participant: Option<B256>,
+        shared: Option<&Arc<Self>>,
+    ) -> Vec<Answered> {
         let participant = participant.map(|id| Digest(id.0));
         let mut ahead = Ahead::of(calls.iter().map(Some), &self.recoveries);
         let mut answers = Vec::with_capacity(calls.len());
         let mut room = Self::MAX_ANSWERS_BYTES;
+        let mut turn_ms = self.node.now_ms();
         for (index, call) in calls.iter().enumerate() {
-            let (method, params) = (call.method.as_str(), &call.params);
-            let answer = match (method, ahead.next(index).await) {
-                ("eth_sendRawTransaction", recovered) => {
-                    self.send_raw_transaction(params, recovered).await.map(Answered::of_sent)
+            self.take_turns(&mut turn_ms).await;
+            let recovered = ahead.next(index).await;
+            // There is always room to say that a transaction was taken.
+            let sends = ["eth_sendRawTransaction", "eth_sendTransaction"];
+            if room == 0 && !sends.contains(&call.method.as_str()) {
+                answers.push(Answered::Error(too_large()));
+                continue;
+            }
+            let long = shared.filter(|_| self.is_long(call, participant)).cloned();
+            let (answer, bytes) = match long {
+                Some(rpc) => {
+                    let call = call.clone();
+                    let work = async move { rpc.answer_call(&call, participant, recovered).await };
+                    let failed = || (Answered::Error(RpcError::new(-32603, "internal error")), 0);
+                    self.offloaded(work).await.unwrap_or_else(failed)
                 }
-                ("eth_sendTransaction", _) => {
-                    self.send_for(participant, params).await.map(Answered::of_sent)
-                }
-                ("eth_accounts" | "eth_signTransaction" | "eth_sign", _) => {
-                    self.for_participant(participant, method, params).await.map(Answered::Result)
-                }
-                _ => self.answer(method, params).and_then(|result| {
-                    room = room.saturating_sub(result.to_string().len());
-                    if room > 0 { Ok(Answered::Result(result)) } else { Err(too_large()) }
-                }),
+                None => self.answer_call(call, participant, recovered).await,
             };
-            answers.push(answer.unwrap_or_else(Answered::Error));
+            let fits = bytes <= room;
+            room = room.saturating_sub(bytes);
+            answers.push(if fits { answer } else { Answered::Error(too_large()) });
         }
         answers
+    }
+
+    /// The answer to a call, and about how many bytes it has.
+    async fn answer_call(
+        &self,
+        call: &Call,
+        participant: Option<Digest>,
+        recovered: Option<Recovered>,
+    ) -> (Answered, usize) {
+        let Call { method, params } = call;
+        let answer = match method.as_str() {
+            "eth_sendRawTransaction" => {
+                self.send_raw_transaction(params, recovered).await.map(Answered::of_sent)
+            }
+            "eth_sendTransaction" => {
+                self.send_for(participant, params).await.map(Answered::of_sent)
+            }
+            "eth_accounts" | "eth_signTransaction" | "eth_sign" => {
+                self.for_participant(participant, method, params).await.map(Answered::Result)
+            }
+            _ => self.answer(method, params).map(Answered::Result),
+        };
+        let answer = answer.unwrap_or_else(Answered::Error);
+        let bytes = match &answer {
+            Answered::Result(result) => result.to_string().len(),
+            Answered::Error(_) | Answered::Sent { .. } => 0,
+        };
+        (answer, bytes)
     }
 
     /// Remembers what is taken back: the transactions after `to`.

@@ -4,39 +4,151 @@ use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 
 use alloy_eips::BlockNumberOrTag;
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log};
 use coco_kv::Tx;
 
 use super::blocks::rpc_log;
 use super::{Answer, Params, Rpc, RpcError, to_json};
 use crate::maps::LOGS;
-use crate::{StateError, block_hash, block_number, log_key, transaction};
+use crate::{
+    BlockRecord, IncludedTransaction, StateError, block_hash, block_number, log_key, transaction,
+};
+
+/// Which logs are asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LogFilter {
+    filter: Filter,
+    /// Topics that a log has at least: places that any topic may fill count, too.
+    min_topics: usize,
+}
+
+impl LogFilter {
+    /// Addresses, and topics at one place, in one filter.
+    const MAX_ALTERNATIVES: usize = 1000;
+
+    /// A filter within its limits.
+    pub fn read(params: &Params, index: usize) -> Result<Self, RpcError> {
+        let object = params.raw(index).and_then(|raw| raw.as_object());
+        let given = |name: &str| object?.get(name).filter(|value| !value.is_null());
+        if given("blockHash").is_some()
+            && (given("fromBlock").is_some() || given("toBlock").is_some())
+        {
+            return Err(RpcError::invalid_params(format!(
+                "invalid argument {index}: cannot specify both BlockHash and FromBlock/ToBlock, \
+                 choose one or the other"
+            )));
+        }
+        let min_topics = given("topics").and_then(|topics| topics.as_array()).map_or(0, Vec::len);
+        let filter: Filter = params.required(index)?;
+        let most = filter.topics.iter().map(|topic| topic.len()).max().unwrap_or_default();
+        if filter.address.len().max(most) > Self::MAX_ALTERNATIVES {
+            let message = "exceed max addresses or topics per search position";
+            return Err(RpcError::invalid_params(message));
+        }
+        Ok(Self { filter, min_topics })
+    }
+
+    /// The numbers of the first and the last block, where it says any.
+    pub fn blocks(&self) -> (Option<u64>, Option<u64>) {
+        self.filter.extract_block_range()
+    }
+
+    /// Whether it selects a log, by what that is and not by its block.
+    pub fn matches(&self, log: &alloy_primitives::Log) -> bool {
+        log.topics().len() >= self.min_topics && self.filter.matches(log)
+    }
+
+    fn is_indexed(&self) -> bool {
+        !self.filter.address.is_empty() || self.filter.has_topics()
+    }
+
+    /// About how much memory it takes: its sets have room for twice their values.
+    pub fn bytes(&self) -> usize {
+        let topics: usize = self.filter.topics.iter().map(|topic| topic.len()).sum();
+        let values = self.filter.address.len() * size_of::<Address>() + topics * size_of::<B256>();
+        size_of::<Self>() + 2 * values
+    }
+}
+
+/// The place of a log: its block, the transaction in it, the log of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub block: u64,
+    transaction: usize,
+    log: usize,
+}
+
+impl Place {
+    /// Before the first log of a block.
+    pub fn before(block: u64) -> Self {
+        Self { block, transaction: 0, log: 0 }
+    }
+}
+
+/// A log that a walk comes to.
+pub(super) struct Met<'a> {
+    pub place: Place,
+    pub log: &'a alloy_primitives::Log,
+    /// In the block.
+    index: u64,
+    block_hash: B256,
+    block: &'a BlockRecord,
+    included: &'a IncludedTransaction,
+}
+
+impl Met<'_> {
+    /// As replies show it.
+    pub fn show(&self) -> Log {
+        rpc_log(self.log.clone(), self.block_hash, self.block, self.included, self.index)
+    }
+}
+
+/// What a search has found.
+pub(super) struct Found {
+    pub logs: Vec<Log>,
+    /// Where it is to go on, if it ended early, and why it did.
+    pub rest: Option<(Place, Limit)>,
+}
+
+/// Why a search ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// The next log does not fit into the reply.
+    Room,
+    /// It has read so many blocks.
+    Blocks,
+}
 
 impl Rpc {
-    /// Bytes of logs in one reply.
-    const MAX_LOG_BYTES: usize = 32 * 1024 * 1024;
-    /// Logs in one reply.
-    const MAX_LOGS: usize = 100_000;
     /// Blocks that are looked through one by one, for a filter without address and topic.
     const MAX_UNINDEXED: u64 = 10_000;
     /// Blocks whose logs one request reads; where filters are narrow, most blocks are not read.
     const MAX_BLOCKS_READ: usize = 20_000;
     /// Blocks whose index is looked at in one go.
     const WINDOW: u64 = 4096;
-    /// Addresses, and topics at one place, in one filter.
-    const MAX_ALTERNATIVES: usize = 1000;
 
-    pub(super) fn logs(&self, params: &Params) -> Answer {
-        let filter = read_filter(params)?;
-        let tx = &mut self.node.begin();
-        to_json(&self.matching_logs(tx, &filter)?)
+    pub(super) fn logs(&self, params: &Params, room: usize) -> Answer {
+        self.all_logs(&LogFilter::read(params, 0)?, room)
     }
 
-    /// The logs that a filter selects, in order.
-    pub(super) fn matching_logs(&self, tx: &mut Tx, filter: &Filter) -> Result<Vec<Log>, RpcError> {
-        let (from, to) = self.block_range(tx, filter)?;
-        self.logs_between(tx, filter, from, to)
+    /// The logs that a filter selects, in order, if they have room.
+    pub(super) fn all_logs(&self, filter: &LogFilter, room: usize) -> Answer {
+        let tx = &mut self.node.begin();
+        let (from, to) = self.block_range(tx, &filter.filter)?;
+        if !filter.is_indexed() && to.saturating_sub(from) >= Self::MAX_UNINDEXED {
+            return Err(RpcError::limit("block range too large without address or topic"));
+        }
+        let found = self.search(tx, filter, Place::before(from), to, room)?;
+        match found.rest {
+            None => to_json(&found.logs),
+            Some((_, Limit::Room)) => Err(no_room(room)),
+            Some((_, Limit::Blocks)) => {
+                let most = Self::MAX_BLOCKS_READ;
+                let message = format!("query looks at more than {most} blocks with such logs");
+                Err(RpcError::limit(message))
+            }
+        }
     }
 
     fn block_range(&self, tx: &mut Tx, filter: &Filter) -> Result<(u64, u64), RpcError> {
@@ -67,102 +179,111 @@ impl Rpc {
         }
     }
 
-    /// The logs of the blocks from `from` to `to` that a filter selects.
-    pub(super) fn logs_between(
+    /// The logs that a filter selects, from a place to the end of block `to`: as many as their list
+    /// has room for in so many bytes.
+    pub(super) fn search(
         &self,
         tx: &mut Tx,
-        filter: &Filter,
-        from: u64,
+        filter: &LogFilter,
+        from: Place,
         to: u64,
-    ) -> Result<Vec<Log>, RpcError> {
-        let is_indexed = !filter.address.is_empty()
-            || filter.topics.iter().any(|alternatives| !alternatives.is_empty());
-        if !is_indexed && to.saturating_sub(from) >= Self::MAX_UNINDEXED {
-            return Err(RpcError::limit("block range too large without address or topic"));
-        }
-        let mut found = Found::default();
-        let mut first = from;
+        room: usize,
+    ) -> Result<Found, RpcError> {
+        let mut found = Found { logs: Vec::new(), rest: None };
+        let mut room = room.saturating_sub("[]".len());
+        let mut blocks = 0;
+        let mut first = from.block;
         while first <= to {
             let last = first.saturating_add(Self::WINDOW - 1).min(to);
-            match candidates(tx, filter, first, last) {
-                Some(indexed) => {
-                    for number in indexed {
-                        self.logs_of(tx, filter, number, &mut found)?;
-                    }
+            let numbers: Box<dyn Iterator<Item = u64>> =
+                match candidates(tx, &filter.filter, first, last) {
+                    Some(indexed) => Box::new(indexed.into_iter()),
+                    None => Box::new(first..=last),
+                };
+            for number in numbers {
+                let start = from.max(Place::before(number));
+                if blocks >= Self::MAX_BLOCKS_READ {
+                    found.rest = Some((start, Limit::Blocks));
+                    return Ok(found);
                 }
-                None => {
-                    for number in first..=last {
-                        self.logs_of(tx, filter, number, &mut found)?;
+                blocks += 1;
+                let walked = self.walk_logs(tx, start, |met| {
+                    if !filter.matches(met.log) {
+                        return ControlFlow::Continue(());
                     }
+                    let shown = met.show();
+                    let Some(left) = room.checked_sub(shown_bytes(&shown) + ",".len()) else {
+                        return ControlFlow::Break(met.place);
+                    };
+                    room = left;
+                    found.logs.push(shown);
+                    ControlFlow::Continue(())
+                })?;
+                if let ControlFlow::Break(place) = walked {
+                    found.rest = Some((place, Limit::Room));
+                    return Ok(found);
                 }
             }
             let Some(next) = last.checked_add(1) else { break };
             first = next;
         }
-        Ok(found.logs)
+        Ok(found)
     }
 
-    fn logs_of(
+    /// Looks at the logs of a block one after the other, from a place on, until it is enough.
+    pub(super) fn walk_logs<B>(
         &self,
         tx: &mut Tx,
-        filter: &Filter,
-        number: u64,
-        found: &mut Found,
-    ) -> Result<(), RpcError> {
-        found.blocks += 1;
-        if found.blocks > Self::MAX_BLOCKS_READ {
-            return Err(RpcError::limit("query looks at more than 20000 blocks with such logs"));
+        from: Place,
+        mut look: impl FnMut(&Met<'_>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, RpcError> {
+        let number = from.block;
+        let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
+        let block = &self.sealed(tx, number)?;
+        if block.header.logs_bloom.is_zero() {
+            return Ok(ControlFlow::Continue(()));
         }
-        let hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
-        let block = self.sealed(tx, number)?;
-        if !filter.matches_bloom(block.header.logs_bloom) {
-            return Ok(());
-        }
-        for transaction_hash in &block.transactions {
-            let included = transaction(tx, *transaction_hash)?
-                .ok_or(StateError::NoTransaction(*transaction_hash))?;
-            for (index, log) in (0..).zip(&included.record.logs) {
-                if !filter.matches(log) {
-                    continue;
+        for (at, hash) in block.transactions.iter().enumerate().skip(from.transaction) {
+            let included = &transaction(tx, *hash)?.ok_or(StateError::NoTransaction(*hash))?;
+            let first = if at == from.transaction { from.log } else { 0 };
+            for (log_at, log) in included.record.logs.iter().enumerate().skip(first) {
+                let place = Place { block: number, transaction: at, log: log_at };
+                let index = included.position.first_log.saturating_add(log_at as u64);
+                let met = Met { place, log, index, block_hash, block, included };
+                if let ControlFlow::Break(enough) = look(&met) {
+                    return Ok(ControlFlow::Break(enough));
                 }
-                found.bytes += log.data.data.len() + 512;
-                if found.logs.len() >= Self::MAX_LOGS || found.bytes > Self::MAX_LOG_BYTES {
-                    let message = "query returned more than 100000 logs or 32 MiB";
-                    return Err(RpcError::limit(message));
-                }
-                let log_index = included.position.first_log + index;
-                found.logs.push(rpc_log(log.clone(), hash, &block, &included, log_index));
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }
 
-/// What a search has found so far.
-#[derive(Default)]
-struct Found {
-    logs: Vec<Log>,
-    bytes: usize,
-    blocks: usize,
+/// Logs do not fit into a reply.
+pub(super) fn no_room(room: usize) -> RpcError {
+    RpcError::limit(format!("query returned more than the {room} bytes that a reply has for logs"))
 }
 
-/// A filter within its limits.
-pub(super) fn read_filter(params: &Params) -> Result<Filter, RpcError> {
-    if let Some(object) = params.raw(0).and_then(|raw| raw.as_object()) {
-        let given = |name: &str| object.get(name).is_some_and(|value| !value.is_null());
-        if given("blockHash") && (given("fromBlock") || given("toBlock")) {
-            return Err(RpcError::invalid_params(
-                "invalid argument 0: cannot specify both BlockHash and FromBlock/ToBlock, \
-                 choose one or the other",
-            ));
-        }
-    }
-    let filter: Filter = params.required(0)?;
-    let most = filter.topics.iter().map(|topic| topic.len()).max().unwrap_or_default();
-    if filter.address.len().max(most) > Rpc::MAX_ALTERNATIVES {
-        return Err(RpcError::invalid_params("exceed max addresses or topics per search position"));
-    }
-    Ok(filter)
+/// The length of a log's JSON.
+fn shown_bytes(log: &Log) -> usize {
+    const EMPTY: &str = r#"{"address":"","blockHash":"","blockNumber":"","blockTimestamp":"","data":"","logIndex":"","removed":false,"topics":[],"transactionHash":"","transactionIndex":""}"#;
+    let hex = |bytes: usize| "0x".len() + 2 * bytes;
+    let hash = hex(size_of::<B256>());
+    let topics = log.topics().len();
+    let numbers =
+        [log.block_number, log.block_timestamp, log.transaction_index, log.log_index].map(digits);
+    EMPTY.len()
+        + hex(size_of::<Address>())
+        + 2 * hash
+        + hex(log.data().data.len())
+        + topics * (hash + r#""","#.len())
+        - usize::from(topics > 0)
+        + numbers.iter().sum::<usize>()
+}
+
+/// The length of a number as Ethereum writes it.
+fn digits(number: Option<u64>) -> usize {
+    "0x".len() + number.unwrap_or_default().checked_ilog(16).unwrap_or_default() as usize + 1
 }
 
 /// The blocks between `from` and `to` that may hold a log that the filter selects; `None` if all.
@@ -198,4 +319,60 @@ fn blocks_with(
         });
     }
     blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::Bytes;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn log(topics: usize, data: Vec<u8>) -> alloy_primitives::Log {
+        let topics = (1..).map(B256::with_last_byte).take(topics).collect();
+        alloy_primitives::Log::new_unchecked(Address::ZERO, topics, Bytes::from(data))
+    }
+
+    #[test]
+    fn a_log_has_as_many_topics_as_are_asked_for() {
+        let first = B256::with_last_byte(1);
+        for (topics, matching) in [
+            (json!(null), vec![0, 1, 2, 3, 4]),
+            (json!([]), vec![0, 1, 2, 3, 4]),
+            (json!([null]), vec![1, 2, 3, 4]),
+            (json!([first]), vec![1, 2, 3, 4]),
+            (json!([first, null, []]), vec![3, 4]),
+            (json!([first, null, null, null]), vec![4]),
+            (json!([null, first]), vec![]),
+        ] {
+            let params = Params::new(Some(json!([{"topics": topics}]))).unwrap();
+            let filter = LogFilter::read(&params, 0).unwrap();
+            let found: Vec<_> = (0..5).filter(|n| filter.matches(&log(*n, vec![]))).collect();
+            assert_eq!(found, matching, "{topics}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_length_of_a_log_is_known_before_it_is_written(
+            topics in 0..5_usize,
+            data in prop::collection::vec(any::<u8>(), 0..80),
+            numbers: [u64; 4],
+            shift in 0..64,
+        ) {
+            let [number, timestamp, index, log_index] = numbers.map(|number| Some(number >> shift));
+            let log = Log {
+                inner: log(topics, data),
+                block_hash: Some(B256::ZERO),
+                block_number: number,
+                block_timestamp: timestamp,
+                transaction_hash: Some(B256::ZERO),
+                transaction_index: index,
+                log_index,
+                removed: false,
+            };
+            prop_assert_eq!(shown_bytes(&log), serde_json::to_string(&log).unwrap().len());
+        }
+    }
 }

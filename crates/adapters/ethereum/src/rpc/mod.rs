@@ -15,7 +15,9 @@ mod filters;
 mod forward;
 mod logs;
 mod news;
+mod offload;
 mod params;
+mod portions;
 mod recover;
 mod send;
 mod simulate;
@@ -42,6 +44,7 @@ pub use subscribe::Session;
 use filters::Filters;
 use forward::Call;
 use news::News;
+use offload::timed_out;
 use recover::{Ahead, Recovered, Recoveries};
 
 /// A result of a method.
@@ -59,14 +62,19 @@ pub struct Rpc {
     recoveries: Arc<Recoveries>,
 }
 
-/// Who asks, and over what.
+/// Who asks, over what, and what is left of time and room for an answer.
 #[derive(Clone, Copy)]
 struct Asker<'a> {
     session: Option<&'a Session>,
+    /// For other threads, which answer what may take long; without it, this one does.
+    shared: Option<&'a Arc<Rpc>>,
     participant: Option<Digest>,
     limits: Limits,
     /// Whether what does not come may still be waited for: once for all requests of a message.
-    waits: &'a AtomicBool,
+    waits: &'a Arc<AtomicBool>,
+    deadline_ms: u64,
+    /// Bytes of the reply, or of what a method answers.
+    room: usize,
 }
 
 /// A request, or why it is none.
@@ -115,6 +123,9 @@ impl Rpc {
         max_reply_bytes: 32 * 1024 * 1024,
     };
 
+    /// How long the requests of a message may take together; geth's time.
+    const MESSAGE_MS: u64 = 30_000;
+
     /// The methods over `chain`.
     pub fn new(chain: Arc<Chain>, node: Arc<dyn Node>) -> Self {
         let head = Head::at(&mut node.begin(), node.committed()).ok().flatten();
@@ -153,59 +164,89 @@ impl Rpc {
         limits: Limits,
         body: &[u8],
     ) -> Option<Vec<u8>> {
-        let waits = &AtomicBool::new(true);
-        self.handle_with(body, Asker { session: None, participant, limits, waits }).await
+        self.handle_with(body, None, None, participant, limits).await
     }
 
-    async fn handle_with(&self, body: &[u8], asker: Asker<'_>) -> Option<Vec<u8>> {
-        let refuse = |error: RpcError| Some(to_bytes(&reply(Json::Null, Err(error))));
-        if body.len() > asker.limits.max_message_bytes {
+    /// The same for one client of many: what may take long is answered where it holds up no other.
+    pub async fn serve(
+        self: &Arc<Self>,
+        participant: Option<Digest>,
+        limits: Limits,
+        body: &[u8],
+    ) -> Option<Vec<u8>> {
+        self.handle_with(body, None, Some(self), participant, limits).await
+    }
+
+    async fn handle_with(
+        &self,
+        body: &[u8],
+        session: Option<&Session>,
+        shared: Option<&Arc<Self>>,
+        participant: Option<Digest>,
+        limits: Limits,
+    ) -> Option<Vec<u8>> {
+        let refuse = |error: RpcError| refusal(Some(Json::Null), &error);
+        if body.len() > limits.max_message_bytes {
             return refuse(RpcError::invalid_request("request too large"));
         }
+        let waits = &Arc::new(AtomicBool::new(true));
+        let deadline_ms = self.node.now_ms().saturating_add(Self::MESSAGE_MS);
+        let room = limits.max_reply_bytes;
+        let asker = Asker { session, shared, participant, limits, waits, deadline_ms, room };
         match serde_json::from_slice(body) {
             Err(error) => refuse(RpcError::parse(format!("parse error: {error}"))),
             Ok(Json::Array(requests)) if requests.is_empty() => {
                 refuse(RpcError::invalid_request("empty batch"))
             }
-            Ok(Json::Array(requests)) if requests.len() > asker.limits.max_batch_requests => {
+            Ok(Json::Array(requests)) if requests.len() > limits.max_batch_requests => {
                 refuse(RpcError::invalid_request("batch too large"))
             }
             // What is seldom awaited is in boxes, or its room would be moved with every request.
             Ok(Json::Array(requests)) => Box::pin(self.handle_batch(requests, asker)).await,
             Ok(request) => {
-                let id = request.get("id").cloned().unwrap_or_default();
                 let asked = Asked::of(request);
+                let id = asked.id.clone();
                 let recovered = self.recover_ahead(std::slice::from_ref(&asked)).next(0).await;
-                let answer = to_bytes(&self.handle_one(asked, asker, recovered).await?);
-                let fits = answer.len() <= asker.limits.max_reply_bytes;
-                Some(if fits { answer } else { to_bytes(&reply(id, Err(too_large()))) })
+                let reply = self.reply_to(asked, asker, recovered).await?;
+                if reply.len() <= room { Some(reply) } else { refusal(id, &too_large()) }
             }
         }
     }
 
+    /// Answers the requests of a batch in their order. When the time is over, or a reply does not
+    /// fit, the rest is refused, as by geth.
     async fn handle_batch(&self, requests: Vec<Json>, asker: Asker<'_>) -> Option<Vec<u8>> {
         let requests: Vec<Asked> = requests.into_iter().map(Asked::of).collect();
         let mut answered = self.answered_by_primary(&requests, asker.participant).await;
         let mut ahead = self.recover_ahead(&requests);
         let mut replies = Vec::new();
-        for (index, request) in requests.into_iter().enumerate() {
-            let id = request.id.clone();
-            let refused = || id.clone().map(|id| to_bytes(&reply(id, Err(too_large()))));
-            let room = asker.limits.max_reply_bytes.saturating_sub(replies.len());
-            let answer = if room > 0 {
-                let recovered = ahead.next(index).await;
-                let answer = match answered.remove(&index) {
-                    Some(answer) => request.id.map(|id| reply(id, answer)),
-                    None => self.handle_one(request, asker, recovered).await,
-                };
-                answer.map(|answer| to_bytes(&answer))
+        let mut refused: Option<RpcError> = None;
+        let mut turn_ms = self.node.now_ms();
+        for (index, asked) in requests.into_iter().enumerate() {
+            let now_ms = self.take_turns(&mut turn_ms).await;
+            if refused.is_none() && now_ms >= asker.deadline_ms {
+                refused = Some(timed_out());
+            }
+            let id = asked.id.clone();
+            let reply = if let Some(error) = &refused {
+                refusal(id, error)
             } else {
-                refused()
+                // Beside the comma and the bracket.
+                let room = asker.room.saturating_sub(replies.len() + 2);
+                let recovered = ahead.next(index).await;
+                let reply = match answered.remove(&index) {
+                    Some(answer) => asked.id.map(|id| to_bytes(&reply(id, answer))),
+                    None => self.reply_to(asked, Asker { room, ..asker }, recovered).await,
+                };
+                if reply.as_ref().is_none_or(|reply| reply.len() <= room) {
+                    reply
+                } else {
+                    refusal(id, refused.insert(too_large()))
+                }
             };
-            let answer = answer.filter(|answer| answer.len() <= room).or_else(refused);
-            if let Some(answer) = answer {
+            if let Some(reply) = reply {
                 replies.push(if replies.is_empty() { b'[' } else { b',' });
-                replies.extend_from_slice(&answer);
+                replies.extend_from_slice(&reply);
             }
         }
         if replies.is_empty() {
@@ -224,23 +265,39 @@ impl Rpc {
         Ahead::of(requests.iter().map(|asked| asked.call.as_ref().ok()), &self.recoveries)
     }
 
-    async fn handle_one(
+    /// The reply to a request, by this thread or another; none to a notification.
+    async fn reply_to(
         &self,
         asked: Asked,
         asker: Asker<'_>,
         recovered: Option<Recovered>,
-    ) -> Option<Json> {
+    ) -> Option<Vec<u8>> {
+        let is_long = |call: &Call| self.is_long(call, asker.participant);
+        match asker.shared {
+            Some(shared) if asked.call.as_ref().is_ok_and(is_long) => {
+                Box::pin(shared.reply_offloaded(asked, asker)).await
+            }
+            _ => self.reply_here(asked, asker, recovered).await,
+        }
+    }
+
+    async fn reply_here(
+        &self,
+        asked: Asked,
+        asker: Asker<'_>,
+        recovered: Option<Recovered>,
+    ) -> Option<Vec<u8>> {
+        let room = asker.room.saturating_sub(bytes_around(asked.id.as_ref()));
         let answer = match asked.call {
-            Ok(call) => self.call(&call, asker, recovered).await,
+            Ok(call) => self.call(&call, Asker { room, ..asker }, recovered).await,
             Err(error) => Err(error),
         };
-        asked.id.map(|id| reply(id, answer))
+        asked.id.map(|id| to_bytes(&reply(id, answer)))
     }
 
     /// Answers here, or has the primary answer what only that can.
     async fn call(&self, call: &Call, asker: Asker<'_>, recovered: Option<Recovered>) -> Answer {
-        let forwards = !self.node.is_primary() && self.is_for_primary(call, asker.participant);
-        if forwards {
+        if self.has_to_forward(call, asker.participant) {
             return Box::pin(self.ask_primary(call.clone(), asker.participant)).await;
         }
         match self.call_here(call, asker, recovered).await {
@@ -274,16 +331,19 @@ impl Rpc {
             ("eth_accounts" | "eth_sendTransaction" | "eth_signTransaction" | "eth_sign", _) => {
                 Box::pin(self.for_participant(asker.participant, method, params)).await
             }
+            ("eth_getLogs", _) => self.logs(params, asker.room),
+            ("eth_getFilterChanges", _) => self.filter_changes(params, asker.room),
+            ("eth_getFilterLogs", _) => self.filter_logs(params, asker.room),
             ("eth_subscribe", Some(session)) => session.subscribe(self, params),
             ("eth_unsubscribe", Some(session)) => session.unsubscribe(params),
             ("eth_subscribe" | "eth_unsubscribe", None) => {
-                Err(RpcError::new(-32001, "notifications not supported"))
+                Err(RpcError::new(-32601, "notifications not supported"))
             }
             _ => self.answer(method, params),
         }
     }
 
-    /// Runs a method that needs neither time nor a session.
+    /// Runs a method that needs neither time nor a session, within [`LIMITS`](Self::LIMITS).
     pub fn answer(&self, method: &str, params: &Params) -> Answer {
         match method {
             "web3_clientVersion" => Ok(json!(concat!("coco/v", env!("CARGO_PKG_VERSION")))),
@@ -351,12 +411,12 @@ impl Rpc {
             "txpool_contentFrom" => self.txpool_content(Some(params.required(0)?)),
             "txpool_inspect" => self.txpool_inspect(),
 
-            "eth_getLogs" => self.logs(params),
+            "eth_getLogs" => self.logs(params, Self::LIMITS.max_reply_bytes),
+            "eth_getFilterChanges" => self.filter_changes(params, Self::LIMITS.max_reply_bytes),
+            "eth_getFilterLogs" => self.filter_logs(params, Self::LIMITS.max_reply_bytes),
             "eth_newFilter" => self.new_filter(params),
             "eth_newBlockFilter" => self.new_block_filter(),
             "eth_newPendingTransactionFilter" => self.new_pending_filter(params),
-            "eth_getFilterChanges" => self.filter_changes(params),
-            "eth_getFilterLogs" => self.filter_logs(params),
             "eth_uninstallFilter" => self.uninstall_filter(params),
 
             "debug_getRawHeader" => self.raw_header(params),
@@ -377,6 +437,23 @@ fn reply(id: Json, answer: Answer) -> Json {
         Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
         Err(error) => json!({"jsonrpc": "2.0", "id": id, "error": error}),
     }
+}
+
+/// At most so many bytes of a reply are not what the method answers.
+fn bytes_around(id: Option<&Json>) -> usize {
+    const EMPTY: &str = r#"{"id":,"jsonrpc":"2.0","result":}"#;
+    let id = match id {
+        None | Some(Json::Null | Json::Bool(_) | Json::Number(_)) => 32,
+        // Each byte may be written as an escape.
+        Some(Json::String(text)) => 2 + 6 * text.len(),
+        Some(other) => other.to_string().len(),
+    };
+    EMPTY.len() + id
+}
+
+/// The reply to a request that is not answered; none to a notification.
+fn refusal(id: Option<Json>, error: &RpcError) -> Option<Vec<u8>> {
+    id.map(|id| to_bytes(&reply(id, Err(error.clone()))))
 }
 
 /// The answer is larger than the interface allows.

@@ -1,26 +1,25 @@
 //! Subscriptions of one WebSocket.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use alloy_primitives::U64;
-use alloy_rpc_types_eth::Filter;
 use coco_adapter::Limits;
 use coco_crypto::Digest;
 use parking_lot::Mutex;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use tokio::sync::{Notify, watch};
 
 use super::blocks::rpc_pending;
-use super::logs::read_filter;
-use super::{Answer, Asker, Params, Rpc, RpcError, to_bytes, to_json};
+use super::logs::{LogFilter, Place};
+use super::portions::{Kind, Next, Subscription, Subscriptions};
+use super::{Answer, Params, Rpc, RpcError, to_json};
 use crate::StateError;
 
 /// One connection with subscriptions. The transport passes requests to [`Session::handle`] and
 /// sends what [`Session::next`] gives.
 pub struct Session {
     listener: tokio::sync::Mutex<Listener>,
-    subscriptions: Mutex<BTreeMap<U64, Subscription>>,
+    subscriptions: Mutex<Arc<Subscriptions>>,
     subscribed: Notify,
     participant: Option<Digest>,
 }
@@ -29,37 +28,24 @@ pub struct Session {
 struct Listener {
     head: watch::Receiver<u64>,
     executed: watch::Receiver<u64>,
-    last_block: u64,
-    transactions: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Subscription {
-    kind: Kind,
-    // What was before it is no news.
-    after_block: u64,
-}
-
-#[derive(Clone, Debug)]
-enum Kind {
-    NewHeads,
-    Logs(Box<Filter>),
-    NewPendingTransactions { full: bool },
-    Syncing,
+    blocks: Next<Place>,
+    transactions: Next<u64>,
 }
 
 impl Session {
     /// Subscriptions of one session.
     const MAX_SUBSCRIPTIONS: usize = 128;
+    /// What their filters may take of the memory.
+    const MAX_FILTER_BYTES: usize = 2 * 1024 * 1024;
 
     /// A session without subscriptions.
     pub fn new(rpc: &Rpc) -> Self {
         let head = rpc.news.head();
-        let last_block = *head.borrow();
+        let blocks = Next::new(Place::before(head.borrow().saturating_add(1)));
         let executed = rpc.news.executed();
-        let transactions = rpc.news.executed_count();
+        let transactions = Next::new(rpc.news.executed_count());
         Self {
-            listener: Listener { head, executed, last_block, transactions }.into(),
+            listener: Listener { head, executed, blocks, transactions }.into(),
             subscriptions: Mutex::default(),
             subscribed: Notify::new(),
             participant: None,
@@ -73,57 +59,71 @@ impl Session {
 
     /// Answers a message of the client, as [`Rpc::handle`] does.
     pub async fn handle(&self, rpc: &Rpc, message: &[u8]) -> Option<Vec<u8>> {
-        self.handle_within(rpc, Rpc::LIMITS, message).await
+        rpc.handle_with(message, Some(self), None, self.participant, Rpc::LIMITS).await
     }
 
-    /// The same within an interface's limits.
-    pub async fn handle_within(
-        &self,
-        rpc: &Rpc,
-        limits: Limits,
-        message: &[u8],
-    ) -> Option<Vec<u8>> {
-        let participant = self.participant;
-        let waits = &AtomicBool::new(true);
-        let asker = Asker { session: Some(self), participant, limits, waits };
-        rpc.handle_with(message, asker).await
+    /// The same for one client of many, as [`Rpc::serve`] does.
+    pub async fn serve(&self, rpc: &Arc<Rpc>, limits: Limits, message: &[u8]) -> Option<Vec<u8>> {
+        rpc.handle_with(message, Some(self), Some(rpc), self.participant, limits).await
     }
 
-    /// The next messages to the client: those of one block, or of transactions. Blocks are read
-    /// when the client has taken the messages of those before, so that a slow one misses none.
-    /// `None` when the node stops, or when so many transactions were executed since the last call
-    /// that some are forgotten: then the transport closes the connection, so that nothing is lost
-    /// in silence.
+    /// The next messages to the client: those of one block, or of transactions, or a part of them.
+    /// Blocks are read when the client has taken the messages of those before, so that a slow one
+    /// misses none. `None` when the node stops, when a block cannot be read, or when so many
+    /// transactions were executed since the last call that some are forgotten: then the transport
+    /// closes the connection, so that nothing is lost in silence.
     pub async fn next(&self, rpc: &Rpc) -> Option<Vec<Vec<u8>>> {
+        self.next_with(rpc, None).await
+    }
+
+    /// The same for one client of many: what may take long is made where it holds up no other.
+    pub async fn serve_next(&self, rpc: &Arc<Rpc>) -> Option<Vec<Vec<u8>>> {
+        self.next_with(rpc, Some(rpc)).await
+    }
+
+    async fn next_with(&self, rpc: &Rpc, shared: Option<&Arc<Rpc>>) -> Option<Vec<Vec<u8>>> {
         let mut listener = self.listener.lock().await;
         loop {
-            let subscriptions = self.subscriptions.lock().clone();
+            let subscriptions = Arc::clone(&*self.subscriptions.lock());
             let listens = |wanted: fn(&Kind) -> bool| {
                 subscriptions.values().any(|subscription| wanted(&subscription.kind))
             };
+            let shared = shared.filter(|_| listens(Kind::is_long));
             let head = *listener.head.borrow_and_update();
+            let after_head = Next::new(Place::before(head.saturating_add(1)));
             // After a rollback the numbers come again, with other blocks.
-            listener.last_block = listener.last_block.min(head);
-            if !listens(|kind| matches!(kind, Kind::NewHeads | Kind::Logs(_))) {
-                listener.last_block = head;
+            let is_past = listener.blocks.at > after_head.at;
+            if is_past || !listens(Kind::is_of_blocks) {
+                listener.blocks = after_head;
             }
-            while listener.last_block < head {
-                listener.last_block += 1;
-                let messages = block_messages(rpc, &subscriptions, listener.last_block);
-                if !messages.is_empty() {
-                    return Some(messages);
+            if listener.blocks.at.block <= head {
+                let (subscriptions, next) = (Arc::clone(&subscriptions), listener.blocks);
+                let portion =
+                    made(rpc, shared, move |rpc| rpc.portion_of_blocks(&subscriptions, next, head));
+                // A block that cannot be read is a fault of the node.
+                let (portion, next) = portion.await?.ok()?;
+                listener.blocks = next;
+                if !portion.messages.is_empty() {
+                    return Some(portion.messages);
                 }
+                continue;
             }
             listener.executed.mark_unchanged();
-            let pending = listens(|kind| matches!(kind, Kind::NewPendingTransactions { .. }));
-            let (hashes, count) = rpc.news.executed_since(listener.transactions);
-            listener.transactions = count;
-            if pending {
-                let hashes = hashes?;
-                let messages = transaction_messages(rpc, &subscriptions, &hashes);
-                if !messages.is_empty() {
-                    return Some(messages);
+            let pending = listens(Kind::is_of_transactions);
+            let (hashes, count) = rpc.news.executed_since(listener.transactions.at);
+            if !pending {
+                listener.transactions = Next::new(count);
+            } else if listener.transactions.at < count {
+                let (hashes, next) = (hashes?, listener.transactions);
+                let portion = made(rpc, shared, move |rpc| {
+                    rpc.portion_of_transactions(&subscriptions, next, &hashes)
+                });
+                let (portion, next) = portion.await?;
+                listener.transactions = next;
+                if !portion.messages.is_empty() {
+                    return Some(portion.messages);
                 }
+                continue;
             }
             let Listener { head, executed, .. } = &mut *listener;
             tokio::select! {
@@ -139,11 +139,8 @@ impl Session {
         let kind = match kind.as_str() {
             "newHeads" => Kind::NewHeads,
             "logs" => {
-                let filter = match params.raw(1) {
-                    Some(filter) => read_filter(&Params::new(Some(json!([filter])))?)?,
-                    None => Filter::default(),
-                };
-                Kind::Logs(Box::new(filter))
+                let filter = params.raw(1).map(|_| LogFilter::read(params, 1)).transpose()?;
+                Kind::Logs(Arc::new(filter.unwrap_or_default()))
             }
             "newPendingTransactions" => {
                 let full = params.optional(1)?.unwrap_or_default();
@@ -152,7 +149,7 @@ impl Session {
             "syncing" => Kind::Syncing,
             _ => {
                 let message = format!("no {kind:?} subscription in eth namespace");
-                return Err(RpcError::invalid_params(message));
+                return Err(RpcError::new(-32601, message));
             }
         };
         let after_block = *rpc.news.head().borrow();
@@ -162,59 +159,36 @@ impl Session {
         if subscriptions.len() >= Self::MAX_SUBSCRIPTIONS {
             return Err(RpcError::limit("too many subscriptions"));
         }
-        subscriptions.insert(id, Subscription { kind, after_block });
+        let taken: usize = subscriptions.values().map(|other| other.kind.bytes()).sum();
+        if taken + kind.bytes() > Self::MAX_FILTER_BYTES {
+            return Err(RpcError::limit("too many addresses and topics in subscriptions"));
+        }
+        Arc::make_mut(&mut subscriptions).insert(id, Subscription { kind, after_block });
         self.subscribed.notify_one();
         to_json(&id)
     }
 
     pub(super) fn unsubscribe(&self, params: &Params) -> Answer {
         let id: U64 = params.required(0)?;
-        match self.subscriptions.lock().remove(&id) {
+        match Arc::make_mut(&mut self.subscriptions.lock()).remove(&id) {
             Some(_) => Ok(Json::Bool(true)),
             None => Err(RpcError::server("subscription not found")),
         }
     }
 }
 
-fn message(id: U64, result: &Json) -> Vec<u8> {
-    let params = json!({"subscription": id, "result": result});
-    to_bytes(&json!({"jsonrpc": "2.0", "method": "eth_subscription", "params": params}))
-}
-
-fn block_messages(
+/// Makes something of what there is, with `shared` on another thread; none if that failed.
+async fn made<T: Send + 'static>(
     rpc: &Rpc,
-    subscriptions: &BTreeMap<U64, Subscription>,
-    number: u64,
-) -> Vec<Vec<u8>> {
-    let mut messages = Vec::new();
-    for (id, subscription) in subscriptions {
-        if number <= subscription.after_block {
-            continue;
-        }
-        // A block that cannot be read is a fault of the node, which its log tells.
-        let news = rpc.block_news(&subscription.kind, number).unwrap_or_default();
-        messages.extend(news.iter().map(|result| message(*id, result)));
+    shared: Option<&Arc<Rpc>>,
+    make: impl FnOnce(&Rpc) -> T + Send + 'static,
+) -> Option<T> {
+    if let Some(shared) = shared.cloned() {
+        return rpc.offloaded(async move { make(&shared) }).await;
     }
-    messages
-}
-
-fn transaction_messages(
-    rpc: &Rpc,
-    subscriptions: &BTreeMap<U64, Subscription>,
-    hashes: &[alloy_primitives::B256],
-) -> Vec<Vec<u8>> {
-    let mut messages = Vec::new();
-    for hash in hashes {
-        for (id, subscription) in subscriptions {
-            let shown = match subscription.kind {
-                Kind::NewPendingTransactions { full: false } => Some(json!(hash)),
-                Kind::NewPendingTransactions { full: true } => rpc.shown_pending(*hash),
-                _ => None,
-            };
-            messages.extend(shown.map(|shown| message(*id, &shown)));
-        }
-    }
-    messages
+    // There may be much of it, one after the other.
+    tokio::task::yield_now().await;
+    Some(make(rpc))
 }
 
 impl Rpc {
@@ -233,22 +207,6 @@ impl Rpc {
             self.resume();
         }
         Ok(())
-    }
-
-    /// What a block is to a subscription.
-    fn block_news(&self, kind: &Kind, number: u64) -> Result<Vec<Json>, RpcError> {
-        match kind {
-            Kind::NewHeads => {
-                let params = Params::new(Some(json!([format!("{number:#x}")])))?;
-                Ok(vec![self.header_by_number(&params)?])
-            }
-            Kind::Logs(filter) => {
-                let tx = &mut self.node.begin();
-                let logs = self.logs_between(tx, filter, number, number)?;
-                logs.iter().map(to_json).collect()
-            }
-            Kind::NewPendingTransactions { .. } | Kind::Syncing => Ok(Vec::new()),
-        }
     }
 
     /// A transaction that was just executed, for a reply; `None` if it was rolled back since.
