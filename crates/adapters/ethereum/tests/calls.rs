@@ -9,10 +9,10 @@
 
 mod wallet;
 
-use alloy_consensus::TxEip7702;
 use alloy_consensus::crypto::secp256k1::sign_message;
+use alloy_consensus::{TxEip7702, TxEnvelope, TxLegacy};
 use alloy_eips::eip7702::Authorization;
-use alloy_primitives::{Address, B256, Bytes, U256, hex};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex};
 use coco_crypto::sha256;
 use coco_ethereum::FeePolicy;
 use coco_ethereum::rpc::Rpc;
@@ -83,10 +83,16 @@ async fn tracers_are_geths_and_unknown_ones_are_refused() {
         let trace = result(&rpc, "debug_traceTransaction", params).await;
         assert!(trace.is_object() || trace.is_array(), "{tracer}: {trace}");
     }
-    let mux =
-        json!({"tracer": "muxTracer", "tracerConfig": {"callTracer": {}, "4byteTracer": null}});
-    let mux = result(&rpc, "debug_traceTransaction", json!([hash, mux])).await;
-    assert!(mux["callTracer"].is_object(), "{mux}");
+    for config in [
+        json!({"callTracer": {}, "4byteTracer": null}),
+        json!({"callTracer": null, "4byteTracer": {}, "noopTracer": {}, "prestateTracer": null}),
+    ] {
+        let mux = json!({"tracer": "muxTracer", "tracerConfig": config});
+        let mux = result(&rpc, "debug_traceTransaction", json!([hash, mux])).await;
+        for tracer in config.as_object().unwrap().keys() {
+            assert!(mux[tracer].is_object(), "{tracer}: {mux}");
+        }
+    }
     for unknown in ["fooTracer", "{step: function() {}, result: function() {}}"] {
         let reply = call(&rpc, "debug_traceTransaction", json!([hash, {"tracer": unknown}])).await;
         assert!(reply["error"]["code"].is_i64(), "{reply}");
@@ -95,6 +101,72 @@ async fn tracers_are_geths_and_unknown_ones_are_refused() {
     assert_eq!(block.await[0]["txHash"], json!(hash));
     let reply = call(&rpc, "debug_traceTransaction", json!([B256::ZERO])).await;
     assert_eq!(reply["error"]["message"], "transaction not found");
+}
+
+/// `PUSH1 1 PUSH1 2 ADD POP PUSH0 STOP`
+const SIX_STEPS: [u8; 8] = [0x60, 1, 0x60, 2, 0x01, 0x50, 0x5f, 0x00];
+
+/// Six steps, executed by creating a contract without code.
+fn six_steps(wallet: &Wallet, nonce: u64) -> TxEnvelope {
+    create(wallet, nonce, &SIX_STEPS)
+}
+
+fn create(wallet: &Wallet, nonce: u64, code: &[u8]) -> TxEnvelope {
+    let transaction = TxLegacy {
+        chain_id: Some(CHAIN_ID),
+        nonce,
+        gas_limit: 10_000_000,
+        to: TxKind::Create,
+        input: code.to_vec().into(),
+        ..TxLegacy::default()
+    };
+    sign(wallet.secret, transaction)
+}
+
+#[tokio::test]
+async fn a_limit_cuts_the_steps_of_each_transaction() {
+    let ada = Wallet::new("ada");
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let sent = [six_steps(&ada, 0), six_steps(&ada, 1)];
+    for transaction in &sent {
+        send(&rpc, transaction).await.unwrap();
+    }
+    trial.seal(&rpc).unwrap().unwrap();
+    let steps = |trace: &Json| trace["structLogs"].as_array().unwrap().len();
+    for (limit, expected) in [(3, 3), (6, 6), (8, 6), (0, 6)] {
+        let limit = json!({"limit": limit});
+        let params = json!([sent[0].tx_hash(), limit]);
+        let trace = result(&rpc, "debug_traceTransaction", params).await;
+        assert_eq!(steps(&trace), expected, "{limit}");
+        let traces = result(&rpc, "debug_traceBlockByNumber", json!(["0x1", limit])).await;
+        let traces = traces.as_array().unwrap();
+        let found: Vec<_> = traces.iter().map(|trace| steps(&trace["result"])).collect();
+        assert_eq!(found, [expected, expected], "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_of_more_steps_than_a_reply_may_have_is_traced_up_to_a_limit() {
+    let ada = Wallet::new("ada");
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let sent = [create(&ada, 0, &hex::decode(LOOP).unwrap()), create(&ada, 1, &hex::decode(LOOP).unwrap())];
+    for transaction in &sent {
+        send(&rpc, transaction).await.unwrap();
+    }
+    trial.seal(&rpc).unwrap().unwrap();
+    let trace = call(&rpc, "debug_traceTransaction", json!([sent[0].tx_hash()])).await;
+    assert_eq!(trace["error"]["code"], -32005, "{}", trace["error"]);
+    let most = json!({"limit": 200_000, "disableStack": true});
+    let trace = call(&rpc, "debug_traceTransaction", json!([sent[0].tx_hash(), most])).await;
+    assert_eq!(trace["result"]["structLogs"].as_array().unwrap().len(), 200_000);
+    // Both together are too long for one reply, unless each is short enough.
+    let traces = call(&rpc, "debug_traceBlockByNumber", json!(["0x1", most])).await;
+    assert_eq!(traces["error"]["code"], -32005, "{}", traces["error"]);
+    let half = json!({"limit": 100_000, "disableStack": true});
+    let traces = call(&rpc, "debug_traceBlockByNumber", json!(["0x1", half])).await;
+    for trace in traces["result"].as_array().unwrap() {
+        assert_eq!(trace["result"]["structLogs"].as_array().unwrap().len(), 100_000);
+    }
 }
 
 #[tokio::test]
