@@ -13,7 +13,7 @@ use alloy_consensus::crypto::secp256k1::sign_message;
 use alloy_consensus::{TxEip7702, TxEnvelope, TxLegacy};
 use alloy_eips::eip7702::Authorization;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex};
-use coco_crypto::sha256;
+use coco_crypto::{Digest, sha256};
 use coco_ethereum::FeePolicy;
 use coco_ethereum::rpc::Rpc;
 use coco_ethereum::rpc::Session;
@@ -149,7 +149,10 @@ async fn a_limit_cuts_the_steps_of_each_transaction() {
 async fn a_transaction_of_more_steps_than_a_reply_may_have_is_traced_up_to_a_limit() {
     let ada = Wallet::new("ada");
     let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
-    let sent = [create(&ada, 0, &hex::decode(LOOP).unwrap()), create(&ada, 1, &hex::decode(LOOP).unwrap())];
+    let sent = [
+        create(&ada, 0, &hex::decode(LOOP).unwrap()),
+        create(&ada, 1, &hex::decode(LOOP).unwrap()),
+    ];
     for transaction in &sent {
         send(&rpc, transaction).await.unwrap();
     }
@@ -200,19 +203,17 @@ async fn an_account_takes_code_by_authorization_and_what_it_had_sent_ahead_has_i
     assert_eq!(receipt["status"], "0x1");
 }
 
+async fn call_as(rpc: &Rpc, who: Option<Digest>, method: &str, params: Json) -> Json {
+    let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let reply = rpc.handle_for(who, Rpc::LIMITS, request.to_string().as_bytes()).await.unwrap();
+    serde_json::from_slice(&reply).unwrap()
+}
+
 #[tokio::test]
 async fn participants_send_from_accounts_that_the_node_keeps() {
     let (trial, rpc) = node(FeePolicy::Free, &[]);
     let (alice, bob) = (sha256(b"alice"), sha256(b"bob"));
-    let ask = |who, method: &'static str, params: Json| {
-        let rpc = &rpc;
-        async move {
-            let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-            let reply =
-                rpc.handle_for(who, Rpc::LIMITS, request.to_string().as_bytes()).await.unwrap();
-            serde_json::from_slice::<Json>(&reply).unwrap()
-        }
-    };
+    let ask = |who, method: &'static str, params: Json| call_as(&rpc, who, method, params);
     assert_eq!(ask(None, "eth_accounts", json!([])).await["result"], json!([]));
     let accounts = ask(Some(alice), "eth_accounts", json!([])).await["result"].clone();
     assert_eq!(ask(Some(alice), "eth_accounts", json!([])).await["result"], accounts);
@@ -255,4 +256,75 @@ async fn a_transaction_with_blobs_is_refused_as_of_no_supported_type() {
     let (_trial, rpc) = node(FeePolicy::Free, &[]);
     let reply = call(&rpc, "eth_sendRawTransaction", json!(["0x03f87083aa36a7"])).await;
     assert_eq!(reply["error"]["message"], "transaction type not supported");
+}
+
+#[tokio::test]
+async fn what_participants_send_is_checked_like_what_comes_signed() {
+    let (trial, rpc) = node(FeePolicy::Free, &[]);
+    let alice = Some(sha256(b"alice"));
+    let to = Address::repeat_byte(9);
+    let blob = format!("0x01{}", "00".repeat(31));
+    let authorization = json!([{
+        "chainId": "0x0", "address": to, "nonce": "0x0", "yParity": "0x0", "r": "0x1", "s": "0x1",
+    }]);
+    let long = format!("0x{}", "00".repeat(300 * 1024));
+    for (gas, request, message) in [
+        (
+            "0x5208",
+            json!({"to": to, "blobVersionedHashes": [blob], "maxFeePerBlobGas": "0x1"}),
+            "transaction type not supported",
+        ),
+        ("0xffff", json!({"authorizationList": authorization}), "missing \"to\""),
+        ("0xf4240", json!({"to": to, "data": long}), "oversized data"),
+        ("0xffff", json!({}), "contract creation without any data provided"),
+    ] {
+        for method in ["eth_sendTransaction", "eth_signTransaction"] {
+            let mut request = request.clone();
+            request["gas"] = json!(gas);
+            let refused = call_as(&rpc, alice, method, json!([request])).await;
+            let found = refused["error"]["message"].as_str().unwrap_or_default();
+            assert!(found.contains(message), "{method}, {message}: {refused}");
+        }
+    }
+    assert!(trial.seal(&rpc).unwrap().is_none_or(|sealed| sealed.header.gas_used == 0));
+}
+
+#[tokio::test]
+async fn a_transaction_is_filled_as_geth_fills_it() {
+    let ada = Wallet::new("ada");
+    let (_trial, rpc) = node(FeePolicy::Fixed(1000), &[&ada]);
+    let (from, to) = (ada.address, Address::repeat_byte(9));
+    for (request, message) in [
+        (json!({}), "contract creation without any data provided"),
+        (
+            json!({"to": to, "gas": "0x5208", "gasPrice": "0x1", "maxFeePerGas": "0x1"}),
+            "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified",
+        ),
+        (
+            json!({"to": to, "gas": "0x5208", "maxFeePerGas": "0x1", "maxPriorityFeePerGas": "0x2"}),
+            "maxFeePerGas (0x1) < maxPriorityFeePerGas (0x2)",
+        ),
+        (
+            json!({"to": to, "data": "0x01", "input": "0x02"}),
+            "both \"data\" and \"input\" are set and not equal. Please use \"input\" to pass \
+             transaction call data",
+        ),
+    ] {
+        let mut request = request;
+        request["from"] = json!(from);
+        let reply = call(&rpc, "eth_fillTransaction", json!([request])).await;
+        assert_eq!(reply["error"]["message"], message, "{request}: {reply}");
+    }
+    let same = json!({"from": from, "to": to, "data": "0x01", "input": "0x01"});
+    let filled = result(&rpc, "eth_fillTransaction", json!([same])).await;
+    assert_eq!((&filled["tx"]["input"], &filled["tx"]["type"]), (&json!("0x01"), &json!("0x2")));
+    // Before EIP-155 nothing of a transaction that nobody has signed names a chain.
+    let legacy = json!({"from": from, "to": to, "gas": "0x5208", "gasPrice": "0x3e8"});
+    let filled = result(&rpc, "eth_fillTransaction", json!([legacy])).await;
+    let raw = format!("0xe1808203e88252089409{}098080808080", "09".repeat(18));
+    assert_eq!(filled["raw"], raw);
+    assert_eq!(filled["tx"]["v"], "0x0");
+    assert_eq!(filled["tx"].get("chainId"), None);
+    let hash = alloy_primitives::keccak256(hex::decode(raw).unwrap());
+    assert_eq!(filled["tx"]["hash"], json!(hash));
 }

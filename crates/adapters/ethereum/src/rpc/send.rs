@@ -2,14 +2,14 @@
 
 use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U64, U256};
+use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U64, U256, keccak256};
 use alloy_rpc_types_eth::TransactionRequest;
 use coco_kv::{Tx, TxId};
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::watch;
 
 use super::blocks::rpc_pending;
-use super::envelope::signed;
+use super::envelope::{check, check_fees, signed, unsigned_legacy};
 use super::recover::Recovered;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::{ExecutedHere, is_executed};
@@ -253,8 +253,14 @@ impl Rpc {
     pub(super) fn fill_transaction(&self, params: &Params) -> Answer {
         let nobody = |_| Ok(Signature::new(U256::ZERO, U256::ZERO, false));
         let envelope = self.filled(params.required(0)?, nobody)?;
-        let raw = Bytes::from(envelope.encoded_2718());
-        Ok(json!({"raw": raw, "tx": to_json(&envelope)?}))
+        let (mut raw, mut shown) = (Bytes::from(envelope.encoded_2718()), to_json(&envelope)?);
+        if let (Some(legacy), Some(members)) = (envelope.as_legacy(), shown.as_object_mut()) {
+            raw = unsigned_legacy(legacy.tx());
+            members.insert("v".to_owned(), json!("0x0"));
+            members.insert("hash".to_owned(), to_json(&keccak256(&raw))?);
+            members.remove("chainId");
+        }
+        Ok(json!({"raw": raw, "tx": shown}))
     }
 
     /// The envelope of a request in which everything that it leaves out is filled in.
@@ -263,6 +269,7 @@ impl Rpc {
         mut request: TransactionRequest,
         sign: impl FnOnce(B256) -> Result<Signature, RpcError>,
     ) -> Result<TxEnvelope, RpcError> {
+        check(&request)?;
         let from = request.from.unwrap_or_default();
         if request.nonce.is_none() {
             request.nonce = Some(self.next_nonce(from)?);
@@ -288,6 +295,7 @@ impl Rpc {
             request.max_priority_fee_per_gas = Some(tip);
             let most = base_fee.saturating_mul(2).saturating_add(tip);
             request.max_fee_per_gas = Some(request.max_fee_per_gas.unwrap_or(most));
+            check_fees(&request)?;
         }
         let (nonce, gas) = (request.nonce.unwrap_or_default(), request.gas.unwrap_or_default());
         signed(&request, nonce, gas, chain_id, sign)
