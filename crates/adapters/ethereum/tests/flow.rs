@@ -191,8 +191,7 @@ async fn what_waits_is_replaced_by_price_and_expires() {
 
     send(&rpc, &at(5, 7)).await.unwrap();
     trial.pass_ms(Pool::EXPIRY_MS);
-    rpc.pool().expire(trial.now_ms());
-    assert!(rpc.pool().is_empty());
+    assert_eq!(rpc.pool().count(trial.now_ms()), 0);
     let status = async |transaction: &TxEnvelope| {
         result(&rpc, "coco_transactionStatus", json!([transaction.tx_hash()])).await
     };
@@ -204,6 +203,33 @@ async fn what_waits_is_replaced_by_price_and_expires() {
     let included = json!({"status": "included", "blockNumber": "0x1"});
     assert_eq!(status(&replacement).await, included);
     assert_eq!(status(&at(9, 9)).await, json!({"status": "unknown"}));
+}
+
+#[tokio::test]
+async fn what_has_waited_too_long_is_not_executed_though_nobody_looked_for_it() {
+    let (ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let late = ada.at(1, bob.address);
+    send(&rpc, &late).await.unwrap();
+    trial.pass_ms(Pool::EXPIRY_MS);
+    send(&rpc, &ada.at(0, bob.address)).await.unwrap();
+    trial.seal(&rpc).unwrap().unwrap();
+    assert_eq!(result(&rpc, "eth_getTransactionCount", json!([ada.address])).await, "0x1");
+    let status = result(&rpc, "coco_transactionStatus", json!([late.tx_hash()])).await;
+    assert_eq!(status, json!({"status": "expired"}));
+    // Whoever lists or looks for what waits does not see it either.
+    send(&rpc, &ada.at(2, bob.address)).await.unwrap();
+    let last = ada.at(3, bob.address);
+    send(&rpc, &last).await.unwrap();
+    trial.pass_ms(Pool::EXPIRY_MS);
+    let found = result(&rpc, "eth_getTransactionByHash", json!([last.tx_hash()])).await;
+    assert_eq!(found, json!(null));
+    assert_eq!(result(&rpc, "txpool_status", json!([])).await["queued"], "0x0");
+    // A commit makes room.
+    send(&rpc, &ada.at(2, bob.address)).await.unwrap();
+    trial.pass_ms(Pool::EXPIRY_MS);
+    rpc.committed().unwrap();
+    assert!(rpc.pool().is_empty());
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ impl Rpc {
             let number = quantity(included.record.block);
             return Ok(json!({"status": "included", "blockNumber": number}));
         }
-        if self.pool.find(&hash).is_some() {
+        if self.pool.find(&hash, self.node.now_ms()).is_some() {
             return Ok(json!({"status": "queued"}));
         }
         if is_executed(tx, &hash) {
@@ -169,8 +169,9 @@ impl Rpc {
         }
     }
 
-    /// Gives those that were put off another turn.
+    /// Gives those that were put off another turn; drops what has waited too long.
     pub(super) fn resume(&self) {
+        self.pool.expire(self.node.now_ms());
         while let Some(sender) = self.pool.ready() {
             let Ok(next) = self.next_nonce(sender) else { return };
             if !self.promote(sender, next) {
@@ -181,7 +182,7 @@ impl Rpc {
 
     /// Executes what waits of a sender from its next nonce on; whether there was room for it.
     fn promote(&self, sender: Address, mut next: u64) -> bool {
-        while let Some(waiting) = self.pool.take(sender, next) {
+        while let Some(waiting) = self.pool.take(sender, next, || self.node.now_ms()) {
             match self.execute(&waiting.0) {
                 Ok(_) | Err(Refusal::AlreadyKnown) => next = next.saturating_add(1),
                 Err(refusal) if refusal.is_passing() => {
@@ -303,7 +304,8 @@ impl Rpc {
 
     pub(super) fn txpool_status(&self) -> Answer {
         let pending = self.executed_transactions()?.len() as u64;
-        Ok(json!({"pending": quantity(pending), "queued": quantity(self.pool.len() as u64)}))
+        let queued = self.pool.count(self.node.now_ms()) as u64;
+        Ok(json!({"pending": quantity(pending), "queued": quantity(queued)}))
     }
 
     pub(super) fn txpool_content(&self, of: Option<Address>) -> Answer {
@@ -326,7 +328,8 @@ impl Rpc {
             }
             Ok(Json::Object(by_sender))
         };
-        let queued = of.map_or_else(|| self.pool.all(), |of| self.pool.of(of));
+        let now_ms = self.node.now_ms();
+        let queued = of.map_or_else(|| self.pool.all(now_ms), |of| self.pool.of(of, now_ms));
         Ok(json!({"pending": show(executed)?, "queued": show(queued)?}))
     }
 
@@ -354,7 +357,7 @@ impl Rpc {
             Json::Object(by_sender)
         };
         let executed = self.executed_transactions()?;
-        Ok(json!({"pending": show(executed), "queued": show(self.pool.all())}))
+        Ok(json!({"pending": show(executed), "queued": show(self.pool.all(self.node.now_ms()))}))
     }
 
     /// Those of blocks that clients do not see yet, and of the open one.
