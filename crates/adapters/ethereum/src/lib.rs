@@ -41,6 +41,7 @@
 //! ```
 
 mod adapter;
+mod archive;
 mod beside;
 mod block;
 mod chain;

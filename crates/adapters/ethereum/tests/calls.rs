@@ -328,3 +328,57 @@ async fn a_transaction_is_filled_as_geth_fills_it() {
     let hash = alloy_primitives::keccak256(hex::decode(raw).unwrap());
     assert_eq!(filled["tx"]["hash"], json!(hash));
 }
+
+/// With data: puts it into slot 1. Without: returns slot 1.
+const CELL: &str = "0x60158060095f395ff336600e576001545f5260205ff3005b5f3560015500";
+
+#[tokio::test]
+async fn storage_that_a_simulation_replaces_at_a_past_block_stays_replaced() {
+    let ada = Wallet::new("ada");
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let cell = cell_of(&rpc, &ada).await;
+    trial.seal(&rpc).unwrap().unwrap();
+    for (nonce, value) in [(1, 7_u64), (2, 0)] {
+        send(&rpc, &put(&ada, nonce, cell, value)).await.unwrap();
+        trial.seal(&rpc).unwrap().unwrap();
+    }
+    let read = json!([{"to": cell}]);
+    let simulate = |overrides: Json| {
+        let blocks = json!([{"stateOverrides": {cell.to_string(): overrides}, "calls": read},
+            {"calls": read}, {"stateOverrides": {cell.to_string(): {"balance": "0x1"}}}]);
+        let params = json!([{"blockStateCalls": blocks}, "0x2"]);
+        let rpc = &rpc;
+        async move { result(rpc, "eth_simulateV1", params).await }
+    };
+    let word = |value: u64| json!(B256::from(U256::from(value)));
+    let untouched = simulate(json!({})).await;
+    assert_eq!(untouched[1]["calls"][0]["returnData"], word(7));
+    let (slot, zero) = (B256::from(U256::ONE).to_string(), word(0));
+    let cleared = simulate(json!({"state": {}})).await;
+    let zeroed = simulate(json!({"stateDiff": {slot: zero}})).await;
+    for block in 0..3 {
+        if block < 2 {
+            assert_eq!(cleared[block]["calls"][0]["returnData"], word(0), "{block}");
+        }
+        assert_eq!(cleared[block]["stateRoot"], zeroed[block]["stateRoot"], "{block}");
+        assert_ne!(cleared[block]["stateRoot"], untouched[block]["stateRoot"], "{block}");
+    }
+}
+
+/// A contract with one cell, made by a wallet's first transaction.
+async fn cell_of(rpc: &Rpc, wallet: &Wallet) -> Address {
+    send(rpc, &create(wallet, 0, &hex::decode(CELL).unwrap())).await.unwrap();
+    wallet.address.create(0)
+}
+
+fn put(wallet: &Wallet, nonce: u64, cell: Address, value: u64) -> TxEnvelope {
+    let transaction = TxLegacy {
+        chain_id: Some(CHAIN_ID),
+        nonce,
+        gas_limit: 100_000,
+        to: TxKind::Call(cell),
+        input: B256::from(U256::from(value)).to_vec().into(),
+        ..TxLegacy::default()
+    };
+    sign(wallet.secret, transaction)
+}
