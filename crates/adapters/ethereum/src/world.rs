@@ -12,7 +12,7 @@ use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode, EvmState};
 
 use crate::StateError;
-use crate::archive::changed_after;
+use crate::archive::each_written;
 use crate::maps::{
     ACCOUNTS, ACCOUNTS_WAS, CODE, HASHES, OPEN, STORAGE, STORAGE_ONLY, STORAGE_WAS, at_block,
     hash_key, slot_key, slot_keys, slot_of, slot_value,
@@ -139,7 +139,9 @@ impl<'a> World<'a> {
         self.tx.range(&STORAGE, bounds, |key, _| keep(key));
         if let When::Past(block) = self.when {
             // Some have become zero since, and some were zero then.
-            changed_after(self.tx, &STORAGE_WAS, (&first, &last), block, keep);
+            let _ = each_written(self.tx, &STORAGE_WAS, [&first, &last], block, |key, is_later| {
+                if is_later { keep(key) } else { ControlFlow::Continue(()) }
+            });
             slots.sort_unstable();
             slots.dedup();
             slots.retain(|slot| {
