@@ -215,7 +215,7 @@ impl Chain {
                 .map(|excess| BlobExcessGasAndPrice::new(excess, fraction)),
             ..BlockEnv::default()
         };
-        Surroundings { rules, block }
+        Surroundings::new(rules, block)
     }
 
     /// What the miners of a block and of its ommers get under proof of work.

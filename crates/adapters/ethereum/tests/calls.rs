@@ -382,3 +382,72 @@ fn put(wallet: &Wallet, nonce: u64, cell: Address, value: u64) -> TxEnvelope {
     };
     sign(wallet.secret, transaction)
 }
+
+#[tokio::test]
+async fn calls_that_name_a_price_name_one_that_a_block_takes() {
+    let ada = Wallet::new("ada");
+    for (fees, is_refused) in [(FeePolicy::Fixed(1000), true), (FeePolicy::Free, false)] {
+        let (trial, rpc) = node(fees, &[&ada]);
+        let gas_price = 1000;
+        let (chain_id, to) = (Some(CHAIN_ID), TxKind::Call(ada.address));
+        let paid = TxLegacy { chain_id, gas_price, gas_limit: 21_000, to, ..TxLegacy::default() };
+        send(&rpc, &sign(ada.secret, paid)).await.unwrap();
+        trial.seal(&rpc).unwrap().unwrap();
+        for (price, is_low) in [
+            (json!({}), false),
+            (json!({"gasPrice": "0x0"}), false),
+            (json!({"maxFeePerGas": "0x0", "maxPriorityFeePerGas": "0x0"}), false),
+            (json!({"gasPrice": "0x3e8"}), false),
+            (json!({"gasPrice": "0x3e7"}), true),
+            (json!({"maxFeePerGas": "0x1"}), true),
+        ] {
+            let mut request = price.clone();
+            (request["from"], request["to"]) = (json!(ada.address), json!(Address::repeat_byte(9)));
+            for method in ["eth_call", "eth_estimateGas", "eth_createAccessList", "debug_traceCall"]
+            {
+                let reply = call(&rpc, method, json!([request, "latest"])).await;
+                let expected = (is_refused && is_low).then_some(-32000);
+                assert_eq!(reply["error"]["code"].as_i64(), expected, "{method} {price}: {reply}");
+                if expected.is_some() {
+                    let message = reply["error"]["message"].as_str().unwrap();
+                    assert!(message.contains("less than block base fee"), "{message}");
+                    assert!(message.contains("baseFee: 1000"), "{message}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn precompiled_contracts_are_replaced_and_moved_in_calls() {
+    let ada = Wallet::new("ada");
+    let (_trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    // The identity, which returns what it is given.
+    let identity = "0x0000000000000000000000000000000000000004";
+    let elsewhere = "0x00000000000000000000000000000000000000aa";
+    let ask = |to: &str, overrides: Json| {
+        let params = json!([{"to": to, "data": "0x0102"}, "latest", overrides]);
+        let rpc = &rpc;
+        async move { call(rpc, "eth_call", params).await["result"].clone() }
+    };
+    assert_eq!(ask(identity, json!({})).await, "0x0102");
+    // PUSH1 7 PUSH0 MSTORE8 PUSH1 1 PUSH0 RETURN
+    let replaced = json!({identity: {"code": "0x60075f5360015ff3"}});
+    assert_eq!(ask(identity, replaced.clone()).await, "0x07");
+    let moved = json!({identity: {"movePrecompileToAddress": elsewhere}});
+    assert_eq!(ask(elsewhere, moved.clone()).await, "0x0102");
+    assert_eq!(ask(identity, moved.clone()).await, "0x");
+    let elsewhere_first = json!({elsewhere: {"movePrecompileToAddress": identity}});
+    assert_eq!(ask(identity, elsewhere_first).await, json!(null));
+    // Whatever else executes the same call sees the same.
+    let request = json!({"to": elsewhere, "data": "0x0102"});
+    let plain = result(&rpc, "eth_createAccessList", json!([request, "latest"])).await;
+    let sha256 = "0x0000000000000000000000000000000000000002";
+    let sha256 = json!({sha256: {"movePrecompileToAddress": elsewhere}});
+    let more = result(&rpc, "eth_createAccessList", json!([request, "latest", sha256])).await;
+    // What the data cost at least, and 72 gas on top of what it costs otherwise.
+    assert_eq!((&plain["gasUsed"], &more["gasUsed"]), (&json!("0x5258"), &json!("0x5270")));
+    let options = json!({"tracer": "callTracer", "stateOverrides": moved});
+    let trace = result(&rpc, "debug_traceCall", json!([request, "latest", options])).await;
+    assert_eq!(trace["output"], "0x0102");
+}

@@ -76,7 +76,7 @@ impl Rpc {
         let mut surroundings =
             self.call_surroundings(&mut tx, at, options.block_overrides.clone())?;
         let mut world = self.world(&mut tx, at)?;
-        override_state(&mut world, options.state_overrides.clone())?;
+        override_state(&mut world, &mut surroundings, options.state_overrides.clone())?;
         let call = self.call_of(&mut world, &mut surroundings, &request)?;
         let tracing = self::options(Some(options.tracing_options))?;
         let (mut room, context) = (Room::NEW, TransactionContext::default());
@@ -122,7 +122,7 @@ impl Rpc {
             } else {
                 let executed = surroundings
                     .execute(&mut world, call.clone())
-                    .map_err(|e| refused(e, &call))?;
+                    .map_err(|error| refused(error, &call, &surroundings))?;
                 executed.state
             };
             if only == Some(*hash) {
@@ -230,7 +230,7 @@ fn traced(
     let mut inspector = inspector(room.bound(options))?;
     let executed = surroundings
         .inspect(world, call.clone(), &mut inspector)
-        .map_err(|error| refused(error, &call))?;
+        .map_err(|error| refused(error, &call, surroundings))?;
     let mut before = Before(RefCell::new(world));
     let trace = inspector
         .get_result(Some(context), &call, &surroundings.block, &executed, &mut before)
