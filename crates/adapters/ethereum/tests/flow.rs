@@ -461,6 +461,14 @@ async fn state_at_every_block_and_proofs_of_it_stay_readable() {
         assert_eq!(keccak256(first), *root);
         assert_eq!(proof["balance"], format!("{number:#x}"));
     }
+    let zero = format!("0x{}", "0".repeat(64));
+    let odd = format!("0x{}", "0".repeat(63));
+    let asked = json!(["0x00", "1", "0x", "0x0a", zero, odd]);
+    let proof = result(&rpc, "eth_getProof", json!([bob.address, asked])).await;
+    let keys = proof["storageProof"].as_array().unwrap().iter().map(|proof| &proof["key"]);
+    let expected =
+        [json!("0x0"), json!("0x1"), json!("0x0"), json!("0xa"), json!(zero), json!(zero)];
+    assert!(keys.eq(&expected), "{proof}");
     let none = call(&rpc, "eth_getBalance", json!([bob.address, "0x63"])).await;
     assert_eq!(none["error"]["message"], "header not found");
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
 use coco_kv::Tx;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
-use super::params::slot;
+use super::params::{is_whole_slot, slot};
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::archive::changes_after;
@@ -119,13 +119,9 @@ impl Rpc {
             let key = slot(text)?;
             let value = world.slot(address, key)?;
             let proof = trie.storage_proof(address, key);
-            let proof = EIP1186StorageProof { key: B256::from(key).into(), value, proof };
-            let mut proof = to_json(&proof)?;
-            // The key comes back as it was written, as geth does it.
-            if let Some(object) = proof.as_object_mut() {
-                object.insert("key".to_owned(), Json::String(text.clone()));
-            }
-            proofs.push(proof);
+            // As geth shows it: a quantity, unless it was asked for as 32 bytes.
+            let key = if is_whole_slot(text) { B256::from(key).into() } else { key.into() };
+            proofs.push(EIP1186StorageProof { key, value, proof });
         }
         let response = EIP1186AccountProofResponse {
             address,
@@ -134,13 +130,9 @@ impl Rpc {
             nonce: account.nonce,
             storage_hash: trie.storage_root(address),
             account_proof: trie.account_proof(address),
-            storage_proof: Vec::new(),
+            storage_proof: proofs,
         };
-        let mut response = to_json(&response)?;
-        if let Some(object) = response.as_object_mut() {
-            object.insert("storageProof".to_owned(), Json::Array(proofs));
-        }
-        Ok(response)
+        to_json(&response)
     }
 
     /// The tries after a sealed block: known, or made from those of the last block by undoing what
