@@ -25,8 +25,9 @@ use crate::service::read;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Every block is executed again and must give what its header says: state root, receipts root,
-transactions root, bloom, gas. It keeps its own header. The folder is then served by
-`coco dev --keep`, with Ethereum's own rules for fees.
+transactions root, bloom, gas. It keeps its own header. A first block 0, with which `geth export`
+begins, must be the one that the genesis makes. The folder is then served by `coco dev --keep`, with
+Ethereum's own rules for fees; if a block is refused, it is removed.
 
 Examples:
   coco import-chain genesis.json chain.rlp
