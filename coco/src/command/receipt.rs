@@ -6,11 +6,11 @@ use alloy_primitives::{B256, Bytes, keccak256};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use coco_crypto::{Certificate, Digest, PublicKey, sha256};
-use coco_ledger::{CoseReceipt, InclusionProof, Leaf, MAX_RECEIPT_BYTES, Receipt};
+use coco_ledger::{CoseReceipt, InclusionProof, Leaf, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::advice::Advise;
+use crate::advice::advised;
 use crate::output::Output;
 use crate::service::read;
 
@@ -88,9 +88,14 @@ fn verify(arguments: &VerifyArgs, output: Output) -> Result<()> {
         .and_then(|certificate| certificate.public_key())
         .with_context(|| format!("{} is not usable", arguments.service_cert.display()))?;
     let receipt = receipt_in(read_receipt(&arguments.file)?);
-    let proven = prove(&receipt, &certificate, arguments.claims())
-        .with_context(|| format!("{} proves nothing", arguments.file.display()))
-        .advise(|| "a service that was recovered has a new certificate: use its own".to_owned())?;
+    let proven = prove(&receipt, &certificate, arguments.claims()).map_err(|error| {
+        let advice = advice(&error, || prove(&receipt, &certificate, None).is_ok());
+        let error = error.context(format!("{} proves nothing", arguments.file.display()));
+        match advice {
+            Some(advice) => advised(error, advice),
+            None => error,
+        }
+    })?;
     let ethereum_transaction = arguments.ethereum_hash().map(|hash| hash.to_string());
     let proven = Proven { ethereum_transaction, ..proven };
     output.print(&proven, || {
@@ -106,6 +111,25 @@ fn verify(arguments: &VerifyArgs, output: Output) -> Result<()> {
         )
     })?;
     Ok(())
+}
+
+/// Whose fault it is that a receipt proves nothing: what was asked, or the certificate. A receipt
+/// `holds` that proves something else.
+fn advice(error: &anyhow::Error, holds: impl FnOnce() -> bool) -> Option<&'static str> {
+    match error.downcast_ref::<ReceiptError>()? {
+        ReceiptError::Claims if holds() => Some(
+            "the receipt is one of this service, of another transaction or with other claims: get \
+             the receipt of the one that you ask about",
+        ),
+        ReceiptError::Claims
+        | ReceiptError::Cose(_)
+        | ReceiptError::Signature(_)
+        | ReceiptError::Root(_)
+        | ReceiptError::Certificate(_) => {
+            Some("a service that was recovered has a new certificate: use its own")
+        }
+        _ => None,
+    }
 }
 
 fn read_receipt(file: &Path) -> Result<Vec<u8>> {

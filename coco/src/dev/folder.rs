@@ -147,6 +147,12 @@ impl DevFolder {
         self.create_identities()
     }
 
+    /// Removes the folder and the service in it.
+    pub(crate) fn remove(&self) -> Result<()> {
+        fs::remove_dir_all(&self.path)
+            .with_context(|| format!("{} cannot be removed", self.path.display()))
+    }
+
     fn configure(&self, listening: Listening, command: Command<'_>) -> Result<()> {
         let (home, worker_threads) = (&self.path, 0);
         let config = NodeConfig { folder: self, home, listening, command, worker_threads };
@@ -191,9 +197,7 @@ impl DevFolder {
                 "name another folder with --dir",
             ));
         }
-        fs::remove_dir_all(&self.path)
-            .with_context(|| format!("{} cannot be removed", self.path.display()))
-            .advise(|| "remove it by hand, or take another folder with --dir".to_owned())
+        self.remove().advise(|| "remove it by hand, or take another folder with --dir".to_owned())
     }
 
     /// The members' encryption keys take nearly all of the time: each is made on its own thread.

@@ -25,8 +25,9 @@ use crate::service::read;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Every block is executed again and must give what its header says: state root, receipts root,
-transactions root, bloom, gas. It keeps its own header. The folder is then served by
-`coco dev --keep`, with Ethereum's own rules for fees.
+transactions root, bloom, gas. It keeps its own header. A first block 0, with which `geth export`
+begins, must be the one that the genesis makes. The folder is then served by `coco dev --keep`, with
+Ethereum's own rules for fees; if a block is refused, it is removed.
 
 Examples:
   coco import-chain genesis.json chain.rlp
@@ -66,24 +67,9 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
     folder.refuse_while_running()?;
     let chain = FirstBlock { genesis, fees: json!("market") };
     folder.create(Listening { ethereum: Some(0), ..Listening::default() }, &chain)?;
-    let config = Config::parse(&read(&folder.config_file())?)?;
-    log_to_folder(arguments.log_level, &folder)?;
-    let files = read_files(&config, program)?;
-    let protocols = Protocols::of(&config)?;
-    let ethereum = protocols.ethereum.clone().context("the service has no chain")?;
-    let adapters = protocols.with(application.adapter());
-    let pid_file = PidFile::create(&folder.pid_file())?;
-    let runtime = runtime(config.worker_threads)?;
-    let node = runtime.block_on(RunningNode::start(config, files, adapters))?;
-    let bundle = bootstrap::example()?;
-    let imported = runtime.block_on(import(arguments, &ethereum, &blocks, output)).and_then(|it| {
-        let wanted =
-            Wanted { is_new: true, replaces: false, bundle: Some(&bundle), ethereum_tls: false };
-        open(&folder, &node, wanted).map(|_| it)
-    });
-    runtime.block_on(node.stop());
-    drop(pid_file);
-    let imported = imported?;
+    let imported = import_into(&folder, arguments, &blocks, program, application, output);
+    // Half a chain is none that anybody should serve.
+    let imported = imported.or_else(|error| folder.remove().and(Err(error)))?;
     output.print(&imported, || {
         let Imported { blocks, transactions, head, dir, .. } = &imported;
         let head = head.as_ref().map(|(number, hash)| format!(", up to block {number} {hash}"));
@@ -95,6 +81,35 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
         )
     })?;
     Ok(())
+}
+
+/// Opens a service in the folder, with a chain of these blocks.
+fn import_into(
+    folder: &DevFolder,
+    arguments: &ImportArgs,
+    blocks: &[(ImportedBlock, u64)],
+    program: ProgramDigest,
+    application: &Application,
+    output: Output,
+) -> Result<Imported> {
+    let config = Config::parse(&read(&folder.config_file())?)?;
+    log_to_folder(arguments.log_level, folder)?;
+    let files = read_files(&config, program)?;
+    let protocols = Protocols::of(&config)?;
+    let ethereum = protocols.ethereum.clone().context("the service has no chain")?;
+    let adapters = protocols.with(application.adapter());
+    let pid_file = PidFile::create(&folder.pid_file())?;
+    let runtime = runtime(config.worker_threads)?;
+    let node = runtime.block_on(RunningNode::start(config, files, adapters))?;
+    let bundle = bootstrap::example()?;
+    let imported = runtime.block_on(import(arguments, &ethereum, blocks, output)).and_then(|it| {
+        let wanted =
+            Wanted { is_new: true, replaces: false, bundle: Some(&bundle), ethereum_tls: false };
+        open(folder, &node, wanted).map(|_| it)
+    });
+    runtime.block_on(node.stop());
+    drop(pid_file);
+    imported
 }
 
 fn read_blocks(arguments: &ImportArgs) -> Result<Vec<(ImportedBlock, u64)>> {
@@ -118,6 +133,8 @@ async fn import(
     blocks: &[(ImportedBlock, u64)],
     output: Output,
 ) -> Result<Imported> {
+    let blocks = after_genesis(ethereum, blocks)
+        .with_context(|| format!("{}", arguments.chain.display()))?;
     let progress = output.progress(blocks.iter().map(|(_, bytes)| bytes).sum());
     let (mut last, mut transactions) = (None, 0);
     for (block, bytes) in blocks {
@@ -143,5 +160,19 @@ async fn import(
         head: blocks.last().map(|(block, _)| name(&block.header)),
         transaction_id: last.map(|id| id.to_string()),
         dir: arguments.dir.clone(),
+    })
+}
+
+/// The blocks without the first one, if that is the one that the chain has from its genesis.
+fn after_genesis<'a>(
+    ethereum: &Ethereum,
+    blocks: &'a [(ImportedBlock, u64)],
+) -> Result<&'a [(ImportedBlock, u64)]> {
+    let (Some(rpc), Some(node)) = (ethereum.rpc(), ethereum.node()) else {
+        bail!("the service has no chain");
+    };
+    Ok(match blocks.split_first() {
+        Some(((first, _), rest)) if rpc.chain().is_first(&mut node.begin(), first)? => rest,
+        _ => blocks,
     })
 }

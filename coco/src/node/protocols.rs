@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use coco_adapter::{Endpoints, Protocol};
 use coco_enclave::config::{CommandType, Config};
 use coco_enclave::node::Adapters;
-use coco_ethereum::{ChainOptions, Ethereum, FeePolicy, Setup, consortium_genesis};
+use coco_ethereum::{ChainOptions, Ethereum, FeePolicy, Setup, consortium_genesis, parse_genesis};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -109,7 +109,7 @@ fn setup(section: Option<&Value>) -> Result<Setup> {
 
 /// A file of geth's form.
 pub(crate) fn read_genesis(file: &Path) -> Result<Genesis> {
-    serde_json::from_str(&read(file)?)
+    parse_genesis(&read(file)?)
         .with_context(|| format!("{} is not a genesis of geth's form", file.display()))
 }
 

@@ -2,6 +2,7 @@
 //! elsewhere.
 
 use crate::support::{Dev, coco, coco_json};
+use alloy_consensus::{Block, Header, TxEnvelope};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -70,7 +71,16 @@ fn a_transfer_is_proven_offline_and_survives_a_restart() {
     for asked in
         [["--ethereum-transaction", TRANSFERS[1].1], ["--ethereum-raw-transaction", TRANSFERS[1].0]]
     {
-        assert!(!coco(dev.path(), &[&verify[..], &asked].concat()).status.success());
+        let output = coco(dev.path(), &[&verify[..], &asked].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.contains("of another transaction"), "{text}");
+        assert!(!text.contains("certificate"), "{text}");
+    }
+    let other = ["receipt", "verify", "proof.json", "--service-cert", "coco-dev/member0_cert.pem"];
+    for asked in [&[][..], &["--ethereum-transaction", TRANSFERS[1].1]] {
+        let output = coco(dev.path(), &[&other[..], asked].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.contains("has a new certificate"), "{text}");
     }
 
     let directory = dev.kill();
@@ -104,6 +114,42 @@ fn a_chain_that_is_none_is_refused_before_anything_is_made() {
         assert!(!output.status.success() && text.contains(fault), "{fault}: {text}");
     }
     assert!(!directory.path().join("coco-dev").exists());
+}
+
+#[test]
+fn a_chain_is_imported_from_its_first_block_on_or_not_at_all() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("genesis.json"), GENESIS).unwrap();
+    let first = Block::<TxEnvelope> {
+        header: Header {
+            gas_limit: 1,
+            state_root: alloy_consensus::EMPTY_ROOT_HASH,
+            ..Header::default()
+        },
+        ..Block::default()
+    };
+    std::fs::write(path("chain.rlp"), alloy_rlp::encode(&first)).unwrap();
+    let other = Block { header: Header { timestamp: 7, ..first.header.clone() }, ..first.clone() };
+    std::fs::write(path("other.rlp"), alloy_rlp::encode(&other)).unwrap();
+    let orphan = Block { header: Header { number: 1, ..first.header.clone() }, ..first.clone() };
+    let both = [alloy_rlp::encode(&first), alloy_rlp::encode(&orphan)].concat();
+    std::fs::write(path("orphan.rlp"), both).unwrap();
+    let own = first.header.hash_slow().to_string();
+    for (chain, fault) in [
+        ("other.rlp", other.header.hash_slow().to_string()),
+        ("orphan.rlp", format!("block 1 does not follow block 0 with hash {own}")),
+    ] {
+        let output = coco(directory.path(), &["import-chain", "genesis.json", chain]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{chain}");
+        assert!(text.contains(&fault) && text.contains(&own), "{chain}: {text}");
+        assert!(!path("coco-dev").exists(), "{chain}");
+    }
+    let imported = coco_json(directory.path(), &["import-chain", "genesis.json", "chain.rlp"]);
+    assert_eq!(imported["blocks"], 0);
+    let dev = Dev::start_in(directory, &["--keep"]);
+    assert_eq!(rpc(&dev, "eth_getBlockByNumber", json!(["0x0", false]))["hash"], own);
 }
 
 const GENESIS: &str = r#"{"config": {"chainId": 7}, "difficulty": "0x0", "gasLimit": "0x1",

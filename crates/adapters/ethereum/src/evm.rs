@@ -27,9 +27,16 @@ pub struct Surroundings {
     pub rules: CfgEnv,
     /// Number, time, fees.
     pub block: BlockEnv,
+    /// Those of the fork where they belong, if none.
+    pub(crate) precompiles: Option<MovedPrecompiles>,
 }
 
 impl Surroundings {
+    /// With the precompiled contracts of the fork.
+    pub fn new(rules: CfgEnv, block: BlockEnv) -> Self {
+        Self { rules, block, precompiles: None }
+    }
+
     /// The fork.
     pub fn spec(&self) -> SpecId {
         self.rules.spec
@@ -42,7 +49,10 @@ impl Surroundings {
         transaction: TxEnv,
     ) -> Result<ResultAndState, ExecutionError> {
         world.set_sender(transaction.caller);
-        self.evm(world).transact(transaction)
+        match &self.precompiles {
+            None => self.evm(world).transact(transaction),
+            Some(moved) => self.evm(world).with_precompiles(moved.clone()).transact(transaction),
+        }
     }
 
     /// Executes a transaction under the eyes of an inspector; nothing is written.
@@ -56,23 +66,11 @@ impl Surroundings {
         I: Inspector<EvmContext<'a, 'b>>,
     {
         world.set_sender(transaction.caller);
-        self.context(world).build_mainnet_with_inspector(inspector).inspect_tx(transaction)
-    }
-
-    /// Executes a transaction with precompiled contracts at other addresses; nothing is written.
-    pub(crate) fn inspect_with<'a, 'b, I>(
-        &self,
-        world: &'a mut World<'b>,
-        transaction: TxEnv,
-        inspector: I,
-        precompiles: MovedPrecompiles,
-    ) -> Result<ResultAndState, ExecutionError>
-    where
-        I: Inspector<EvmContext<'a, 'b>>,
-    {
-        world.set_sender(transaction.caller);
-        let evm = self.context(world).build_mainnet_with_inspector(inspector);
-        evm.with_precompiles(precompiles).inspect_tx(transaction)
+        let mut evm = self.context(world).build_mainnet_with_inspector(inspector);
+        match &self.precompiles {
+            None => evm.inspect_tx(transaction),
+            Some(moved) => evm.with_precompiles(moved.clone()).inspect_tx(transaction),
+        }
     }
 
     /// Calls a system contract as the system; nothing is written.

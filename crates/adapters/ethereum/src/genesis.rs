@@ -7,6 +7,7 @@ use alloy_primitives::{Address, B256, Bytes, U256, b256};
 use coco_crypto::sha256;
 use coco_kv::Tx;
 use revm::primitives::hardfork::SpecId;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::block::{
@@ -29,6 +30,12 @@ pub enum GenesisError {
     /// The file is not a genesis of geth's form.
     #[error("genesis: {0}")]
     Syntax(#[from] serde_json::Error),
+    /// The file leaves something out.
+    #[error("genesis: missing required field '{0}'")]
+    Missing(&'static str),
+    /// A fork that this node does not know is to come.
+    #[error("genesis: the fork of '{0}' is not supported")]
+    UnknownFork(String),
     /// There is a chain already.
     #[error("the chain has been begun before, with block {0}")]
     Exists(B256),
@@ -51,6 +58,40 @@ pub enum GenesisError {
     /// What is stored cannot be read.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// Reads geth's `genesis.json`.
+pub fn parse_genesis(text: &str) -> Result<Genesis, GenesisError> {
+    let Required { gas_limit, difficulty, alloc } = serde_json::from_str(text)?;
+    gas_limit.ok_or(GenesisError::Missing("gasLimit"))?;
+    difficulty.ok_or(GenesisError::Missing("difficulty"))?;
+    alloc.ok_or(GenesisError::Missing("alloc"))?;
+    Ok(serde_json::from_str(text)?)
+}
+
+/// What geth wants in every genesis.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Required {
+    gas_limit: Option<IgnoredAny>,
+    difficulty: Option<IgnoredAny>,
+    alloc: Option<IgnoredAny>,
+}
+
+/// Refuses forks later than those that the EVM here carries: it would go on under other rules than
+/// the chain says.
+fn check_forks(config: &ChainConfig) -> Result<(), GenesisError> {
+    let known = [
+        ("amsterdamTime", config.amsterdam_time.is_some()),
+        ("bogotaTime", config.bogota_time.is_some()),
+    ];
+    let known = known.into_iter().filter(|(_, comes)| *comes).map(|(name, _)| name);
+    let others = config.extra_fields.iter();
+    let others = others.filter(|(name, value)| name.ends_with("Time") && !value.is_null());
+    match known.chain(others.map(|(name, _)| name.as_str())).next() {
+        Some(fork) => Err(GenesisError::UnknownFork(fork.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// What a chain began with, in brief.
@@ -143,6 +184,7 @@ impl Chain {
         if let Some(head) = Head::read(tx)? {
             return Err(GenesisError::Exists(head.hash));
         }
+        check_forks(&genesis.config)?;
         let chain = Self::with_rules(ChainRules::new(genesis, options));
         let mut world = World::scratch(tx, chain.codes());
         for (address, account) in &genesis.alloc {
@@ -243,5 +285,59 @@ fn genesis_header(genesis: &Genesis, rules: &ChainRules, state_root: B256) -> He
         parent_beacon_block_root: since(SpecId::CANCUN).then_some(B256::ZERO),
         requests_hash: since(SpecId::PRAGUE).then_some(NO_REQUESTS),
         ..Header::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coco_kv::{Store, View};
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn genesis() -> Json {
+        json!({
+            "config": {"chainId": 7, "osakaTime": null, "terminalTotalDifficulty": 0},
+            "difficulty": "0x0", "gasLimit": "0x1", "alloc": {},
+        })
+    }
+
+    #[test]
+    fn a_genesis_says_what_geth_wants_to_know() {
+        let complete = genesis();
+        assert_eq!(parse_genesis(&complete.to_string()).unwrap().config.chain_id, 7);
+        for field in ["gasLimit", "difficulty", "alloc"] {
+            let mut lacking = complete.clone();
+            lacking.as_object_mut().unwrap().remove(field);
+            let error = parse_genesis(&lacking.to_string()).unwrap_err();
+            assert!(error.to_string().contains(field), "{error}");
+        }
+        assert!(matches!(parse_genesis("[7]"), Err(GenesisError::Syntax(_))));
+        let huge = complete.to_string().replace(
+            r#""terminalTotalDifficulty":0"#,
+            r#""terminalTotalDifficulty":58750000000000000000000"#,
+        );
+        let huge = parse_genesis(&huge).unwrap().config.terminal_total_difficulty;
+        assert_eq!(huge, Some(U256::from(58_750_000_000_000_000_000_000_u128)));
+    }
+
+    #[test]
+    fn a_fork_that_is_not_carried_begins_no_chain() {
+        let begin = |fork: &str, time: Json| {
+            let mut genesis = genesis();
+            genesis["config"][fork] = time;
+            let genesis = parse_genesis(&genesis.to_string()).unwrap();
+            Chain::begin(&mut Store::new(View(2)).begin(), &genesis, ChainOptions::default())
+        };
+        for fork in ["amsterdamTime", "bogotaTime", "bpo6Time", "verkleTime"] {
+            assert!(begin(fork, json!(null)).is_ok(), "{fork}");
+            for time in [json!(0), json!(4_000_000_000_u64)] {
+                let error = begin(fork, time).map(|(_, hash)| hash).unwrap_err();
+                assert!(error.to_string().contains(fork), "{error}");
+            }
+        }
+        for known in ["osakaTime", "bpo5Time", "shanghaiTime"] {
+            assert!(begin(known, json!(4_000_000_000_u64)).is_ok(), "{known}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::block::{
 };
 use crate::record::{BlockRecord, Change, OpenBlock, TransactionRecord};
 use crate::roots::Successor;
-use crate::{Chain, Refusal, SignedTransaction, StateError, Surroundings, World};
+use crate::{Chain, Refusal, SignedTransaction, StateError, Surroundings, World, block_hash};
 
 /// A block as it is exchanged, with signed transactions.
 pub type ImportedBlock = Block<TxEnvelope>;
@@ -39,6 +39,14 @@ pub enum ImportError {
         head: u64,
         /// The last block's.
         hash: B256,
+    },
+    /// The first block of another chain.
+    #[error("the file begins with block 0 {stated}, the genesis makes block 0 {own}")]
+    OtherGenesis {
+        /// The hash of the block.
+        stated: B256,
+        /// Of this chain's first block.
+        own: B256,
     },
     /// The chain executes transactions of its own: their block must be sealed first.
     #[error("a block is being filled")]
@@ -101,6 +109,17 @@ pub fn blocks_of(file: &[u8]) -> impl Iterator<Item = Result<ImportedBlock, Impo
 }
 
 impl Chain {
+    /// Whether a block is the first one, which the chain has from its genesis: geth's `export`
+    /// begins with it.
+    pub fn is_first(&self, tx: &mut Tx, block: &ImportedBlock) -> Result<bool, ImportError> {
+        if block.header.number != 0 {
+            return Ok(false);
+        }
+        let own = block_hash(tx, 0).ok_or(StateError::NoGenesis)?;
+        let stated = block.header.hash_slow();
+        if stated == own { Ok(true) } else { Err(ImportError::OtherGenesis { stated, own }) }
+    }
+
     /// Executes a block that follows the head and keeps it with its own header, if that says what
     /// the execution gives. Returns its hash. Nothing may be committed after an error.
     pub fn import(&self, tx: &mut Tx, block: &ImportedBlock) -> Result<B256, ImportError> {
@@ -196,7 +215,7 @@ impl Chain {
                 .map(|excess| BlobExcessGasAndPrice::new(excess, fraction)),
             ..BlockEnv::default()
         };
-        Surroundings { rules, block }
+        Surroundings::new(rules, block)
     }
 
     /// What the miners of a block and of its ommers get under proof of work.

@@ -41,6 +41,7 @@
 //! ```
 
 mod adapter;
+mod archive;
 mod beside;
 mod block;
 mod chain;
@@ -71,7 +72,7 @@ pub use block::{
 pub use chain::{Chain, Hold, Pass};
 pub use error::StateError;
 pub use evm::{EvmContext, ExecutionError, Surroundings};
-pub use genesis::{ChainTerms, GenesisError, consortium_genesis};
+pub use genesis::{ChainTerms, GenesisError, consortium_genesis, parse_genesis};
 pub use import::{ImportError, ImportedBlock, blocks_of};
 pub use node::{CommitRefusal, ForwardRefusal, Node};
 pub use outbox::{Outbox, Place};

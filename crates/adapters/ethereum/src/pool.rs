@@ -63,22 +63,21 @@ impl Pool {
             return Err(Refusal::GapTooWide { sender, nonce, next });
         }
         let mut waiting = self.waiting.lock();
-        if now_ms.saturating_sub(waiting.swept_ms) >= Self::SWEEP_MS {
-            waiting.sweep(now_ms);
-        }
-        let hash = transaction.hash();
-        let old = waiting.at(sender, nonce);
-        if let Some(old) = old {
+        waiting.sweep_now_and_then(now_ms);
+        waiting.expire(sender, nonce, now_ms);
+        let (hash, old) = (transaction.hash(), waiting.at(sender, nonce));
+        if let Some(Entry { transaction: old, .. }) = old {
             if old.hash() == hash {
                 return Err(Refusal::AlreadyKnown);
             }
             if priced && !pays_more(&transaction, old) {
                 return Err(Refusal::Underpriced);
             }
-            waiting.forget(sender, nonce, Fate::Replaced(hash));
-        } else if waiting.is_full(&transaction) {
+        }
+        if !waiting.has_room(&transaction, old) {
             return Err(Refusal::PoolFull);
         }
+        waiting.forget(sender, nonce, Fate::Replaced(hash));
         waiting.insert(transaction, now_ms);
         Ok(())
     }
@@ -89,7 +88,7 @@ impl Pool {
         let mut waiting = self.waiting.lock();
         let (sender, nonce, hash) =
             (transaction.sender(), transaction.envelope().nonce(), transaction.hash());
-        match waiting.at(sender, nonce).map(SignedTransaction::hash) {
+        match waiting.at(sender, nonce).map(|entry| entry.transaction.hash()) {
             Some(other) => waiting.remember(hash, Fate::Replaced(other)),
             // It had its place before, so that no limit is asked.
             None => waiting.insert(transaction, since_ms),
@@ -105,13 +104,22 @@ impl Pool {
     }
 
     /// Takes the sender's transaction with this nonce out, with the time since when it waits, and
-    /// drops those before it, whose nonces are used.
-    pub fn take(&self, sender: Address, nonce: u64) -> Option<(SignedTransaction, u64)> {
+    /// drops those before it, whose nonces are used. The clock is asked only if there is any.
+    pub fn take(
+        &self,
+        sender: Address,
+        nonce: u64,
+        now_ms: impl FnOnce() -> u64,
+    ) -> Option<(SignedTransaction, u64)> {
         let mut waiting = self.waiting.lock();
+        waiting.first_nonce(sender).filter(|first| *first <= nonce)?;
+        let now_ms = now_ms();
         while let Some(first) = waiting.first_nonce(sender).filter(|first| *first < nonce) {
+            waiting.expire(sender, first, now_ms);
             let reason = format!("nonce too low: next nonce {nonce}, tx nonce {first}");
             waiting.forget(sender, first, Fate::Refused(reason));
         }
+        waiting.expire(sender, nonce, now_ms);
         let entry = waiting.remove(sender, nonce)?;
         Some((entry.transaction, entry.since_ms))
     }
@@ -127,14 +135,16 @@ impl Pool {
         self.waiting.lock().fates.get(hash).cloned()
     }
 
-    /// Drops what has waited too long.
+    /// Drops what has waited too long, if nobody has done so for a while. What has is never found
+    /// or taken, so that this only makes room.
     pub fn expire(&self, now_ms: u64) {
-        self.waiting.lock().sweep(now_ms);
+        self.waiting.lock().sweep_now_and_then(now_ms);
     }
 
     /// Takes all out, by sender and nonce.
-    pub fn drain(&self) -> Vec<SignedTransaction> {
+    pub fn drain(&self, now_ms: u64) -> Vec<SignedTransaction> {
         let mut waiting = self.waiting.lock();
+        waiting.sweep(now_ms);
         waiting.ready.clear();
         waiting.by_hash.clear();
         waiting.bytes = 0;
@@ -150,32 +160,42 @@ impl Pool {
     }
 
     /// A transaction that waits.
-    pub fn find(&self, hash: &B256) -> Option<SignedTransaction> {
-        let waiting = self.waiting.lock();
-        let (sender, nonce) = waiting.by_hash.get(hash)?;
-        waiting.at(*sender, *nonce).cloned()
+    pub fn find(&self, hash: &B256, now_ms: u64) -> Option<SignedTransaction> {
+        let mut waiting = self.waiting.lock();
+        let (sender, nonce) = *waiting.by_hash.get(hash)?;
+        waiting.expire(sender, nonce, now_ms);
+        waiting.at(sender, nonce).map(|entry| entry.transaction.clone())
     }
 
     /// All that wait, by sender and nonce.
-    pub fn all(&self) -> Vec<SignedTransaction> {
-        let waiting = self.waiting.lock();
+    pub fn all(&self, now_ms: u64) -> Vec<SignedTransaction> {
+        let mut waiting = self.waiting.lock();
+        waiting.sweep(now_ms);
         let entries = waiting.by_sender.values().flat_map(BTreeMap::values);
         entries.map(|entry| entry.transaction.clone()).collect()
     }
 
     /// Those of one sender that wait, by nonce.
-    pub fn of(&self, sender: Address) -> Vec<SignedTransaction> {
-        let waiting = self.waiting.lock();
+    pub fn of(&self, sender: Address, now_ms: u64) -> Vec<SignedTransaction> {
+        let mut waiting = self.waiting.lock();
+        waiting.sweep(now_ms);
         let entries = waiting.by_sender.get(&sender).into_iter().flat_map(BTreeMap::values);
         entries.map(|entry| entry.transaction.clone()).collect()
     }
 
     /// How many wait.
+    pub fn count(&self, now_ms: u64) -> usize {
+        let mut waiting = self.waiting.lock();
+        waiting.sweep(now_ms);
+        waiting.by_hash.len()
+    }
+
+    /// How many are in memory, those included that have waited too long and are not dropped yet.
     pub fn len(&self) -> usize {
         self.waiting.lock().by_hash.len()
     }
 
-    /// Whether none waits.
+    /// Whether none is in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -186,6 +206,12 @@ struct Entry {
     transaction: SignedTransaction,
     since_ms: u64,
     size_bytes: usize,
+}
+
+impl Entry {
+    fn is_late(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.since_ms) >= Pool::EXPIRY_MS
+    }
 }
 
 #[derive(Debug, Default)]
@@ -201,17 +227,19 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn at(&self, sender: Address, nonce: u64) -> Option<&SignedTransaction> {
-        Some(&self.by_sender.get(&sender)?.get(&nonce)?.transaction)
+    fn at(&self, sender: Address, nonce: u64) -> Option<&Entry> {
+        self.by_sender.get(&sender)?.get(&nonce)
     }
 
     fn first_nonce(&self, sender: Address) -> Option<u64> {
         self.by_sender.get(&sender)?.keys().next().copied()
     }
 
-    fn is_full(&self, another: &SignedTransaction) -> bool {
-        let bytes = self.bytes.saturating_add(another.envelope().encode_2718_len());
-        self.by_hash.len() >= Pool::LIMIT || bytes > Pool::LIMIT_BYTES
+    /// Whether there is room for another one, in the place of `old` if that is there.
+    fn has_room(&self, another: &SignedTransaction, old: Option<&Entry>) -> bool {
+        let others = self.bytes.saturating_sub(old.map_or(0, |old| old.size_bytes));
+        let bytes = others.saturating_add(another.envelope().encode_2718_len());
+        (old.is_some() || self.by_hash.len() < Pool::LIMIT) && bytes <= Pool::LIMIT_BYTES
     }
 
     fn insert(&mut self, transaction: SignedTransaction, since_ms: u64) {
@@ -251,14 +279,26 @@ impl Waiting {
         }
     }
 
+    /// Drops one if it has waited too long.
+    fn expire(&mut self, sender: Address, nonce: u64, now_ms: u64) {
+        if self.at(sender, nonce).is_some_and(|entry| entry.is_late(now_ms)) {
+            self.forget(sender, nonce, Fate::Expired);
+        }
+    }
+
+    fn sweep_now_and_then(&mut self, now_ms: u64) {
+        if now_ms.saturating_sub(self.swept_ms) >= Pool::SWEEP_MS {
+            self.sweep(now_ms);
+        }
+    }
+
     fn sweep(&mut self, now_ms: u64) {
         self.swept_ms = now_ms;
-        let late = |entry: &Entry| now_ms.saturating_sub(entry.since_ms) >= Pool::EXPIRY_MS;
         let expired: Vec<_> = self
             .by_sender
             .iter()
             .flat_map(|(sender, of_sender)| of_sender.iter().map(move |at| (*sender, at)))
-            .filter(|(_, (_, entry))| late(entry))
+            .filter(|(_, (_, entry))| entry.is_late(now_ms))
             .map(|(sender, (nonce, _))| (sender, *nonce))
             .collect();
         for (sender, nonce) in expired {
@@ -318,7 +358,7 @@ mod tests {
     enum Step {
         Add { sender: usize, nonce: usize, price: usize, priced: bool },
         Take { sender: usize, nonce: usize, put_back: bool },
-        Pass { seconds: u64 },
+        Pass { seconds: u64, asked: bool },
         Drain,
     }
 
@@ -329,7 +369,8 @@ mod tests {
             ),
             3 => (0..SENDERS, 0..NONCES, any::<bool>())
                 .prop_map(|(sender, nonce, put_back)| Step::Take { sender, nonce, put_back }),
-            1 => (0u64..400).prop_map(|seconds| Step::Pass { seconds }),
+            1 => (0u64..400, any::<bool>())
+                .prop_map(|(seconds, asked)| Step::Pass { seconds, asked }),
             1 => Just(Step::Drain),
         ]
     }
@@ -371,7 +412,7 @@ mod tests {
                     }
                     Step::Take { sender, nonce, put_back } => {
                         let address = transaction(sender, 0, 0).sender();
-                        let taken = pool.take(address, nonce as u64);
+                        let taken = pool.take(address, nonce as u64, || now_ms);
                         let at = model.iter().position(|(s, n, ..)| (*s, *n) == (sender, nonce));
                         let expected = at.map(|at| model.remove(at));
                         prop_assert_eq!(
@@ -393,30 +434,35 @@ mod tests {
                         }
                     }
                     Step::Drain => {
-                        let drained = pool.drain().into_iter().map(|it| it.hash());
+                        let drained = pool.drain(now_ms).into_iter().map(|it| it.hash());
                         let expected = model.drain(..).map(|(s, n, p, _)| transaction(s, n, p).hash());
                         prop_assert!(drained.eq(expected));
                     }
-                    Step::Pass { seconds } => {
+                    Step::Pass { seconds, asked } => {
                         now_ms += seconds * 1000;
-                        pool.expire(now_ms);
+                        // Nobody drops what is late: whoever asks for it finds it gone.
                         model.retain(|(s, n, p, since)| {
+                            let hash = transaction(*s, *n, *p).hash();
                             let late = now_ms - since >= Pool::EXPIRY_MS;
                             if late {
-                                fates.insert(transaction(*s, *n, *p).hash(), Fate::Expired);
+                                fates.insert(hash, Fate::Expired);
                             }
                             !late
                         });
+                        if !asked {
+                            continue;
+                        }
                     }
                 }
                 model.sort_by_key(|(s, n, ..)| (transaction(*s, 0, 0).sender(), *n));
-                let all: Vec<_> = pool.all().iter().map(SignedTransaction::hash).collect();
+                let all: Vec<_> = pool.all(now_ms).iter().map(SignedTransaction::hash).collect();
                 let expected: Vec<_> =
                     model.iter().map(|(s, n, p, _)| transaction(*s, *n, *p).hash()).collect();
                 prop_assert_eq!(&all, &expected);
+                prop_assert_eq!(pool.count(now_ms), expected.len());
                 prop_assert_eq!(pool.len(), expected.len());
                 for hash in &all {
-                    prop_assert_eq!(pool.find(hash).map(|found| found.hash()), Some(*hash));
+                    prop_assert_eq!(pool.find(hash, now_ms).map(|found| found.hash()), Some(*hash));
                 }
                 for (hash, fate) in &fates {
                     prop_assert_eq!(&pool.fate(hash), &Some(fate.clone()));
@@ -453,5 +499,49 @@ mod tests {
             }
         }
         assert_eq!(added as usize, Pool::LIMIT_BYTES / (120 * 1024 + 80));
+    }
+
+    #[test]
+    fn replacements_take_no_more_room_than_there_is() {
+        let pool = Pool::default();
+        let add = |index: u64, bytes: usize| {
+            let input = vec![1; bytes].into();
+            let nonce = index % Pool::WINDOW;
+            let transaction = TxLegacy { nonce, input, ..TxLegacy::default() };
+            let secret = keccak256((index / Pool::WINDOW).to_be_bytes());
+            let signature = sign_message(secret, transaction.signature_hash()).unwrap();
+            let signed = SignedTransaction::new(transaction.into_signed(signature).into()).unwrap();
+            pool.add(signed, 0, 0, false)
+        };
+        for index in 0..560 {
+            assert_eq!(add(index, 1), Ok(()));
+        }
+        let replaced: Vec<_> = (0..560).map(|index| add(index, 130_000)).collect();
+        assert!(pool.waiting.lock().bytes <= Pool::LIMIT_BYTES);
+        let first = replaced.iter().position(|added| *added == Err(Refusal::PoolFull)).unwrap();
+        assert!(first >= Pool::LIMIT_BYTES / 130_200, "{first}");
+        // The one that was not replaced still waits, and a shorter one takes a long one's place.
+        assert_eq!(pool.len(), 560);
+        assert_eq!(add(0, 2), Ok(()));
+        assert_eq!(add(first as u64, 100_000), Ok(()));
+    }
+
+    #[test]
+    fn what_has_waited_too_long_has_no_turn_and_leaves_its_place() {
+        let pool = Pool::default();
+        let waits = transaction(0, 1, 3);
+        let (sender, hash) = (waits.sender(), waits.hash());
+        let add = |price, now_ms| pool.add(transaction(0, 1, price).clone(), 0, now_ms, true);
+        add(3, 0).unwrap();
+        let early = Pool::EXPIRY_MS - 1;
+        let (taken, since_ms) = pool.take(sender, 1, || early).unwrap();
+        pool.put_back((taken, since_ms), false);
+        assert_eq!(pool.find(&hash, early).map(|found| found.hash()), Some(hash));
+        assert_eq!(pool.take(sender, 1, || Pool::EXPIRY_MS), None);
+        assert_eq!(pool.fate(&hash), Some(Fate::Expired));
+        // One that pays less takes its place, though nobody has asked for it.
+        add(3, 0).unwrap();
+        pool.expire(Pool::EXPIRY_MS - 1);
+        assert_eq!(add(0, Pool::EXPIRY_MS), Ok(()));
     }
 }

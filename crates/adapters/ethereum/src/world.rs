@@ -12,6 +12,7 @@ use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode, EvmState};
 
 use crate::StateError;
+use crate::archive::each_written;
 use crate::maps::{
     ACCOUNTS, ACCOUNTS_WAS, CODE, HASHES, OPEN, STORAGE, STORAGE_ONLY, STORAGE_WAS, at_block,
     hash_key, slot_key, slot_keys, slot_of, slot_value,
@@ -27,8 +28,6 @@ pub struct World<'a> {
     tx: &'a mut Tx,
     codes: &'a Codes,
     when: When,
-    // Accounts of the past whose storage was cleared; a present one has it removed.
-    cleared: HashSet<Address>,
     // Accounts shown with a nonce of 1 instead of 0, see `basic`.
     raised: HashSet<Address>,
     sender: Option<Address>,
@@ -64,8 +63,7 @@ impl<'a> World<'a> {
     }
 
     fn new(tx: &'a mut Tx, codes: &'a Codes, when: When) -> Self {
-        let (cleared, raised) = (HashSet::default(), HashSet::default());
-        Self { tx, codes, when, cleared, raised, sender: None, opened_at: None }
+        Self { tx, codes, when, raised: HashSet::default(), sender: None, opened_at: None }
     }
 
     /// Says who sends the transaction that is executed next.
@@ -87,9 +85,6 @@ impl<'a> World<'a> {
     /// The value of a slot.
     pub fn slot(&mut self, address: Address, slot: U256) -> Result<U256, StateError> {
         let key = slot_key(address, slot);
-        if self.cleared.contains(&address) && own_write(self.tx, &STORAGE, &key).is_none() {
-            return Ok(U256::ZERO);
-        }
         let value = self.value(&STORAGE, &STORAGE_WAS, &key).unwrap_or_default();
         U256::try_from_be_slice(&value).ok_or(StateError::BadRecord { map: STORAGE.as_str() })
     }
@@ -125,22 +120,33 @@ impl<'a> World<'a> {
 
     /// Sets every slot of an account to zero; returns those that were not.
     pub fn clear_storage(&mut self, address: Address) -> Vec<U256> {
-        let mut slots = Vec::new();
-        let (first, last) = slot_keys(address);
-        let bounds = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
-        self.tx.range(&STORAGE, bounds, |key, _| {
-            if let Some((owner, slot)) = slot_of(key)
-                && owner == address
-            {
-                slots.push(slot);
-            }
-            ControlFlow::Continue(())
-        });
+        let slots = self.slots(address);
         for slot in &slots {
             self.put_slot(address, *slot, U256::ZERO);
         }
-        if matches!(self.when, When::Past(_)) {
-            self.cleared.insert(address);
+        slots
+    }
+
+    /// The slots of an account that are not zero.
+    fn slots(&mut self, address: Address) -> Vec<U256> {
+        let mut slots = Vec::new();
+        let (first, last) = slot_keys(address);
+        let mut keep = |key: &[u8]| {
+            slots.extend(slot_of(key).filter(|(owner, _)| *owner == address).map(|(_, slot)| slot));
+            ControlFlow::Continue(())
+        };
+        let bounds = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
+        self.tx.range(&STORAGE, bounds, |key, _| keep(key));
+        if let When::Past(block) = self.when {
+            // Some have become zero since, and some were zero then.
+            let _ = each_written(self.tx, &STORAGE_WAS, [&first, &last], block, |key, is_later| {
+                if is_later { keep(key) } else { ControlFlow::Continue(()) }
+            });
+            slots.sort_unstable();
+            slots.dedup();
+            slots.retain(|slot| {
+                self.value(&STORAGE, &STORAGE_WAS, &slot_key(address, *slot)).is_some()
+            });
         }
         slots
     }

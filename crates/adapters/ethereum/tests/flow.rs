@@ -15,7 +15,10 @@ use alloy_consensus::{TxEip1559, TxEnvelope, TxLegacy};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
 use coco_ethereum::rpc::{Rpc, Session};
-use coco_ethereum::{Chain, FeePolicy, Node, Pool, SignedTransaction, StateTrie};
+use coco_ethereum::trial::Trial;
+use coco_ethereum::{
+    Chain, ChainOptions, FeePolicy, Node, Pool, SignedTransaction, StateTrie, consortium_genesis,
+};
 use serde_json::{Value as Json, json};
 use wallet::{CHAIN_ID, Wallet, call, node, raw, result, send, sign};
 
@@ -191,8 +194,7 @@ async fn what_waits_is_replaced_by_price_and_expires() {
 
     send(&rpc, &at(5, 7)).await.unwrap();
     trial.pass_ms(Pool::EXPIRY_MS);
-    rpc.pool().expire(trial.now_ms());
-    assert!(rpc.pool().is_empty());
+    assert_eq!(rpc.pool().count(trial.now_ms()), 0);
     let status = async |transaction: &TxEnvelope| {
         result(&rpc, "coco_transactionStatus", json!([transaction.tx_hash()])).await
     };
@@ -204,6 +206,33 @@ async fn what_waits_is_replaced_by_price_and_expires() {
     let included = json!({"status": "included", "blockNumber": "0x1"});
     assert_eq!(status(&replacement).await, included);
     assert_eq!(status(&at(9, 9)).await, json!({"status": "unknown"}));
+}
+
+#[tokio::test]
+async fn what_has_waited_too_long_is_not_executed_though_nobody_looked_for_it() {
+    let (ada, bob) = (Wallet::new("ada"), Wallet::new("bob"));
+    let (trial, rpc) = node(FeePolicy::Free, &[&ada]);
+    let late = ada.at(1, bob.address);
+    send(&rpc, &late).await.unwrap();
+    trial.pass_ms(Pool::EXPIRY_MS);
+    send(&rpc, &ada.at(0, bob.address)).await.unwrap();
+    trial.seal(&rpc).unwrap().unwrap();
+    assert_eq!(result(&rpc, "eth_getTransactionCount", json!([ada.address])).await, "0x1");
+    let status = result(&rpc, "coco_transactionStatus", json!([late.tx_hash()])).await;
+    assert_eq!(status, json!({"status": "expired"}));
+    // Whoever lists or looks for what waits does not see it either.
+    send(&rpc, &ada.at(2, bob.address)).await.unwrap();
+    let last = ada.at(3, bob.address);
+    send(&rpc, &last).await.unwrap();
+    trial.pass_ms(Pool::EXPIRY_MS);
+    let found = result(&rpc, "eth_getTransactionByHash", json!([last.tx_hash()])).await;
+    assert_eq!(found, json!(null));
+    assert_eq!(result(&rpc, "txpool_status", json!([])).await["queued"], "0x0");
+    // A commit makes room.
+    send(&rpc, &ada.at(2, bob.address)).await.unwrap();
+    trial.pass_ms(Pool::EXPIRY_MS);
+    rpc.committed().unwrap();
+    assert!(rpc.pool().is_empty());
 }
 
 #[tokio::test]
@@ -435,8 +464,56 @@ async fn state_at_every_block_and_proofs_of_it_stay_readable() {
         assert_eq!(keccak256(first), *root);
         assert_eq!(proof["balance"], format!("{number:#x}"));
     }
+    let zero = format!("0x{}", "0".repeat(64));
+    let odd = format!("0x{}", "0".repeat(63));
+    let asked = json!(["0x00", "1", "0x", "0x0a", zero, odd]);
+    let proof = result(&rpc, "eth_getProof", json!([bob.address, asked])).await;
+    let keys = proof["storageProof"].as_array().unwrap().iter().map(|proof| &proof["key"]);
+    let expected =
+        [json!("0x0"), json!("0x1"), json!("0x0"), json!("0xa"), json!(zero), json!(zero)];
+    assert!(keys.eq(&expected), "{proof}");
     let none = call(&rpc, "eth_getBalance", json!([bob.address, "0x63"])).await;
     assert_eq!(none["error"]["message"], "header not found");
+}
+
+/// Puts what it is called with into slots 3300 to 1.
+const MANY: &str = "0x60118060095f395ff3610ce45b5f358155600190038060035700";
+
+#[tokio::test]
+async fn proofs_of_a_block_outlast_any_number_of_changes_of_the_same_slots() {
+    let ada = Wallet::new("ada");
+    let options = ChainOptions {
+        transaction_gas_limit: Some(200_000_000),
+        ..ChainOptions::from(FeePolicy::Free)
+    };
+    let rich = [(ada.address, U256::from(10).pow(U256::from(20)))];
+    let (trial, rpc) = Trial::begin(&consortium_genesis(CHAIN_ID, rich), options).unwrap();
+    let with = |nonce: u64, to: TxKind, input: Bytes| {
+        let (chain_id, gas_limit) = (Some(CHAIN_ID), 200_000_000);
+        sign(ada.secret, TxLegacy { chain_id, nonce, gas_limit, to, input, ..TxLegacy::default() })
+    };
+    let many = hex::decode(MANY).unwrap().into();
+    send(&rpc, &with(0, TxKind::Create, many)).await.unwrap();
+    let many = ada.address.create(0);
+    let mut root = B256::ZERO;
+    for value in 1..=33_u64 {
+        let input = B256::from(U256::from(value)).to_vec().into();
+        send(&rpc, &with(value, TxKind::Call(many), input)).await.unwrap();
+        let sealed = trial.seal(&rpc).unwrap().unwrap();
+        if value == 2 {
+            root = sealed.header.state_root;
+        }
+    }
+    let proof = result(&rpc, "eth_getProof", json!([many, ["0x9"], "0x2"])).await;
+    let first: Bytes = serde_json::from_value(proof["accountProof"][0].clone()).unwrap();
+    assert_eq!(keccak256(first), root);
+    assert_eq!(proof["storageProof"][0]["value"], "0x2");
+    let first: Bytes =
+        serde_json::from_value(proof["storageProof"][0]["proof"][0].clone()).unwrap();
+    assert_eq!(json!(keccak256(first)), proof["storageHash"]);
+    let blocks = json!([{"blockStateCalls": [{}]}, "0x2"]);
+    let simulated = result(&rpc, "eth_simulateV1", blocks).await;
+    assert_eq!(simulated[0]["number"], "0x3");
 }
 
 #[tokio::test]

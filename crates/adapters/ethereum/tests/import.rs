@@ -11,7 +11,11 @@
 
 mod fixtures;
 
-use coco_ethereum::{Chain, FeePolicy, Head, ImportError, StateTrie, block, blocks_of};
+use alloy_consensus::BlockBody;
+use coco_ethereum::{
+    Chain, FeePolicy, Head, ImportError, ImportedBlock, StateTrie, block, blocks_of,
+    consortium_genesis,
+};
 use coco_kv::{Store, View};
 
 #[test]
@@ -45,6 +49,35 @@ fn every_block_of_the_hive_chain_has_the_roots_that_its_header_says() {
     let mut tx = store.begin();
     let again = blocks_of(&files["tests/chain.rlp"]).next().unwrap().unwrap();
     assert!(matches!(chain.import(&mut tx, &again), Err(ImportError::NotNext { number: 1, .. })));
+}
+
+#[test]
+fn an_export_begins_with_the_block_that_the_genesis_makes() {
+    let genesis = consortium_genesis(1337, []);
+    let store = Store::new(View(2));
+    let mut tx = store.begin();
+    let (chain, own) = Chain::begin(&mut tx, &genesis, FeePolicy::Free).unwrap();
+    let header = block(&mut tx, 0).unwrap().unwrap().header;
+    let withdrawals = Some(Vec::new().into());
+    let mut first =
+        ImportedBlock { header, body: BlockBody { withdrawals, ..BlockBody::default() } };
+    let exported = alloy_rlp::encode(&first);
+    let read = blocks_of(&exported).next().unwrap().unwrap();
+    assert!(chain.is_first(&mut tx, &read).unwrap());
+    first.header.timestamp = 7;
+    let stated = first.header.hash_slow();
+    match chain.is_first(&mut tx, &first) {
+        Err(error @ ImportError::OtherGenesis { .. }) => {
+            let text = error.to_string();
+            assert!(
+                text.contains(&own.to_string()) && text.contains(&stated.to_string()),
+                "{text}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    first.header.number = 1;
+    assert!(!chain.is_first(&mut tx, &first).unwrap());
 }
 
 #[test]

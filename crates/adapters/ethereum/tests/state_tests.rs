@@ -124,7 +124,7 @@ fn surroundings(spec: SpecId, env: &Env) -> Surroundings {
     if spec.is_enabled_in(SpecId::MERGE) && block.prevrandao.is_none() {
         block.prevrandao = Some(B256::ZERO);
     }
-    Surroundings { rules, block }
+    Surroundings::new(rules, block)
 }
 
 fn parse(bytes: &[u8], spec: SpecId) -> Result<SignedTransaction, String> {

@@ -160,7 +160,7 @@ impl Chain {
             blob_excess_gas_and_price: blobs,
             ..BlockEnv::default()
         };
-        Surroundings { rules, block }
+        Surroundings::new(rules, block)
     }
 
     /// The transaction with the price it pays under the chain's policy.

@@ -106,7 +106,8 @@ impl Rpc {
         account.check(request.from)?;
         request.from = Some(account.address);
         let envelope = self.filled(request, |hash| sign(account.secret, hash))?;
-        SignedTransaction::new(envelope).map_err(RpcError::from)
+        // As if it had come signed: what is refused there is refused here.
+        SignedTransaction::from_wire(&envelope.encoded_2718()).map_err(RpcError::from)
     }
 
     fn account_of(&self, participant: Digest) -> Result<Kept, RpcError> {

@@ -370,7 +370,7 @@ impl Rpc {
         if let Some(record) = executed_transaction(tx, hash)? {
             return Ok(Some((record.transaction()?, record.sender)));
         }
-        let waiting = self.pool.find(&hash);
+        let waiting = self.pool.find(&hash, self.node.now_ms());
         Ok(waiting.map(|waiting| (waiting.envelope().clone(), waiting.sender())))
     }
 }

@@ -17,7 +17,8 @@ use serde_json::json;
 
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
-use crate::{Account, ExecutionError, Refusal, Surroundings, World};
+use crate::evm::MovedPrecompiles;
+use crate::{Account, ExecutionError, FeePolicy, Refusal, Surroundings, World};
 
 impl Rpc {
     /// Gas of a call that does not say how much it wants; geth's default.
@@ -31,10 +32,11 @@ impl Rpc {
         let at = self.state_at(&mut tx, params, 1)?;
         let mut surroundings = self.call_surroundings(&mut tx, at, params.optional(3)?)?;
         let mut world = self.world(&mut tx, at)?;
-        override_state(&mut world, params.optional(2)?)?;
+        override_state(&mut world, &mut surroundings, params.optional(2)?)?;
         let call = self.call_of(&mut world, &mut surroundings, &request)?;
-        let executed =
-            surroundings.execute(&mut world, call.clone()).map_err(|e| refused(e, &call))?;
+        let executed = surroundings
+            .execute(&mut world, call.clone())
+            .map_err(|error| refused(error, &call, &surroundings))?;
         match RpcError::of_result(&executed.result) {
             Some(error) => Err(error),
             None => to_json(&executed.result.into_output().unwrap_or_default()),
@@ -47,7 +49,7 @@ impl Rpc {
         let at = self.state_at(&mut tx, params, 1)?;
         let mut surroundings = self.call_surroundings(&mut tx, at, params.optional(3)?)?;
         let mut world = self.world(&mut tx, at)?;
-        override_state(&mut world, params.optional(2)?)?;
+        override_state(&mut world, &mut surroundings, params.optional(2)?)?;
         let call = self.call_of(&mut world, &mut surroundings, &request)?;
         let most = self.most_gas(&mut world, &surroundings, &request, &call)?;
         Ok(quantity(estimate(&surroundings, &mut world, call, most)?))
@@ -59,7 +61,7 @@ impl Rpc {
         let at = self.state_at(&mut tx, params, 1)?;
         let mut surroundings = self.call_surroundings(&mut tx, at, None)?;
         let mut world = self.world(&mut tx, at)?;
-        override_state(&mut world, params.optional(2)?)?;
+        override_state(&mut world, &mut surroundings, params.optional(2)?)?;
         // What the list holds changes what it costs and may change what is accessed, so it is
         // repeated until it is stable.
         let mut tried = 0_u64;
@@ -69,7 +71,7 @@ impl Rpc {
             let mut inspector = AccessListInspector::new(before.clone());
             let executed = surroundings
                 .inspect(&mut world, call.clone(), &mut inspector)
-                .map_err(|e| refused(e, &call))?;
+                .map_err(|error| refused(error, &call, &surroundings))?;
             tried = tried.saturating_add(executed.result.tx_gas_used().max(Self::CALL_GAS / 16));
             let found = inspector.into_access_list();
             if found == before || request.access_list.as_ref() == Some(&found) {
@@ -97,7 +99,8 @@ impl Rpc {
         let rules = &mut surroundings.rules;
         rules.disable_nonce_check = true;
         rules.disable_block_gas_limit = true;
-        rules.disable_base_fee = true;
+        // Where nobody pays, what a call says of fees is ignored.
+        rules.disable_base_fee = self.chain.rules().fees() == FeePolicy::Free;
         rules.disable_eip3607 = true;
         rules.tx_chain_id_check = false;
         rules.tx_gas_limit_cap = Some(u64::MAX);
@@ -217,7 +220,7 @@ fn estimate(
                 InvalidTransaction::CallGasCostMoreThanGasLimit { .. }
                 | InvalidTransaction::GasFloorMoreThanGasLimit { .. },
             )) => Ok(None),
-            Err(error) => Err(refused(error, &call)),
+            Err(error) => Err(refused(error, &call, surroundings)),
         }
     };
     let allowance = || RpcError::server(format!("gas required exceeds allowance ({most})"));
@@ -258,12 +261,43 @@ fn estimate(
 /// Replaces parts of the state for one call.
 pub(super) fn override_state(
     world: &mut World<'_>,
+    surroundings: &mut Surroundings,
     overrides: Option<StateOverride>,
 ) -> Result<(), RpcError> {
-    for (address, account) in overrides.unwrap_or_default() {
+    let overrides = overrides.unwrap_or_default();
+    surroundings.precompiles = moved_precompiles(surroundings.spec(), &overrides)?;
+    for (address, account) in overrides {
         override_account(world, address, account)?;
     }
     Ok(())
+}
+
+/// Where precompiled contracts are under overrides: what is overridden is none any more, and may be
+/// put elsewhere. None if all are where they belong.
+pub(super) fn moved_precompiles(
+    spec: SpecId,
+    overrides: &StateOverride,
+) -> Result<Option<MovedPrecompiles>, RpcError> {
+    if overrides.is_empty() {
+        return Ok(None);
+    }
+    let mut precompiles = MovedPrecompiles::new(spec);
+    let mut overrides: Vec<_> = overrides.iter().collect();
+    overrides.sort_by_key(|(address, _)| **address);
+    let mut is_moved = false;
+    for (address, account) in overrides {
+        let taken = precompiles.take(*address);
+        is_moved |= taken.is_some();
+        match (account.move_precompile_to, taken) {
+            (Some(to), Some(taken)) => precompiles.put(to, taken),
+            (Some(_), None) => {
+                let message = format!("account {address} is not a precompile");
+                return Err(RpcError::server(message));
+            }
+            (None, _) => {}
+        }
+    }
+    Ok(is_moved.then_some(precompiles))
 }
 
 pub(super) fn override_account(
@@ -328,8 +362,12 @@ fn override_block(
 }
 
 /// Why a call was not executed.
-pub(super) fn refused(error: ExecutionError, call: &TxEnv) -> RpcError {
-    Refusal::of(error, call, 0).into()
+pub(super) fn refused(
+    error: ExecutionError,
+    call: &TxEnv,
+    surroundings: &Surroundings,
+) -> RpcError {
+    Refusal::of(error, call, surroundings.block.basefee).into()
 }
 
 /// In order of addresses and slots, so that the same call has the same list.

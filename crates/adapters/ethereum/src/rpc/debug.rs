@@ -4,7 +4,9 @@ use std::cell::RefCell;
 
 use alloy_primitives::{Address, B256, U256};
 use alloy_rpc_types_eth::TransactionRequest;
-use alloy_rpc_types_trace::geth::{GethDebugTracingCallOptions, GethDebugTracingOptions};
+use alloy_rpc_types_trace::geth::{
+    GethDebugBuiltInTracerType, GethDebugTracingCallOptions, GethDebugTracingOptions,
+};
 use coco_kv::Tx;
 use revm::context::TxEnv;
 use revm::state::{AccountInfo, Bytecode};
@@ -74,11 +76,12 @@ impl Rpc {
         let mut surroundings =
             self.call_surroundings(&mut tx, at, options.block_overrides.clone())?;
         let mut world = self.world(&mut tx, at)?;
-        override_state(&mut world, options.state_overrides.clone())?;
+        override_state(&mut world, &mut surroundings, options.state_overrides.clone())?;
         let call = self.call_of(&mut world, &mut surroundings, &request)?;
-        let mut inspector = inspector(&self::options(Some(options.tracing_options))?)?;
-        let context = TransactionContext::default();
-        traced(&surroundings, &mut world, call, &mut inspector, context).map(|(trace, _)| trace)
+        let tracing = self::options(Some(options.tracing_options))?;
+        let (mut room, context) = (Room::NEW, TransactionContext::default());
+        let traced = traced(&surroundings, &mut world, call, &tracing, &mut room, context);
+        traced.map(|(trace, _)| trace)
     }
 
     /// Executes a block's transactions again, up to and including `only` if it is given, and
@@ -103,29 +106,23 @@ impl Rpc {
         let mut world = World::past(tx, self.chain.codes(), parent);
         let beacon_root = header.parent_beacon_block_root;
         begin_block(&surroundings, &mut world, header.parent_hash, beacon_root)?;
-        let (mut traces, mut bytes, mut options) = (Vec::new(), 0, options.clone());
+        let (mut traces, mut room) = (Vec::new(), Room::NEW);
         for (hash, included) in block.transactions.iter().zip(included) {
             let call = self.chain.priced(to_evm(&included.envelope, included.sender));
             let state = if only.is_none_or(|only| only == *hash) {
-                let mut inspector = inspector(&options)?;
                 let context = TransactionContext {
                     block_hash: Some(block_hash),
                     tx_index: usize::try_from(included.position.index).ok(),
                     tx_hash: Some(*hash),
                 };
                 let (trace, state) =
-                    traced(&surroundings, &mut world, call, &mut inspector, context)?;
-                options.config.limit = options.config.limit.map(|left| left - steps(&trace));
-                bytes += trace.to_string().len();
-                if bytes > Self::MAX_TRACE_BYTES || options.config.limit == Some(0) {
-                    return Err(RpcError::limit("the traces are too large, set a limit"));
-                }
+                    traced(&surroundings, &mut world, call, options, &mut room, context)?;
                 traces.push((*hash, trace));
                 state
             } else {
                 let executed = surroundings
                     .execute(&mut world, call.clone())
-                    .map_err(|e| refused(e, &call))?;
+                    .map_err(|error| refused(error, &call, &surroundings))?;
                 executed.state
             };
             if only == Some(*hash) {
@@ -137,20 +134,67 @@ impl Rpc {
     }
 }
 
-/// The options of a trace. One that sets no limit to its steps gets ours, see [`within_limit`].
+/// The options of a trace, as the tracers take them.
 fn options(options: Option<GethDebugTracingOptions>) -> Result<GethDebugTracingOptions, RpcError> {
     let mut options = options.unwrap_or_default();
-    let asked = options.config.limit.filter(|limit| *limit > 0);
-    if asked.is_some_and(|asked| asked > Rpc::MAX_STEPS) {
+    if options.config.limit.is_some_and(|asked| asked > Rpc::MAX_STEPS) {
         let message = format!("limit is at most {}", Rpc::MAX_STEPS);
         return Err(RpcError::invalid_params(message));
     }
-    options.config.limit = asked.or(Some(Rpc::MAX_STEPS));
+    if options.tracer == Some(GethDebugBuiltInTracerType::MuxTracer.into()) {
+        configure_each(&mut options.tracer_config.0);
+    }
     Ok(options)
 }
 
-fn inspector(options: &GethDebugTracingOptions) -> Result<DebugInspector, RpcError> {
-    let inspector = DebugInspector::new(options.clone());
+/// geth takes any configuration of each tracer of a `muxTracer`, and none; ours insist on one, or
+/// on none.
+fn configure_each(tracers: &mut Json) {
+    for (tracer, config) in tracers.as_object_mut().into_iter().flatten() {
+        if matches!(tracer.as_str(), "4byteTracer" | "noopTracer") {
+            *config = Json::Null;
+        } else if config.is_null() {
+            *config = json!({});
+        }
+    }
+}
+
+/// What the traces of one reply may still hold.
+struct Room {
+    steps: u64,
+    bytes: usize,
+}
+
+impl Room {
+    const NEW: Self = Self { steps: Rpc::MAX_STEPS, bytes: Rpc::MAX_TRACE_BYTES };
+
+    /// The options of the next trace: of one that has no room it records a step too many, to tell
+    /// it from one that its own limit cuts.
+    fn bound(&self, options: &GethDebugTracingOptions) -> GethDebugTracingOptions {
+        let mut options = options.clone();
+        let asked = options.config.limit.filter(|limit| *limit > 0).unwrap_or(u64::MAX);
+        options.config.limit = Some(asked.min(self.steps.saturating_add(1)));
+        options
+    }
+
+    fn take(&mut self, trace: &Json) -> Result<(), RpcError> {
+        let steps = trace.get("structLogs").and_then(Json::as_array).map_or(0, Vec::len) as u64;
+        let left = (self.steps.checked_sub(steps), self.bytes.checked_sub(trace.to_string().len()));
+        let (Some(steps), Some(bytes)) = left else {
+            let message = format!(
+                "the traces have more than {} steps or {} bytes, set a limit",
+                Rpc::MAX_STEPS,
+                Rpc::MAX_TRACE_BYTES
+            );
+            return Err(RpcError::limit(message));
+        };
+        *self = Self { steps, bytes };
+        Ok(())
+    }
+}
+
+fn inspector(options: GethDebugTracingOptions) -> Result<DebugInspector, RpcError> {
+    let inspector = DebugInspector::new(options);
     let limits = TraceLimits::default()
         .set_max_recorded_bytes(Some(Rpc::MAX_RECORDED_BYTES))
         .set_behavior(TraceLimitBehavior::Halt);
@@ -174,36 +218,26 @@ fn inspector(options: &GethDebugTracingOptions) -> Result<DebugInspector, RpcErr
     })
 }
 
-/// Instructions in a trace.
-fn steps(trace: &Json) -> u64 {
-    trace.get("structLogs").and_then(Json::as_array).map_or(0, Vec::len) as u64
-}
-
-/// Refuses a trace that was cut off by our own limit.
-fn within_limit(trace: Json) -> Answer {
-    if steps(&trace) >= Rpc::MAX_STEPS {
-        let message = format!("the trace has more than {} steps, set a limit", Rpc::MAX_STEPS);
-        return Err(RpcError::limit(message));
-    }
-    Ok(trace)
-}
-
 /// Executes under a tracer; returns the trace and the state after it, which is not applied.
 fn traced(
     surroundings: &Surroundings,
     world: &mut World<'_>,
     call: TxEnv,
-    inspector: &mut DebugInspector,
+    options: &GethDebugTracingOptions,
+    room: &mut Room,
     context: TransactionContext,
 ) -> Result<(Json, revm::state::EvmState), RpcError> {
+    let mut inspector = inspector(room.bound(options))?;
     let executed = surroundings
-        .inspect(world, call.clone(), &mut *inspector)
-        .map_err(|error| refused(error, &call))?;
+        .inspect(world, call.clone(), &mut inspector)
+        .map_err(|error| refused(error, &call, surroundings))?;
     let mut before = Before(RefCell::new(world));
     let trace = inspector
         .get_result(Some(context), &call, &surroundings.block, &executed, &mut before)
         .map_err(|error| RpcError::server(error.to_string()))?;
-    Ok((within_limit(to_json(&trace)?)?, executed.state))
+    let trace = to_json(&trace)?;
+    room.take(&trace)?;
+    Ok((trace, executed.state))
 }
 
 /// The state before the traced transaction, as tracers read it.

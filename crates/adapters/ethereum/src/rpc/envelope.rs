@@ -2,12 +2,67 @@
 
 use std::convert::Infallible;
 
+use alloy_consensus::transaction::RlpEcdsaEncodableTx;
 use alloy_consensus::{
     SignableTransaction, Signed, TxEip1559, TxEip2930, TxEip4844, TxEip4844Variant, TxEip7702,
     TxEnvelope, TxLegacy,
 };
-use alloy_primitives::{B256, Signature, TxKind, U256};
+use alloy_primitives::{B256, Bytes, Signature, TxKind, U256};
 use alloy_rpc_types_eth::TransactionRequest;
+
+use super::RpcError;
+use crate::TransactionSyntax;
+
+/// Refuses, in geth's words, what no transaction can be made of that the chain carries.
+pub(super) fn check(request: &TransactionRequest) -> Result<(), RpcError> {
+    if request.has_eip4844_blob_data() {
+        return Err(TransactionSyntax::UnsupportedType.into());
+    }
+    let input = &request.input;
+    if input.input.is_some() && input.data.is_some() && input.input != input.data {
+        return Err(RpcError::server(
+            "both \"data\" and \"input\" are set and not equal. Please use \"input\" to pass \
+             transaction call data",
+        ));
+    }
+    if request.to.and_then(TxKind::into_to).is_none() {
+        if request.authorization_list.is_some() {
+            return Err(RpcError::server("missing \"to\" in a transaction with authorizations"));
+        }
+        if input.input().is_none_or(|input| input.is_empty()) {
+            return Err(RpcError::server("contract creation without any data provided"));
+        }
+    }
+    check_fees(request)
+}
+
+/// Refuses fees that contradict each other.
+pub(super) fn check_fees(request: &TransactionRequest) -> Result<(), RpcError> {
+    let (most, tip) = (request.max_fee_per_gas, request.max_priority_fee_per_gas);
+    if request.gas_price.is_some() && (most.is_some() || tip.is_some()) {
+        let message = "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified";
+        return Err(RpcError::invalid_params(message));
+    }
+    if let (Some(most), Some(tip)) = (most, tip)
+        && most < tip
+    {
+        let message = format!("maxFeePerGas ({most:#x}) < maxPriorityFeePerGas ({tip:#x})");
+        return Err(RpcError::server(message));
+    }
+    Ok(())
+}
+
+/// A legacy transaction that nobody has signed, in geth's way: with zeros for the signature, which
+/// name no chain.
+pub(super) fn unsigned_legacy(transaction: &TxLegacy) -> Bytes {
+    let signature = [alloy_rlp::EMPTY_STRING_CODE; 3];
+    let payload_length = transaction.rlp_encoded_fields_length() + signature.len();
+    let mut raw = Vec::with_capacity(payload_length + 9);
+    alloy_rlp::Header { list: true, payload_length }.encode(&mut raw);
+    transaction.rlp_encode_fields(&mut raw);
+    raw.extend(signature);
+    raw.into()
+}
 
 /// The envelope with a signature of zeros.
 pub(super) fn unsigned(

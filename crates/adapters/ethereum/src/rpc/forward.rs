@@ -432,7 +432,7 @@ impl Rpc {
         let view = self.node.last_committed().view;
         if !self.node.is_primary() && !self.pool.is_empty() {
             // They were waiting when this node was the primary.
-            for signed in self.pool.drain() {
+            for signed in self.pool.drain(self.node.now_ms()) {
                 let (hash, raw) = (signed.hash(), signed.to_bytes());
                 self.outbox.add(hash, raw, Place::Waiting(View(0)), self.node.now_ms());
             }

@@ -47,7 +47,7 @@ impl Params {
 
 /// The key of a slot: up to 32 bytes of hex, of any length, as tools send it.
 pub(crate) fn slot(text: &str) -> Result<U256, RpcError> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    let digits = digits(text);
     if digits.len() > 64 {
         let message = format!("storage key too long (want at most 32 bytes): {text:?}");
         return Err(RpcError::invalid_params(message));
@@ -55,4 +55,13 @@ pub(crate) fn slot(text: &str) -> Result<U256, RpcError> {
     let digits = if digits.is_empty() { "0" } else { digits };
     U256::from_str_radix(digits, 16)
         .map_err(|_| RpcError::invalid_params(format!("invalid hex in storage key: {text:?}")))
+}
+
+/// Whether the key of a slot is written as 32 bytes.
+pub(crate) fn is_whole_slot(text: &str) -> bool {
+    digits(text).len() > 62
+}
+
+fn digits(text: &str) -> &str {
+    text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text)
 }

@@ -2,14 +2,14 @@
 
 use alloy_consensus::{Transaction as _, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U64, U256};
+use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U64, U256, keccak256};
 use alloy_rpc_types_eth::TransactionRequest;
 use coco_kv::{Tx, TxId};
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::watch;
 
 use super::blocks::rpc_pending;
-use super::envelope::signed;
+use super::envelope::{check, check_fees, signed, unsigned_legacy};
 use super::recover::Recovered;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::{ExecutedHere, is_executed};
@@ -109,7 +109,7 @@ impl Rpc {
             let number = quantity(included.record.block);
             return Ok(json!({"status": "included", "blockNumber": number}));
         }
-        if self.pool.find(&hash).is_some() {
+        if self.pool.find(&hash, self.node.now_ms()).is_some() {
             return Ok(json!({"status": "queued"}));
         }
         if is_executed(tx, &hash) {
@@ -169,8 +169,9 @@ impl Rpc {
         }
     }
 
-    /// Gives those that were put off another turn.
+    /// Gives those that were put off another turn; drops what has waited too long.
     pub(super) fn resume(&self) {
+        self.pool.expire(self.node.now_ms());
         while let Some(sender) = self.pool.ready() {
             let Ok(next) = self.next_nonce(sender) else { return };
             if !self.promote(sender, next) {
@@ -181,7 +182,7 @@ impl Rpc {
 
     /// Executes what waits of a sender from its next nonce on; whether there was room for it.
     fn promote(&self, sender: Address, mut next: u64) -> bool {
-        while let Some(waiting) = self.pool.take(sender, next) {
+        while let Some(waiting) = self.pool.take(sender, next, || self.node.now_ms()) {
             match self.execute(&waiting.0) {
                 Ok(_) | Err(Refusal::AlreadyKnown) => next = next.saturating_add(1),
                 Err(refusal) if refusal.is_passing() => {
@@ -253,8 +254,14 @@ impl Rpc {
     pub(super) fn fill_transaction(&self, params: &Params) -> Answer {
         let nobody = |_| Ok(Signature::new(U256::ZERO, U256::ZERO, false));
         let envelope = self.filled(params.required(0)?, nobody)?;
-        let raw = Bytes::from(envelope.encoded_2718());
-        Ok(json!({"raw": raw, "tx": to_json(&envelope)?}))
+        let (mut raw, mut shown) = (Bytes::from(envelope.encoded_2718()), to_json(&envelope)?);
+        if let (Some(legacy), Some(members)) = (envelope.as_legacy(), shown.as_object_mut()) {
+            raw = unsigned_legacy(legacy.tx());
+            members.insert("v".to_owned(), json!("0x0"));
+            members.insert("hash".to_owned(), to_json(&keccak256(&raw))?);
+            members.remove("chainId");
+        }
+        Ok(json!({"raw": raw, "tx": shown}))
     }
 
     /// The envelope of a request in which everything that it leaves out is filled in.
@@ -263,6 +270,7 @@ impl Rpc {
         mut request: TransactionRequest,
         sign: impl FnOnce(B256) -> Result<Signature, RpcError>,
     ) -> Result<TxEnvelope, RpcError> {
+        check(&request)?;
         let from = request.from.unwrap_or_default();
         if request.nonce.is_none() {
             request.nonce = Some(self.next_nonce(from)?);
@@ -288,6 +296,7 @@ impl Rpc {
             request.max_priority_fee_per_gas = Some(tip);
             let most = base_fee.saturating_mul(2).saturating_add(tip);
             request.max_fee_per_gas = Some(request.max_fee_per_gas.unwrap_or(most));
+            check_fees(&request)?;
         }
         let (nonce, gas) = (request.nonce.unwrap_or_default(), request.gas.unwrap_or_default());
         signed(&request, nonce, gas, chain_id, sign)
@@ -295,7 +304,8 @@ impl Rpc {
 
     pub(super) fn txpool_status(&self) -> Answer {
         let pending = self.executed_transactions()?.len() as u64;
-        Ok(json!({"pending": quantity(pending), "queued": quantity(self.pool.len() as u64)}))
+        let queued = self.pool.count(self.node.now_ms()) as u64;
+        Ok(json!({"pending": quantity(pending), "queued": quantity(queued)}))
     }
 
     pub(super) fn txpool_content(&self, of: Option<Address>) -> Answer {
@@ -318,7 +328,8 @@ impl Rpc {
             }
             Ok(Json::Object(by_sender))
         };
-        let queued = of.map_or_else(|| self.pool.all(), |of| self.pool.of(of));
+        let now_ms = self.node.now_ms();
+        let queued = of.map_or_else(|| self.pool.all(now_ms), |of| self.pool.of(of, now_ms));
         Ok(json!({"pending": show(executed)?, "queued": show(queued)?}))
     }
 
@@ -346,7 +357,7 @@ impl Rpc {
             Json::Object(by_sender)
         };
         let executed = self.executed_transactions()?;
-        Ok(json!({"pending": show(executed), "queued": show(self.pool.all())}))
+        Ok(json!({"pending": show(executed), "queued": show(self.pool.all(self.node.now_ms()))}))
     }
 
     /// Those of blocks that clients do not see yet, and of the open one.

@@ -5,6 +5,7 @@ use alloy_consensus::{BlockBody, EMPTY_OMMER_ROOT_HASH, Header, Transaction as _
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rlp::Encodable;
 use alloy_rpc_types_eth::simulate::{SimBlock, SimulatePayload};
+use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_eth::{
     Block, BlockOverrides, BlockTransactions, Log, Transaction, TransactionRequest, Withdrawals,
 };
@@ -12,7 +13,7 @@ use coco_kv::Tx;
 use revm::context::result::{EVMError, ExecutionResult, InvalidTransaction};
 use serde_json::{Value as Json, json};
 
-use super::call::override_account;
+use super::call::{moved_precompiles, override_account};
 use super::envelope::unsigned;
 use super::transfers::TransferLogs;
 use super::view::At;
@@ -20,7 +21,6 @@ use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
 use crate::block::{
     BlockDraft, BlockTransaction, Included, begin_block, end_block, merged, requests_hash,
 };
-use crate::evm::MovedPrecompiles;
 use crate::maps::HASHES;
 use crate::record::{Change, TransactionRecord};
 use crate::transaction::to_evm;
@@ -134,22 +134,22 @@ impl Simulation<'_> {
     fn block(&mut self, tx: &mut Tx, base: u64, block: SimBlock) -> Answer {
         let overrides = block.block_overrides.unwrap_or_default();
         let mut header = self.header(&overrides);
-        let surroundings = self.surroundings(&header, &overrides);
-        let spec = surroundings.spec();
+        let mut surroundings = self.surroundings(&header, &overrides);
+        let overrides = block.state_overrides.unwrap_or_default();
+        let precompiles = moved_precompiles(surroundings.spec(), &overrides)?;
         let chain = self.rpc.chain().clone();
         let mut world = World::past(tx, chain.codes(), base);
-        let mut precompiles = MovedPrecompiles::new(spec);
-        let mut changes = override_all(&mut world, &mut precompiles, block.state_overrides)?;
+        let mut changes = override_all(&mut world, overrides)?;
         let beacon_root = header.parent_beacon_block_root;
         changes.extend(begin_block(&surroundings, &mut world, self.parent_hash, beacon_root)?);
+        surroundings.precompiles = precompiles;
 
         let (mut calls, mut included) = (Vec::new(), Included::default());
         let mut gas_used = 0_u64;
         for request in block.calls {
             let envelope = self.envelope(&mut world, &surroundings, &request, gas_used)?;
             let sender = request.from.unwrap_or_default();
-            let (called, changed) =
-                self.call(&mut world, &surroundings, &precompiles, envelope, sender)?;
+            let (called, changed) = self.call(&mut world, &surroundings, envelope, sender)?;
             let used = called.result.tx_gas_used();
             gas_used = gas_used.saturating_add(used);
             self.gas_left = self.gas_left.saturating_sub(used);
@@ -271,7 +271,6 @@ impl Simulation<'_> {
         &self,
         world: &mut World<'_>,
         surroundings: &Surroundings,
-        precompiles: &MovedPrecompiles,
         envelope: TxEnvelope,
         sender: Address,
     ) -> Result<(Called, Vec<Change>), RpcError> {
@@ -290,7 +289,7 @@ impl Simulation<'_> {
         }
         let mut logs = TransferLogs::new(self.payload.trace_transfers);
         let executed = surroundings
-            .inspect_with(world, call.clone(), &mut logs, precompiles.clone())
+            .inspect(world, call.clone(), &mut logs)
             .map_err(|error| refused(error, &call, surroundings.block.basefee))?;
         let changes = world.apply(executed.state, surroundings.spec())?;
         if wraps && let Some(account) = world.account(sender)? {
@@ -381,24 +380,10 @@ fn show_call(called: &Called, logs: &[Log]) -> Answer {
     Ok(shown)
 }
 
-/// Replaces parts of the state and moves precompiled contracts; returns what that changes.
-fn override_all(
-    world: &mut World<'_>,
-    precompiles: &mut MovedPrecompiles,
-    overrides: Option<alloy_rpc_types_eth::state::StateOverride>,
-) -> Result<Vec<Change>, RpcError> {
+/// Replaces parts of the state; returns what that changes.
+fn override_all(world: &mut World<'_>, overrides: StateOverride) -> Result<Vec<Change>, RpcError> {
     let mut changes = Vec::new();
-    let mut overrides: Vec<_> = overrides.unwrap_or_default().into_iter().collect();
-    overrides.sort_by_key(|(address, _)| *address);
     for (address, account) in overrides {
-        let taken = precompiles.take(address);
-        if let Some(to) = account.move_precompile_to {
-            let Some(taken) = taken else {
-                let message = format!("account {address} is not a precompile");
-                return Err(RpcError::server(message));
-            };
-            precompiles.put(to, taken);
-        }
         let mut slots: Vec<U256> = Vec::new();
         for map in [&account.state, &account.state_diff].into_iter().flatten() {
             slots.extend(map.keys().map(|slot| U256::from_be_bytes(slot.0)));

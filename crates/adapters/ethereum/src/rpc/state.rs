@@ -5,22 +5,26 @@ use std::collections::BTreeMap;
 use alloy_primitives::{Address, B256};
 use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof};
 use coco_kv::Tx;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
-use super::params::slot;
+use super::params::{is_whole_slot, slot};
 use super::view::At;
 use super::{Answer, Params, Rpc, RpcError, quantity, to_json};
-use crate::block::{ExecutedHere, executed, weight};
+use crate::archive::changes_after;
+use crate::block::{ExecutedHere, executed, merged, weight};
 use crate::roots::Successor;
-use crate::{Account, Head, StateError, StateTrie, World, block_hash, changes};
+use crate::{Account, Change, Head, StateError, StateTrie, World, block_hash, changes};
 
 impl Rpc {
     /// Slots that one request may ask for.
     const MAX_SLOTS: usize = 1024;
     /// Blocks of others after which the tries follow them.
     const FOLLOWED_AFTER: u64 = 64;
-    /// Accounts and slots that changed between a proof's block and the last one.
-    const MAX_UNDONE: usize = 100_000;
+    /// Accounts and slots that blocks say they have changed, before the archive is asked instead.
+    const MAX_TOLD: usize = 100_000;
+    /// Accounts and slots that have changed between a proof's block and the last one, each counted
+    /// once. The nodes on their paths take up to 3 kB each, and mostly a tenth of that.
+    const MAX_UNDONE: usize = 500_000;
 
     pub(super) fn balance(&self, params: &Params) -> Answer {
         let account = self.account_at(params)?;
@@ -115,13 +119,9 @@ impl Rpc {
             let key = slot(text)?;
             let value = world.slot(address, key)?;
             let proof = trie.storage_proof(address, key);
-            let proof = EIP1186StorageProof { key: B256::from(key).into(), value, proof };
-            let mut proof = to_json(&proof)?;
-            // The key comes back as it was written, as geth does it.
-            if let Some(object) = proof.as_object_mut() {
-                object.insert("key".to_owned(), Json::String(text.clone()));
-            }
-            proofs.push(proof);
+            // As geth shows it: a quantity, unless it was asked for as 32 bytes.
+            let key = if is_whole_slot(text) { B256::from(key).into() } else { key.into() };
+            proofs.push(EIP1186StorageProof { key, value, proof });
         }
         let response = EIP1186AccountProofResponse {
             address,
@@ -130,13 +130,9 @@ impl Rpc {
             nonce: account.nonce,
             storage_hash: trie.storage_root(address),
             account_proof: trie.account_proof(address),
-            storage_proof: Vec::new(),
+            storage_proof: proofs,
         };
-        let mut response = to_json(&response)?;
-        if let Some(object) = response.as_object_mut() {
-            object.insert("storageProof".to_owned(), Json::Array(proofs));
-        }
-        Ok(response)
+        to_json(&response)
     }
 
     /// The tries after a sealed block: known, or made from those of the last block by undoing what
@@ -147,17 +143,14 @@ impl Rpc {
             return Ok(trie);
         }
         let head = Head::read(tx)?.ok_or(StateError::NoGenesis)?;
+        let changes = match changes_between(tx, number, head.number, Self::MAX_TOLD)? {
+            Some(changes) => changes,
+            None => changes_after(tx, number, Self::MAX_UNDONE).ok_or_else(|| {
+                RpcError::server("distance to target block exceeds maximum proof window")
+            })?,
+        };
         let mut trie = self.last_trie(tx, &head)?;
-        let mut undone = 0;
-        for later in number.saturating_add(1)..=head.number {
-            let changes = changes(tx, later)?;
-            undone += weight(&changes);
-            if undone > Self::MAX_UNDONE {
-                let message = "distance to target block exceeds maximum proof window";
-                return Err(RpcError::server(message));
-            }
-            trie.update(&mut World::past(tx, self.chain.codes(), number), &changes)?;
-        }
+        trie.update(&mut World::past(tx, self.chain.codes(), number), &changes)?;
         Ok(trie)
     }
 
@@ -190,4 +183,24 @@ impl Rpc {
         }
         Ok(())
     }
+}
+
+/// What the blocks after one say that they have changed, up to another; none if it is more than
+/// `most`, counted each time.
+fn changes_between(
+    tx: &mut Tx,
+    after: u64,
+    last: u64,
+    most: usize,
+) -> Result<Option<Vec<Change>>, StateError> {
+    let (mut all, mut count) = (Vec::new(), 0);
+    for number in after.saturating_add(1)..=last {
+        let changes = changes(tx, number)?;
+        count += weight(&changes);
+        if count > most {
+            return Ok(None);
+        }
+        all.extend(changes);
+    }
+    Ok(Some(merged(all)))
 }
