@@ -144,18 +144,24 @@ impl ChunkSource for Files {
     }
 }
 
-/// The certificate that the ledger itself names last.
+/// The certificate that the ledger itself names last, before its last signature.
 fn certificate_in(chunks: &[ChunkFile]) -> Result<String> {
     let map = MapName::new(tables::SERVICE_INFO);
-    let mut certificate = None;
+    let (mut certificate, mut unsigned) = (None, None);
     for chunk in chunks {
         let visited = chunk.visit_entries(&mut |_, entry| {
-            if entry.public_blocks().any(|it| it.is_ok_and(|it| it.name == map.as_str())) {
+            let touches = |maps: &[&str]| {
+                entry.public_blocks().any(|it| it.is_ok_and(|it| maps.contains(&it.name)))
+            };
+            if touches(&[map.as_str()]) {
                 let writes = entry.public_writes()?;
                 let put = writes.map(&map).and_then(|map| map.puts().last());
                 let info = put.and_then(|(_, value)| serde_json::from_slice::<Value>(value).ok());
                 let text = info.as_ref().and_then(|info| info.get("cert")?.as_str());
-                certificate = text.map(str::to_owned).or(certificate.take());
+                unsigned = text.map(str::to_owned).or(unsigned.take());
+            }
+            if touches(&[tables::SIGNATURES, tables::COSE_SIGNATURES]) {
+                certificate = unsigned.take().or(certificate.take());
             }
             Ok(Go::On)
         });

@@ -231,7 +231,8 @@ impl Auditor {
         }
     }
 
-    /// Ends the audit: something must have been signed, under the trusted service's identity.
+    /// Ends the audit: something must have been signed, and last by the trusted service or a node
+    /// that it has endorsed.
     ///
     /// # Errors
     /// If it was not.
@@ -250,15 +251,15 @@ impl Auditor {
         if self.last_signed.seqno == Seqno(0) {
             return Err(fault(FaultKind::NothingSigned));
         }
-        let identity = self.service.identities().last();
-        if identity.is_none_or(|identity| identity.key != self.options.service) {
+        let identities = self.service.signed_identities();
+        if identities.last().is_none_or(|signing| signing.key != self.options.service) {
             return Err(fault(FaultKind::OtherService));
         }
         Ok(AuditReport {
             last_signed: self.last_signed,
             last: self.last,
             views: self.views,
-            identities: self.service.identities().to_vec(),
+            identities: identities.to_vec(),
             torn_tail: self.torn_tail,
             stats: self.stats,
         })
@@ -385,7 +386,7 @@ impl Auditor {
         if !is_same {
             return Err(at(FaultKind::TreeMismatch));
         }
-        self.service.note_signed_root(root);
+        self.service.note_signed(root);
         Ok(Some(signature))
     }
 

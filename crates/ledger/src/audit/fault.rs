@@ -125,7 +125,7 @@ pub enum FaultKind {
     /// No entry is signed.
     #[error("the ledger holds no signature transaction")]
     NothingSigned,
-    /// The ledger ends under another service identity than the given certificate's.
+    /// The last signature is by another service identity than the given certificate's.
     #[error("the ledger is not that of the service certificate")]
     OtherService,
 }
