@@ -54,6 +54,9 @@ pub enum FaultKind {
         /// Where the chunk begins.
         found: Seqno,
     },
+    /// The chunk before this one is open.
+    #[error("the chunk before this one is not complete")]
+    AfterOpen,
     /// The chunk begins with entries that are in an earlier one.
     #[error("the chunk begins with {found}, which is in an earlier chunk; {expected} would follow")]
     Overlap {

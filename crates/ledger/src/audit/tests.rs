@@ -572,3 +572,120 @@ fn a_renewed_certificate_of_a_node_is_endorsed_by_the_present_service() {
     sign_by_node(&mut ledger, &signer);
     audit_own(&ledger, &ledger.service).unwrap();
 }
+
+/// Several chunks, none of them committed: complete ones, and an open one.
+fn uncommitted() -> (OwnLedger, Vec<(String, Vec<u8>)>) {
+    let config = ChunkWriterConfig { chunk_bytes: 6_000, write_ahead_bytes: 4_096 };
+    let mut ledger = OwnLedger::new(Curve::P256, config);
+    for number in 0..11 {
+        ledger.put(number);
+        ledger.sign();
+    }
+    let chunks = ledger.disk.chunks();
+    assert!(chunks.len() > 2 && !chunks.last().unwrap().0.contains('-'));
+    (ledger, chunks)
+}
+
+fn audit_after_crash(
+    ledger: &OwnLedger,
+    chunks: &[(String, Vec<u8>)],
+) -> Result<AuditReport, FaultKind> {
+    let mut options = AuditOptions::of_certificate(&ledger.service.to_pem()).unwrap();
+    options.accept_torn_tail = true;
+    let audited = audit(&mut Chunks(chunks), Auditor::new(options), &mut |_| {});
+    audited.map_err(|error| match error {
+        AuditError::Fault(fault) => *fault.kind,
+        AuditError::Source { .. } => unreachable!("reading from memory"),
+    })
+}
+
+fn table_offset(file: &[u8]) -> usize {
+    u64::from_le_bytes(file[..8].try_into().unwrap()) as usize
+}
+
+#[test]
+fn a_chunk_that_was_only_created_is_empty() {
+    let (ledger, mut chunks) = uncommitted();
+    let whole = audit_after_crash(&ledger, &chunks).unwrap();
+    let next = whole.last.seqno.next();
+    // Behind a chunk that is still open, and in the place of one.
+    let open = chunks.last().unwrap().0.clone();
+    for len in [0, 3, 7, 8, 4_096] {
+        let mut with_next = chunks.clone();
+        with_next.push((format!("ledger_{next}"), vec![0; len]));
+        let report = audit_after_crash(&ledger, &with_next).unwrap();
+        assert_eq!((report.last, report.torn_tail), (whole.last, None), "{len}");
+
+        *chunks.last_mut().unwrap() = (open.clone(), vec![0; len]);
+        let report = audit_after_crash(&ledger, &chunks).unwrap();
+        let start = open.parse::<ChunkName>().unwrap().start;
+        assert_eq!((report.last.seqno.next(), report.torn_tail), (start, None), "{len}");
+        chunks = ledger.disk.chunks();
+    }
+}
+
+#[test]
+fn a_chunk_that_was_being_completed_is_whole_up_to_its_table() {
+    let (ledger, mut chunks) = uncommitted();
+    chunks.pop();
+    let whole = audit_after_crash(&ledger, &chunks).unwrap();
+    assert_eq!(whole.torn_tail, None);
+    let (name, file) = chunks.pop().unwrap();
+    let table = table_offset(&file);
+    let with_zeros = |from: usize, to: usize| {
+        let mut copy = file.clone();
+        copy[from..to].fill(0);
+        copy
+    };
+    let torn = (table..file.len()).map(|end| file[..end].to_vec());
+    let torn = torn.chain([with_zeros(table, file.len()), with_zeros(0, 8)]);
+    let start = name.parse::<ChunkName>().unwrap().start;
+    for (at, torn) in torn.enumerate() {
+        for name in [name.clone(), format!("ledger_{start}")] {
+            chunks.push((name.clone(), torn.clone()));
+            let report = audit_after_crash(&ledger, &chunks).unwrap();
+            assert_eq!(report.last, whole.last, "{name} {at}");
+            assert_eq!(report.torn_tail, Some((name, table as u64)), "{at}");
+            chunks.pop();
+        }
+        // What is named committed is exact.
+        chunks.push((format!("{name}.committed"), torn));
+        audit_after_crash(&ledger, &chunks).unwrap_err();
+        chunks.pop();
+    }
+}
+
+#[test]
+fn what_was_on_its_way_behind_a_torn_chunk_is_left_out() {
+    let (ledger, mut chunks) = uncommitted();
+    let (open, last) = chunks.pop().unwrap();
+    let (complete, file) = chunks.pop().unwrap();
+    let torn_at = table_offset(&file) - 100;
+    let mut torn = file.clone();
+    torn[torn_at..].fill(0);
+    let name: ChunkName = complete.parse().unwrap();
+    let signed: Vec<u64> = ledger.signatures.iter().map(|(tx_id, _)| tx_id.seqno.0).collect();
+    let kept = *signed.iter().rfind(|seqno| **seqno < name.end().unwrap().0).unwrap();
+    let with = |next: (String, Vec<u8>)| {
+        let more = [(complete.clone(), torn.clone()), next];
+        audit_after_crash(&ledger, &[&chunks[..], &more].concat())
+    };
+    let in_flight = *offsets(&(open.clone(), last.clone())).last().unwrap();
+    for len in [0, 8, 100, in_flight] {
+        let report = with((open.clone(), last[..len].to_vec())).unwrap();
+        assert_eq!(report.last_signed.seqno.0, kept, "{len}");
+        let (file, _) = report.torn_tail.unwrap();
+        assert_eq!(file, complete);
+    }
+    // More than that, or anything committed, was written after it.
+    let mut longer = OwnLedger::new(Curve::P256, ChunkWriterConfig::default());
+    for _ in 0..3 {
+        longer.sign();
+    }
+    let longer = longer.disk.chunks().pop().unwrap().1;
+    let gap = |fault| matches!(fault, FaultKind::Gap { .. });
+    assert!(gap(with((open.clone(), longer)).unwrap_err()));
+    let start = name.end().unwrap().next();
+    let committed = format!("ledger_{start}-{}.committed", start.next());
+    assert!(gap(with((committed, last)).unwrap_err()));
+}
