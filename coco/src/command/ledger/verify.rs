@@ -114,10 +114,11 @@ struct Files {
 
 impl Files {
     fn new(arguments: &VerifyArgs, chunks: &[ChunkFile], progress: ProgressBar) -> Result<Self> {
-        // Everything that lies there: a name that begins as a chunk's and is none is a fault.
-        let names = arguments.ledger.file_names()?;
         let paths = chunks.iter().map(|chunk| (chunk.name.to_string(), chunk.path.clone()));
-        let paths = paths.collect();
+        let paths: BTreeMap<String, PathBuf> = paths.collect();
+        // Everything else that lies there, too: a name that begins as a chunk's and is none is a fault.
+        let mut names = arguments.ledger.file_names()?;
+        names.retain(|name| paths.contains_key(name) || name.parse::<ChunkName>().is_err());
         Ok(Self { names, paths, progress })
     }
 
@@ -214,7 +215,9 @@ fn as_text(report: &AuditReport, trusted: bool) -> String {
         text.push_str(&format!("\n  {unsigned} transactions after it are not signed yet"));
     }
     if let Some((file, offset)) = &report.torn_tail {
-        text.push_str(&format!("\n  {file} ends within a transaction at byte {offset}"));
+        text.push_str(&format!(
+            "\n  {file} is torn: what stands there from byte {offset} on is left out"
+        ));
     }
     if !trusted {
         text.push_str(
