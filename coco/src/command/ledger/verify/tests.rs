@@ -93,6 +93,18 @@ fn a_chunk_may_lie_elsewhere_in_another_state() {
 }
 
 #[test]
+fn a_chunk_whose_table_is_torn_names_its_service() {
+    let Some(folder) = recorded().into_iter().next() else { return };
+    let copy = tempfile::TempDir::new().unwrap();
+    let mut file = fs::read(folder.join("ledger/ledger_1-14.committed")).unwrap();
+    file.truncate(file.len() - 3);
+    fs::write(copy.path().join("ledger_1-14"), &file).unwrap();
+    let report = verdict(copy.path(), &[]).unwrap().unwrap();
+    assert_eq!(report.last.seqno.0, 14);
+    assert_eq!(report.torn_tail.unwrap().0, "ledger_1-14");
+}
+
+#[test]
 fn a_file_that_a_live_node_has_just_created_is_no_fault() {
     let Some(folder) = recorded().into_iter().next() else { return };
     let copy = tempfile::TempDir::new().unwrap();
