@@ -6,13 +6,18 @@ use alloy_primitives::{B256, Bytes, keccak256};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use coco_crypto::{Certificate, Digest, PublicKey, sha256};
-use coco_ledger::{CoseReceipt, InclusionProof, Leaf, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
+use coco_ledger::{
+    CoseReceipt, InclusionProof, Leaf, MAX_RECEIPT_BYTES, Receipt, ReceiptError, Subject,
+};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::advice::advised;
 use crate::output::Output;
 use crate::service::read;
+
+/// The first byte of a COSE receipt.
+const COSE_SIGN1_TAG: u8 = 0xd2;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum ReceiptCommand {
@@ -74,7 +79,7 @@ pub(crate) fn run(command: &ReceiptCommand, output: Output) -> Result<()> {
 struct Proven {
     valid: bool,
     kind: &'static str,
-    /// Absent in receipts of signature transactions and of ledgers older than CCF 2.0.
+    /// Absent in receipts of signature transactions.
     transaction_id: Option<String>,
     claims_digest: Option<String>,
     /// The Ethereum transaction that was executed in it, if that was asked.
@@ -126,7 +131,10 @@ fn advice(error: &anyhow::Error, holds: impl FnOnce() -> bool) -> Option<&'stati
         | ReceiptError::Signature(_)
         | ReceiptError::Root(_)
         | ReceiptError::Certificate(_) => {
-            Some("a service that was recovered has a new certificate: use its own")
+            Some(
+                "a service that was recovered has a new certificate: a JSON receipt takes the present \
+                 one, a COSE receipt that of the time it was signed",
+            )
         }
         _ => None,
     }
@@ -152,10 +160,10 @@ fn receipt_in(given: Vec<u8>) -> Vec<u8> {
 }
 
 fn prove(receipt: &[u8], service: &PublicKey, claims: Option<Digest>) -> Result<Proven> {
-    if receipt.trim_ascii_start().first() == Some(&b'{') {
-        prove_json(receipt, service, claims)
-    } else {
-        prove_cose(receipt, service, claims)
+    match receipt.trim_ascii_start().first() {
+        Some(&b'{') => prove_json(receipt, service, claims),
+        Some(&COSE_SIGN1_TAG) => prove_cose(receipt, service, claims),
+        _ => bail!("it is no receipt: a node that answered 202 has none yet, ask it again"),
     }
 }
 
@@ -169,7 +177,7 @@ fn prove_json(receipt: &[u8], service: &PublicKey, claims: Option<Digest>) -> Re
         Some(claims) => receipt.verify_claims(service, claims)?,
         None => receipt.verify(service)?,
     };
-    Ok(Proven::of("json", &receipt.proof, root))
+    Proven::of("json", &receipt.proof, root)
 }
 
 fn prove_cose(receipt: &[u8], service: &PublicKey, claims: Option<Digest>) -> Result<Proven> {
@@ -179,23 +187,54 @@ fn prove_cose(receipt: &[u8], service: &PublicKey, claims: Option<Digest>) -> Re
         None => receipt.verify(service)?,
     }
     let proof = receipt.proofs().first().context("the receipt holds no proof")?;
-    Ok(Proven::of("cose", proof, proof.root()))
+    Proven::of("cose", proof, proof.root())
 }
 
 impl Proven {
-    fn of(kind: &'static str, proof: &InclusionProof, root: Digest) -> Self {
-        let components = match &proof.leaf {
-            Leaf::Components(components) => Some(components),
+    fn of(kind: &'static str, proof: &InclusionProof, root: Digest) -> Result<Self> {
+        let transaction_id = match proof.subject()? {
+            Subject::Transaction(tx_id) => Some(tx_id.to_string()),
+            Subject::Signature => None,
+        };
+        let claims = match &proof.leaf {
+            Leaf::Components(components) => components.claims_digest,
             Leaf::Digest(_) => None,
         };
-        let claims = components.and_then(|leaf| leaf.claims_digest);
-        Self {
+        Ok(Self {
             valid: true,
             kind,
-            transaction_id: components.and_then(|leaf| leaf.tx_id()).map(|id| id.to_string()),
+            transaction_id,
             claims_digest: claims.filter(|it| *it != Digest::ZERO).map(|it| it.to_string()),
             ethereum_transaction: None,
             root: root.to_string(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coco_ledger::{LeafComponents, Path, PathStep, Side};
+
+    use super::*;
+
+    #[test]
+    fn only_commit_evidence_says_that_a_leaf_is_a_transaction() {
+        let (root, path) =
+            (Digest::ZERO, Path(vec![PathStep { side: Side::Left, sibling: Digest::ZERO }]));
+        let proven = |leaf, path| Proven::of("json", &InclusionProof { leaf, path }, root);
+        let components = |evidence: Option<&str>| {
+            Leaf::Components(LeafComponents {
+                write_set_digest: Digest::ZERO,
+                commit_evidence: evidence.map(str::to_owned),
+                claims_digest: Some(sha256(b"claims")),
+            })
+        };
+        let transaction = proven(components(Some("ce:2.7:00")), path.clone()).unwrap();
+        assert_eq!(transaction.transaction_id.as_deref(), Some("2.7"));
+        let signature = proven(Leaf::Digest(root), Path::default()).unwrap();
+        assert_eq!(signature.transaction_id, None);
+        for leaf in [components(None), components(Some("ce")), Leaf::Digest(root)] {
+            proven(leaf, path.clone()).unwrap_err();
         }
     }
 }

@@ -74,7 +74,7 @@ pub use history::{MAX_RECORDED_VIEW, ViewHistory, ViewHistoryError};
 pub use merkle::{MerkleTree, Path, PathStep, Side, TreeError};
 pub use receipt::{
     CoseReceipt, InclusionProof, Leaf, LeafComponents, MAX_RECEIPT_BYTES, Receipt, ReceiptError,
-    SignedProof,
+    SignedProof, Subject,
 };
 pub use secret::{CommitEvidence, LedgerSecret, LedgerSecrets};
 pub use signature::{

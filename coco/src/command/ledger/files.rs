@@ -1,12 +1,16 @@
 //! Finding and reading chunk files and secrets.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use coco_kv::Seqno;
-use coco_ledger::{ChunkEntry, ChunkName, ChunkReader, Entry, LedgerSecret, LedgerSecrets};
+use coco_ledger::{
+    ChunkEntry, ChunkName, ChunkReader, ChunkState, Entry, FIRST_ENTRY_OFFSET, LedgerSecret,
+    LedgerSecrets,
+};
 use serde::Deserialize;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -23,7 +27,8 @@ pub(super) struct ChunkFile {
 }
 
 impl LedgerArgs {
-    /// The chunk files of all folders, by first entry; of one that lies in several, that in the first.
+    /// The chunk files of all folders, by first entry. Of several with the same first entry it is the
+    /// committed one, as for a node, else the longest, and that in the first folder.
     pub(super) fn chunks(&self) -> Result<Vec<ChunkFile>> {
         let mut chunks = Vec::new();
         for folder in &self.folders {
@@ -39,8 +44,10 @@ impl LedgerArgs {
             ));
         }
         // The sort keeps the order of the folders.
-        chunks.sort_by_key(|chunk| chunk.name);
-        chunks.dedup_by_key(|chunk| chunk.name);
+        chunks.sort_by_key(|ChunkFile { name, .. }| {
+            (name.start, name.recovery, !name.is_committed(), Reverse(name.end()))
+        });
+        chunks.dedup_by_key(|chunk| (chunk.name.start, chunk.name.recovery));
         Ok(chunks)
     }
 
@@ -62,8 +69,12 @@ fn find_chunks(folder: &Path, chunks: &mut Vec<ChunkFile>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        // Files that a node set aside, or that are none of the ledger's, are not part of it.
+        // Files that a node set aside or sent in part, or that are none of the ledger's, are not part
+        // of it.
         let Some(Ok(name)) = name.map(str::parse::<ChunkName>) else { continue };
+        if matches!(name.state, ChunkState::CommittedPrefix { .. }) {
+            continue;
+        }
         let len_bytes = fs::metadata(&path)?.len();
         chunks.push(ChunkFile { name, path, len_bytes });
     }
@@ -81,9 +92,19 @@ impl ChunkFile {
         &self,
         visit: &mut dyn FnMut(ChunkEntry<'_>, &Entry<'_>) -> Result<Go>,
     ) -> Result<Go> {
-        let bytes = self.read()?;
+        let mut bytes = self.read()?;
+        if self.name.state == ChunkState::Open && (bytes.len() as u64) < FIRST_ENTRY_OFFSET {
+            // It was only just created.
+            return Ok(Go::On);
+        }
         let at = |offset: u64| format!("{} at byte {offset}", self.path.display());
-        let reader = ChunkReader::new(self.name, &bytes).with_context(|| at(0))?;
+        let mut name = self.name;
+        if !name.is_committed() && ChunkReader::new(name, &bytes).is_err() {
+            // It was being completed: the entries are there, the positions table is not.
+            name = name.with_state(ChunkState::Open);
+            bytes.iter_mut().take(FIRST_ENTRY_OFFSET as usize).for_each(|byte| *byte = 0);
+        }
+        let reader = ChunkReader::new(name, &bytes).with_context(|| at(0))?;
         let mut entries = reader.entries();
         loop {
             let (offset, _) = entries.next_position();
@@ -148,5 +169,31 @@ mod tests {
         let chunks = LedgerArgs { folders }.chunks().unwrap();
         let paths: Vec<_> = chunks.into_iter().map(|chunk| chunk.path).collect();
         assert_eq!(paths, [main.path().join(old), main.path().join(new)]);
+    }
+
+    #[test]
+    fn of_several_states_of_a_chunk_the_committed_one_is_read_or_else_the_longest() {
+        let (main, archive) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (committed, complete) = ("ledger_1-21.committed", "ledger_22-40");
+        let archived = ["ledger_1-21", "ledger_1", "ledger_22", "ledger_22-30.committed_prefix"];
+        for (folder, names) in [(&main, &[committed, complete][..]), (&archive, &archived)] {
+            names.iter().for_each(|name| fs::write(folder.path().join(name), name).unwrap());
+        }
+        let expected = [main.path().join(committed), main.path().join(complete)];
+        for folders in [[&archive, &main], [&main, &archive]] {
+            let folders = folders.iter().map(|folder| folder.path().to_owned()).collect();
+            let chunks = LedgerArgs { folders }.chunks().unwrap();
+            let paths: Vec<_> = chunks.into_iter().map(|chunk| chunk.path).collect();
+            assert_eq!(paths, expected);
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_was_only_created_has_no_entries() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("ledger_1"), [0; 7]).unwrap();
+        let chunks = LedgerArgs { folders: vec![folder.path().to_owned()] }.chunks().unwrap();
+        let visited = chunks[0].visit_entries(&mut |_, _| panic!("an entry"));
+        assert_eq!(visited.unwrap(), Go::On);
     }
 }

@@ -17,8 +17,8 @@ pub(crate) enum LedgerCommand {
     /// Check everything: files, entries, Merkle tree, signatures, who signed
     #[command(after_help = "\
 Needs the files and the service's certificate: no node, no trust in whoever kept the files. The
-first fault is named by file, offset and transaction, and the exit status is 1. A torn tail, as a
-crash leaves it, is no fault: the node cuts it at its next start.
+first fault is named by file, offset and transaction, and the exit status is 1. A torn end, as a
+crash leaves it in files not named committed, is no fault: the node cuts it at its next start.
 
 Examples:
   coco ledger verify coco-dev/ledger --service-cert coco-dev/service_cert.pem

@@ -114,10 +114,11 @@ struct Files {
 
 impl Files {
     fn new(arguments: &VerifyArgs, chunks: &[ChunkFile], progress: ProgressBar) -> Result<Self> {
-        // Everything that lies there: a name that begins as a chunk's and is none is a fault.
-        let names = arguments.ledger.file_names()?;
         let paths = chunks.iter().map(|chunk| (chunk.name.to_string(), chunk.path.clone()));
-        let paths = paths.collect();
+        let paths: BTreeMap<String, PathBuf> = paths.collect();
+        // Everything else that lies there, too: a name that begins as a chunk's and is none is a fault.
+        let mut names = arguments.ledger.file_names()?;
+        names.retain(|name| paths.contains_key(name) || name.parse::<ChunkName>().is_err());
         Ok(Self { names, paths, progress })
     }
 
@@ -144,18 +145,24 @@ impl ChunkSource for Files {
     }
 }
 
-/// The certificate that the ledger itself names last.
+/// The certificate that the ledger itself names last, before its last signature.
 fn certificate_in(chunks: &[ChunkFile]) -> Result<String> {
     let map = MapName::new(tables::SERVICE_INFO);
-    let mut certificate = None;
+    let (mut certificate, mut unsigned) = (None, None);
     for chunk in chunks {
         let visited = chunk.visit_entries(&mut |_, entry| {
-            if entry.public_blocks().any(|it| it.is_ok_and(|it| it.name == map.as_str())) {
+            let touches = |maps: &[&str]| {
+                entry.public_blocks().any(|it| it.is_ok_and(|it| maps.contains(&it.name)))
+            };
+            if touches(&[map.as_str()]) {
                 let writes = entry.public_writes()?;
                 let put = writes.map(&map).and_then(|map| map.puts().last());
                 let info = put.and_then(|(_, value)| serde_json::from_slice::<Value>(value).ok());
                 let text = info.as_ref().and_then(|info| info.get("cert")?.as_str());
-                certificate = text.map(str::to_owned).or(certificate.take());
+                unsigned = text.map(str::to_owned).or(unsigned.take());
+            }
+            if touches(&[tables::SIGNATURES, tables::COSE_SIGNATURES]) {
+                certificate = unsigned.take().or(certificate.take());
             }
             Ok(Go::On)
         });
@@ -208,7 +215,9 @@ fn as_text(report: &AuditReport, trusted: bool) -> String {
         text.push_str(&format!("\n  {unsigned} transactions after it are not signed yet"));
     }
     if let Some((file, offset)) = &report.torn_tail {
-        text.push_str(&format!("\n  {file} ends within a transaction at byte {offset}"));
+        text.push_str(&format!(
+            "\n  {file} is torn: what stands there from byte {offset} on is left out"
+        ));
     }
     if !trusted {
         text.push_str(

@@ -10,10 +10,8 @@ use serde::Deserialize;
 use super::fault::{Fault, FaultKind};
 use super::report::{AuditReport, AuditStats};
 use super::service::{FOLLOWED, ServiceHistory};
-use crate::chunk::{
-    ChunkEntry, ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, RecoveredChunk,
-    recover_open_chunk,
-};
+use super::tail::{WholePart, leave_out};
+use crate::chunk::{ChunkEntry, ChunkError, ChunkName, ChunkReader, ChunkState};
 use crate::entry::{Entry, EntryError, EntryFlags, MapBlock};
 use crate::history::ViewHistory;
 use crate::merkle::MerkleTree;
@@ -29,8 +27,8 @@ pub struct AuditOptions {
     pub service: PublicKey,
     /// With secrets, each entry is authenticated and its commit evidence made again.
     pub secrets: Option<LedgerSecrets>,
-    /// Accept that the last batch of the open chunk is not there in full, as after a crash: it is
-    /// left out, as a node does that starts on these files.
+    /// Accept that the end of the ledger is not there in full, as after a crash: what of the chunks
+    /// that are not committed yet is torn is left out, as a node does that starts on these files.
     pub accept_torn_tail: bool,
 }
 
@@ -188,15 +186,25 @@ impl Auditor {
         if found < expected {
             return Err(start.fault(FaultKind::Overlap { expected, found }));
         }
-        if found > expected || self.open_chunk {
+        let may_be_torn = self.options.accept_torn_tail && !name.is_committed();
+        if self.open_chunk && may_be_torn {
+            if leave_out(name, file, expected).map_err(|kind| start.fault(kind))? {
+                self.torn_tail.get_or_insert((file_name.to_owned(), 0));
+            }
+            return Ok(());
+        }
+        if found > expected {
             return Err(start.fault(FaultKind::Gap { expected, found }));
         }
-        let file = match name.state {
-            ChunkState::Open if self.options.accept_torn_tail => self.without_torn_tail(name, file),
-            _ => file,
-        };
-        let chunk =
-            ChunkReader::new(name, file).map_err(|error| start.within(name, file).fault(error))?;
+        if self.open_chunk {
+            return Err(start.fault(FaultKind::AfterOpen));
+        }
+        let WholePart { chunk, torn_at } = match may_be_torn {
+            true => WholePart::read(name, file, self.options.secrets.as_ref()),
+            false => ChunkReader::new(name, file).map(|chunk| WholePart { chunk, torn_at: None }),
+        }
+        .map_err(|error| start.within(name, file).fault(error))?;
+        self.torn_tail = torn_at.map(|offset| (file_name.to_owned(), offset));
         self.stats.chunks += 1;
         self.open_chunk = !chunk.is_complete();
 
@@ -231,7 +239,8 @@ impl Auditor {
         }
     }
 
-    /// Ends the audit: something must have been signed, under the trusted service's identity.
+    /// Ends the audit: something must have been signed, and last by the trusted service or a node
+    /// that it has endorsed.
     ///
     /// # Errors
     /// If it was not.
@@ -250,31 +259,18 @@ impl Auditor {
         if self.last_signed.seqno == Seqno(0) {
             return Err(fault(FaultKind::NothingSigned));
         }
-        let identity = self.service.identities().last();
-        if identity.is_none_or(|identity| identity.key != self.options.service) {
+        let identities = self.service.signed_identities();
+        if identities.last().is_none_or(|signing| signing.key != self.options.service) {
             return Err(fault(FaultKind::OtherService));
         }
         Ok(AuditReport {
             last_signed: self.last_signed,
             last: self.last,
             views: self.views,
-            identities: self.service.identities().to_vec(),
+            identities: identities.to_vec(),
             torn_tail: self.torn_tail,
             stats: self.stats,
         })
-    }
-
-    /// What of an open chunk a node would go on with after a crash, if its end is torn.
-    fn without_torn_tail<'f>(&mut self, name: ChunkName, file: &'f [u8]) -> &'f [u8] {
-        let recovered = recover_open_chunk(name, file, self.options.secrets.as_ref());
-        let Ok(RecoveredChunk { cut: Some(cut), .. }) = recovered else { return file };
-        match cut.reason {
-            CutReason::Unsigned | CutReason::Completion => file,
-            _ => {
-                self.torn_tail = Some((name.to_string(), cut.offset));
-                usize::try_from(cut.offset).ok().and_then(|end| file.get(..end)).unwrap_or(file)
-            }
-        }
     }
 
     fn entry(
@@ -385,7 +381,7 @@ impl Auditor {
         if !is_same {
             return Err(at(FaultKind::TreeMismatch));
         }
-        self.service.note_signed_root(root);
+        self.service.note_signed(root);
         Ok(Some(signature))
     }
 

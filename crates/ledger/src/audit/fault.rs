@@ -54,6 +54,9 @@ pub enum FaultKind {
         /// Where the chunk begins.
         found: Seqno,
     },
+    /// The chunk before this one is open.
+    #[error("the chunk before this one is not complete")]
+    AfterOpen,
     /// The chunk begins with entries that are in an earlier one.
     #[error("the chunk begins with {found}, which is in an earlier chunk; {expected} would follow")]
     Overlap {
@@ -125,7 +128,7 @@ pub enum FaultKind {
     /// No entry is signed.
     #[error("the ledger holds no signature transaction")]
     NothingSigned,
-    /// The ledger ends under another service identity than the given certificate's.
+    /// The last signature is by another service identity than the given certificate's.
     #[error("the ledger is not that of the service certificate")]
     OtherService,
 }

@@ -14,6 +14,7 @@ mod auditor;
 mod fault;
 mod report;
 mod service;
+mod tail;
 
 pub use auditor::{AuditOptions, Audited, Auditor};
 pub use fault::{Fault, FaultKind};

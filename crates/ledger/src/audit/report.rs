@@ -60,9 +60,10 @@ pub struct AuditReport {
     pub last: TxId,
     /// Where each view begins.
     pub views: ViewHistory,
-    /// The service's identities, the present one last.
+    /// The service's identities up to the one that vouches for the last signature transaction.
     pub identities: Vec<ServiceIdentity>,
-    /// File and offset from which the last batch was left out, if it is torn and that was accepted.
+    /// File and offset from which the end of the ledger was left out, if it is torn and that was
+    /// accepted.
     pub torn_tail: Option<(String, u64)>,
     /// What was counted.
     pub stats: AuditStats,

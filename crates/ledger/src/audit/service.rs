@@ -89,6 +89,9 @@ pub enum ServiceFault {
     /// A signature by a node that is not part of the service.
     #[error("signed by node {0}, which is not part of the service")]
     SignerUnknown(String),
+    /// A signature by a node whose key the present service has not endorsed.
+    #[error("signed by node {0}, which the present service has not endorsed")]
+    SignerNotEndorsed(String),
     /// A signature by a node that is not trusted yet.
     #[error("signed by node {0}, which is not trusted yet")]
     SignerPending(String),
@@ -146,7 +149,11 @@ pub struct ServiceIdentity {
 #[derive(Clone, Debug)]
 struct Node {
     status: NodeStatus,
+    /// What it may sign with: a key that the present service has endorsed.
     key: Option<PublicKey>,
+    /// A key that only the nodes' table names, as of nodes that joined before CCF 2.0. The present
+    /// service endorses it by signing the table.
+    named: Option<PublicKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -181,6 +188,8 @@ struct EndorsementJson {
 #[derive(Clone, Debug, Default)]
 pub struct ServiceHistory {
     identities: Vec<ServiceIdentity>,
+    /// How many of them were there at the last signature that was verified.
+    signed_identities: usize,
     status: Option<ServiceStatus>,
     nodes: BTreeMap<String, Node>,
     last_signed_root: Option<Digest>,
@@ -189,7 +198,7 @@ pub struct ServiceHistory {
 }
 
 impl ServiceHistory {
-    /// The service as a snapshot's state describes it.
+    /// The service as a snapshot's state describes it, for which the snapshot's receipt vouches.
     ///
     /// # Errors
     /// If the state's built-in maps are malformed.
@@ -203,15 +212,21 @@ impl ServiceHistory {
         }
         let mut history = Self::default();
         history.apply_service(state.tx_id(), &writes)?;
-        // Certificates of retired nodes may be endorsed by earlier identities: not checked here,
-        // since the state as a whole is vouched for by the snapshot's receipt.
-        history.apply_nodes(&writes, false)?;
+        // Retired nodes may have certificates by earlier identities: those are of no use.
+        history.apply_nodes(&writes, true)?;
+        history.vouch();
         Ok(history)
     }
 
     /// The identities in order of their beginning; the present one is the last.
     pub fn identities(&self) -> &[ServiceIdentity] {
         &self.identities
+    }
+
+    /// The identities up to the one that vouches for what was signed last. Those after it are only
+    /// named, by transactions that nobody has signed.
+    pub fn signed_identities(&self) -> &[ServiceIdentity] {
+        self.identities.get(..self.signed_identities).unwrap_or_default()
     }
 
     /// The present status.
@@ -225,11 +240,12 @@ impl ServiceHistory {
     /// If they contradict what was before.
     pub fn apply(&mut self, tx_id: TxId, writes: &WriteSet) -> Result<(), ServiceFault> {
         self.apply_service(tx_id, writes)?;
-        self.apply_nodes(writes, true)?;
+        self.apply_nodes(writes, false)?;
         self.check_endorsement(writes)
     }
 
-    /// Verifies the signatures of a signature transaction over `root`.
+    /// Verifies the signatures of a signature transaction over `root`: each is by the present
+    /// service or by a node that it has endorsed.
     ///
     /// # Errors
     /// If there is one that does not verify, or is by somebody who may not sign.
@@ -238,6 +254,7 @@ impl ServiceHistory {
         signature: &SignatureTransaction,
         root: Digest,
     ) -> Result<(), ServiceFault> {
+        let identity = self.identities.last().ok_or(ServiceFault::NoService)?;
         if let Some(node) = &signature.node {
             let id = || node.node_id.clone();
             let signer =
@@ -245,7 +262,7 @@ impl ServiceHistory {
             if signer.status == NodeStatus::Pending {
                 return Err(ServiceFault::SignerPending(id()));
             }
-            let key = signer.key.as_ref().ok_or_else(|| ServiceFault::SignerUnknown(id()))?;
+            let key = signer.key.as_ref().ok_or_else(|| ServiceFault::SignerNotEndorsed(id()))?;
             if let Some(certificate) = &node.certificate {
                 let own = Certificate::from_pem(certificate).and_then(|own| own.public_key());
                 if own.as_ref() != Ok(key) {
@@ -259,15 +276,23 @@ impl ServiceHistory {
             node.verify(key).map_err(SignatureError::from)?;
         }
         if let Some(service) = &signature.service {
-            let identity = self.identities.last().ok_or(ServiceFault::NoService)?;
             service.verify(&identity.key, root)?;
         }
         Ok(())
     }
 
-    /// Notes the root that was last signed.
-    pub fn note_signed_root(&mut self, root: Digest) {
+    /// Notes the root of a signature transaction that was verified.
+    pub fn note_signed(&mut self, root: Digest) {
         self.last_signed_root = Some(root);
+        self.vouch();
+    }
+
+    /// The present identity vouches for all that is known so far, keys that are only named included.
+    fn vouch(&mut self) {
+        self.signed_identities = self.identities.len();
+        for node in self.nodes.values_mut().filter(|node| node.status == NodeStatus::Trusted) {
+            node.key = node.named.take().or(node.key.take());
+        }
     }
 
     fn apply_service(&mut self, tx_id: TxId, writes: &WriteSet) -> Result<(), ServiceFault> {
@@ -296,12 +321,22 @@ impl ServiceHistory {
                     check_last_root(writes, self.last_signed_root)?;
                 }
                 self.identities.push(ServiceIdentity { since: tx_id, certificate, key });
+                self.forget_node_keys();
             }
         }
         Ok(())
     }
 
-    fn apply_nodes(&mut self, writes: &WriteSet, check_endorsed: bool) -> Result<(), ServiceFault> {
+    /// Nodes sign for the identity that has endorsed them, not for the next.
+    fn forget_node_keys(&mut self) {
+        for node in self.nodes.values_mut() {
+            (node.key, node.named) = (None, None);
+        }
+    }
+
+    /// Certificates in the table of endorsed ones are by the present service, or, if that
+    /// `may_be_earlier`, of no use.
+    fn apply_nodes(&mut self, writes: &WriteSet, may_be_earlier: bool) -> Result<(), ServiceFault> {
         let infos = writes.map(&MapName::new(NODES_INFO));
         let mut with_certificate = Vec::new();
         for (key, value) in infos.into_iter().flat_map(|map| map.iter()) {
@@ -311,12 +346,17 @@ impl ServiceHistory {
                 continue;
             };
             let info: NodeInfoJson = parse_json(NODES_INFO, value)?;
-            let mut key = self.nodes.remove(&id).and_then(|node| node.key);
+            let before = self.nodes.remove(&id);
+            let (mut key, mut named) = before.map_or((None, None), |node| (node.key, node.named));
             if let Some(pem) = &info.cert {
-                key = Some(node_key(NODES_INFO, &id, pem)?.1);
+                let (certificate, own) = node_key(NODES_INFO, &id, pem)?;
+                match self.check_endorsed(&id, &certificate) {
+                    Ok(()) => key = Some(own),
+                    Err(_) => named = Some(own),
+                }
                 with_certificate.push(id.clone());
             }
-            self.nodes.insert(id, Node { status: info.status, key });
+            self.nodes.insert(id, Node { status: info.status, key, named });
         }
         let endorsed = writes.map(&MapName::new(NODES_ENDORSED_CERTIFICATES));
         for (key, value) in endorsed.into_iter().flat_map(|map| map.iter()) {
@@ -325,36 +365,43 @@ impl ServiceHistory {
                 return Err(ServiceFault::TwoCertificates(id));
             }
             let key = match value {
-                Some(pem) => Some(self.endorsed_key(&id, pem, check_endorsed)?),
+                Some(pem) => self.endorsed_key(&id, pem, may_be_earlier)?,
                 None => None,
             };
             // Nodes that were never trusted are removed without ever having had a certificate.
-            match (self.nodes.get_mut(&id), key) {
-                (Some(node), key) => node.key = key,
-                (None, Some(_)) => return Err(ServiceFault::NodeAbsent(id)),
-                (None, None) => {}
+            match self.nodes.get_mut(&id) {
+                Some(node) => (node.key, node.named) = (key, None),
+                None if value.is_some() => return Err(ServiceFault::NodeAbsent(id)),
+                None => {}
             }
         }
         Ok(())
     }
 
+    /// The key in a node's certificate; `None` if it may be, and is, endorsed by an earlier
+    /// identity.
     fn endorsed_key(
         &self,
         id: &str,
         pem: &[u8],
-        check_endorsed: bool,
-    ) -> Result<PublicKey, ServiceFault> {
+        may_be_earlier: bool,
+    ) -> Result<Option<PublicKey>, ServiceFault> {
         let map = NODES_ENDORSED_CERTIFICATES;
         let pem = std::str::from_utf8(pem)
             .map_err(|_| ServiceFault::Value { map, fault: "not UTF-8".into() })?;
         let (certificate, key) = node_key(map, id, pem)?;
-        if check_endorsed {
-            let service = self.identities.last().ok_or(ServiceFault::NoService)?;
-            certificate
-                .verify_signed_by_key(&service.key)
-                .map_err(|fault| ServiceFault::NodeNotEndorsed { node: id.to_owned(), fault })?;
+        match self.check_endorsed(id, &certificate) {
+            Ok(()) => Ok(Some(key)),
+            Err(_) if may_be_earlier => Ok(None),
+            Err(fault) => Err(fault),
         }
-        Ok(key)
+    }
+
+    fn check_endorsed(&self, id: &str, certificate: &Certificate) -> Result<(), ServiceFault> {
+        let service = self.identities.last().ok_or(ServiceFault::NoService)?;
+        certificate
+            .verify_signed_by_key(&service.key)
+            .map_err(|fault| ServiceFault::NodeNotEndorsed { node: id.to_owned(), fault })
     }
 
     /// The present service endorses the identity before it, or its own if it has recorded none

@@ -1,6 +1,17 @@
+use std::sync::Arc;
+
+use coco_crypto::x509::{DistinguishedName, Validity};
+use coco_crypto::{Certificate, Curve, Digest, KeyPair, SigningRequest};
+use coco_kv::{MapName, WriteSet};
+use serde_json::json;
+
 use super::*;
-use crate::chunk::ChunkReader;
-use crate::testing::{Recorded, recorded};
+use crate::chunk::{ChunkReader, ChunkWriterConfig};
+use crate::signature::{SignatureTransaction, SignedBy, Signer};
+use crate::tables::{
+    NODES_ENDORSED_CERTIFICATES, NODES_INFO, PREVIOUS_SERVICE_IDENTITY, SERVICE_INFO, SINGLE_KEY,
+};
+use crate::testing::{Counter, OwnLedger, Recorded, recorded};
 
 impl Recorded {
     fn audit(&self, with_secrets: bool) -> Result<AuditReport, Fault> {
@@ -372,4 +383,309 @@ fn an_empty_ledger_is_refused() {
         let fault = audit_chunks(&service, &[], false).unwrap_err();
         assert_eq!(*fault.kind, FaultKind::NoChunks);
     }
+}
+
+/// The service that is trusted in what follows; no ledger here has its key.
+fn victim() -> Certificate {
+    OwnLedger::empty(Curve::P384, ChunkWriterConfig::default()).service
+}
+
+fn own_ledger() -> OwnLedger {
+    OwnLedger::new(Curve::P256, ChunkWriterConfig::default())
+}
+
+fn audit_own(ledger: &OwnLedger, trusted: &Certificate) -> Result<AuditReport, FaultKind> {
+    let mut auditor = Auditor::new(AuditOptions::of_certificate(&trusted.to_pem()).unwrap());
+    let chunks = ledger.disk.chunks();
+    let read = chunks.iter().try_for_each(|(name, it)| auditor.chunk(name, it, &mut |_| {}));
+    read.and_then(|()| auditor.finish()).map_err(|fault| *fault.kind)
+}
+
+/// A signature transaction without the service's signature, as CCF writes it.
+fn sign_by_node(ledger: &mut OwnLedger, signer: &Signer) {
+    let (tx_id, flushed) = (ledger.next(), ledger.last_signed());
+    let by = SignedBy::ServiceAndNode;
+    let signed = SignatureTransaction::sign(tx_id, &ledger.tree, flushed, signer, by, 0).unwrap();
+    let signed = SignatureTransaction { service: None, ..signed };
+    ledger.append(&signed.writes(), Digest::ZERO);
+    ledger.signatures.push((tx_id, Arc::new(signed)));
+}
+
+/// What a recovery writes: `next` is the identity from here on.
+fn succession(ledger: &OwnLedger, next: &Certificate) -> WriteSet {
+    let mut writes = WriteSet::new();
+    let info = json!({"cert": next.to_pem(), "status": "Opening"}).to_string();
+    writes.put(&MapName::new(SERVICE_INFO), SINGLE_KEY, info);
+    let previous = json!(ledger.service.to_pem()).to_string();
+    writes.put(&MapName::new(PREVIOUS_SERVICE_IDENTITY), SINGLE_KEY, previous);
+    writes
+}
+
+/// A node with a certificate that it has signed itself.
+fn stranger(seed: u64) -> Signer {
+    let entropy = Counter::new(seed);
+    let key = Arc::new(KeyPair::generate(Curve::P256, &entropy).unwrap());
+    let name = DistinguishedName::common_name("CCF Node");
+    let own = Certificate::for_service(&key, &name, Validity::days(0, 1), &entropy).unwrap();
+    let (issuer, subject) = ("issuer".into(), "subject".into());
+    let (service_key, node_certificate) = (Arc::clone(&key), own.to_pem());
+    Signer { node_key: key, node_certificate, service_key, issuer, subject }
+}
+
+fn node_id(signer: &Signer) -> String {
+    signer.node_key.public().id().to_string()
+}
+
+/// The nodes' table as before CCF 2.0, with the certificate in it.
+fn put_node(writes: &mut WriteSet, signer: &Signer, status: &str) {
+    let info = json!({"status": status, "cert": signer.node_certificate}).to_string();
+    writes.put(&MapName::new(NODES_INFO), node_id(signer).as_str(), info);
+}
+
+#[test]
+fn an_identity_that_nobody_has_signed_does_not_count() {
+    let mut ledger = own_ledger();
+    ledger.put(1);
+    ledger.sign();
+    let writes = succession(&ledger, &victim());
+    ledger.append(&writes, Digest::ZERO);
+    assert_eq!(audit_own(&ledger, &victim()).unwrap_err(), FaultKind::OtherService);
+    let report = audit_own(&ledger, &ledger.service).unwrap();
+    assert_eq!((report.identities.len(), report.unsigned()), (1, 1));
+}
+
+#[test]
+fn nodes_of_an_identity_do_not_sign_for_the_next() {
+    let mut ledger = own_ledger();
+    ledger.sign();
+    let writes = succession(&ledger, &victim());
+    ledger.append(&writes, Digest::ZERO);
+    let signer = ledger.signer.clone();
+    sign_by_node(&mut ledger, &signer);
+    let fault = audit_own(&ledger, &victim()).unwrap_err();
+    let expected = ServiceFault::SignerNotEndorsed(node_id(&signer));
+    assert_eq!(fault, FaultKind::Service(expected));
+}
+
+#[test]
+fn a_node_that_nobody_has_endorsed_does_not_sign() {
+    let mut ledger = OwnLedger::empty(Curve::P256, ChunkWriterConfig::default());
+    let signer = stranger(30);
+    let mut writes = WriteSet::new();
+    let info = json!({"cert": victim().to_pem(), "status": "Opening"}).to_string();
+    writes.put(&MapName::new(SERVICE_INFO), SINGLE_KEY, info);
+    put_node(&mut writes, &signer, "Trusted");
+    ledger.append(&writes, Digest::ZERO);
+    sign_by_node(&mut ledger, &signer);
+    let fault = audit_own(&ledger, &victim()).unwrap_err();
+    let expected = ServiceFault::SignerNotEndorsed(node_id(&signer));
+    assert_eq!(fault, FaultKind::Service(expected));
+}
+
+#[test]
+fn nothing_is_signed_before_there_is_a_service() {
+    let mut ledger = OwnLedger::empty(Curve::P256, ChunkWriterConfig::default());
+    let signer = stranger(30);
+    let mut writes = WriteSet::new();
+    put_node(&mut writes, &signer, "Trusted");
+    ledger.append(&writes, Digest::ZERO);
+    sign_by_node(&mut ledger, &signer);
+    let fault = audit_own(&ledger, &victim()).unwrap_err();
+    assert_eq!(fault, FaultKind::Service(ServiceFault::NoService));
+}
+
+/// Nodes that joined before CCF 2.0 have certificates that they have signed themselves.
+#[test]
+fn a_node_is_endorsed_by_what_the_service_has_signed() {
+    let mut ledger = own_ledger();
+    let joined = stranger(31);
+    let mut writes = WriteSet::new();
+    put_node(&mut writes, &joined, "Trusted");
+    ledger.append(&writes, Digest::ZERO);
+    let first = ledger.signer.clone();
+    sign_by_node(&mut ledger, &first);
+    sign_by_node(&mut ledger, &joined);
+    audit_own(&ledger, &ledger.service).unwrap();
+    // As long as that is not signed, it has nothing to sign with, and never if it is retired.
+    let (late, retired) = (stranger(32), stranger(33));
+    for (signer, status, signs_before) in [(&late, "Trusted", false), (&retired, "Retired", true)] {
+        let mut ledger = own_ledger();
+        let mut writes = WriteSet::new();
+        put_node(&mut writes, signer, status);
+        ledger.append(&writes, Digest::ZERO);
+        if signs_before {
+            sign_by_node(&mut ledger, &first);
+        }
+        sign_by_node(&mut ledger, signer);
+        let fault = audit_own(&ledger, &ledger.service).unwrap_err();
+        let expected = ServiceFault::SignerNotEndorsed(node_id(signer));
+        assert_eq!(fault, FaultKind::Service(expected));
+    }
+}
+
+#[test]
+fn a_snapshot_gives_no_keys_to_nodes_of_earlier_identities() {
+    let mut ledger = own_ledger();
+    let before = ledger.signer.clone();
+    ledger.sign();
+    ledger.recover();
+    let service = ServiceHistory::of_state(&ledger.state).unwrap();
+    let root = ledger.tree.root();
+    let sign = |signer: &Signer| {
+        let (tx_id, flushed) = (ledger.next(), ledger.last_signed());
+        let by = SignedBy::ServiceAndNode;
+        let signed = SignatureTransaction::sign(tx_id, &ledger.tree, flushed, signer, by, 0);
+        SignatureTransaction { service: None, ..signed.unwrap() }
+    };
+    service.verify(&sign(&ledger.signer), root).unwrap();
+    let refused = service.verify(&sign(&before), root);
+    assert_eq!(refused, Err(ServiceFault::SignerNotEndorsed(node_id(&before))));
+}
+
+#[test]
+fn a_recovered_ledger_is_of_the_identity_that_signed_last() {
+    let mut ledger = own_ledger();
+    ledger.sign();
+    let first = ledger.service.clone();
+    ledger.recover();
+    assert_eq!(audit_own(&ledger, &first).unwrap().identities.len(), 1);
+    assert_eq!(audit_own(&ledger, &ledger.service).unwrap_err(), FaultKind::OtherService);
+    ledger.sign();
+    assert_eq!(audit_own(&ledger, &ledger.service).unwrap().identities.len(), 2);
+    assert_eq!(audit_own(&ledger, &first).unwrap_err(), FaultKind::OtherService);
+}
+
+#[test]
+fn a_renewed_certificate_of_a_node_is_endorsed_by_the_present_service() {
+    let mut ledger = own_ledger();
+    let key = ledger.signer.node_key.clone();
+    let name = DistinguishedName::common_name("CCF Node");
+    let entropy = Counter::new(34);
+    let request = SigningRequest::create(&key, &name, &[]).unwrap();
+    let (service, service_key) = (&ledger.service, &ledger.signer.service_key);
+    let renewed = request.endorse(service, service_key, Validity::days(0, 2), &entropy).unwrap();
+    let mut writes = WriteSet::new();
+    let map = MapName::new(NODES_ENDORSED_CERTIFICATES);
+    writes.put(&map, node_id(&ledger.signer).as_str(), renewed.to_pem());
+    ledger.append(&writes, Digest::ZERO);
+    let signer = Signer { node_certificate: renewed.to_pem(), ..ledger.signer.clone() };
+    sign_by_node(&mut ledger, &signer);
+    audit_own(&ledger, &ledger.service).unwrap();
+}
+
+/// Several chunks, none of them committed: complete ones, and an open one.
+fn uncommitted() -> (OwnLedger, Vec<(String, Vec<u8>)>) {
+    let config = ChunkWriterConfig { chunk_bytes: 6_000, write_ahead_bytes: 4_096 };
+    let mut ledger = OwnLedger::new(Curve::P256, config);
+    for number in 0..11 {
+        ledger.put(number);
+        ledger.sign();
+    }
+    let chunks = ledger.disk.chunks();
+    assert!(chunks.len() > 2 && !chunks.last().unwrap().0.contains('-'));
+    (ledger, chunks)
+}
+
+fn audit_after_crash(
+    ledger: &OwnLedger,
+    chunks: &[(String, Vec<u8>)],
+) -> Result<AuditReport, FaultKind> {
+    let mut options = AuditOptions::of_certificate(&ledger.service.to_pem()).unwrap();
+    options.accept_torn_tail = true;
+    let audited = audit(&mut Chunks(chunks), Auditor::new(options), &mut |_| {});
+    audited.map_err(|error| match error {
+        AuditError::Fault(fault) => *fault.kind,
+        AuditError::Source { .. } => unreachable!("reading from memory"),
+    })
+}
+
+fn table_offset(file: &[u8]) -> usize {
+    u64::from_le_bytes(file[..8].try_into().unwrap()) as usize
+}
+
+#[test]
+fn a_chunk_that_was_only_created_is_empty() {
+    let (ledger, mut chunks) = uncommitted();
+    let whole = audit_after_crash(&ledger, &chunks).unwrap();
+    let next = whole.last.seqno.next();
+    // Behind a chunk that is still open, and in the place of one.
+    let open = chunks.last().unwrap().0.clone();
+    for len in [0, 3, 7, 8, 4_096] {
+        let mut with_next = chunks.clone();
+        with_next.push((format!("ledger_{next}"), vec![0; len]));
+        let report = audit_after_crash(&ledger, &with_next).unwrap();
+        assert_eq!((report.last, report.torn_tail), (whole.last, None), "{len}");
+
+        *chunks.last_mut().unwrap() = (open.clone(), vec![0; len]);
+        let report = audit_after_crash(&ledger, &chunks).unwrap();
+        let start = open.parse::<ChunkName>().unwrap().start;
+        assert_eq!((report.last.seqno.next(), report.torn_tail), (start, None), "{len}");
+        chunks = ledger.disk.chunks();
+    }
+}
+
+#[test]
+fn a_chunk_that_was_being_completed_is_whole_up_to_its_table() {
+    let (ledger, mut chunks) = uncommitted();
+    chunks.pop();
+    let whole = audit_after_crash(&ledger, &chunks).unwrap();
+    assert_eq!(whole.torn_tail, None);
+    let (name, file) = chunks.pop().unwrap();
+    let table = table_offset(&file);
+    let with_zeros = |from: usize, to: usize| {
+        let mut copy = file.clone();
+        copy[from..to].fill(0);
+        copy
+    };
+    let torn = (table..file.len()).map(|end| file[..end].to_vec());
+    let torn = torn.chain([with_zeros(table, file.len()), with_zeros(0, 8)]);
+    let start = name.parse::<ChunkName>().unwrap().start;
+    for (at, torn) in torn.enumerate() {
+        for name in [name.clone(), format!("ledger_{start}")] {
+            chunks.push((name.clone(), torn.clone()));
+            let report = audit_after_crash(&ledger, &chunks).unwrap();
+            assert_eq!(report.last, whole.last, "{name} {at}");
+            assert_eq!(report.torn_tail, Some((name, table as u64)), "{at}");
+            chunks.pop();
+        }
+        // What is named committed is exact.
+        chunks.push((format!("{name}.committed"), torn));
+        audit_after_crash(&ledger, &chunks).unwrap_err();
+        chunks.pop();
+    }
+}
+
+#[test]
+fn what_was_on_its_way_behind_a_torn_chunk_is_left_out() {
+    let (ledger, mut chunks) = uncommitted();
+    let (open, last) = chunks.pop().unwrap();
+    let (complete, file) = chunks.pop().unwrap();
+    let torn_at = table_offset(&file) - 100;
+    let mut torn = file.clone();
+    torn[torn_at..].fill(0);
+    let name: ChunkName = complete.parse().unwrap();
+    let signed: Vec<u64> = ledger.signatures.iter().map(|(tx_id, _)| tx_id.seqno.0).collect();
+    let kept = *signed.iter().rfind(|seqno| **seqno < name.end().unwrap().0).unwrap();
+    let with = |next: (String, Vec<u8>)| {
+        let more = [(complete.clone(), torn.clone()), next];
+        audit_after_crash(&ledger, &[&chunks[..], &more].concat())
+    };
+    let in_flight = *offsets(&(open.clone(), last.clone())).last().unwrap();
+    for len in [0, 8, 100, in_flight] {
+        let report = with((open.clone(), last[..len].to_vec())).unwrap();
+        assert_eq!(report.last_signed.seqno.0, kept, "{len}");
+        let (file, _) = report.torn_tail.unwrap();
+        assert_eq!(file, complete);
+    }
+    // More than that, or anything committed, was written after it.
+    let mut longer = OwnLedger::new(Curve::P256, ChunkWriterConfig::default());
+    for _ in 0..3 {
+        longer.sign();
+    }
+    let longer = longer.disk.chunks().pop().unwrap().1;
+    let gap = |fault| matches!(fault, FaultKind::Gap { .. });
+    assert!(gap(with((open.clone(), longer)).unwrap_err()));
+    let start = name.end().unwrap().next();
+    let committed = format!("ledger_{start}-{}.committed", start.next());
+    assert!(gap(with((committed, last)).unwrap_err()));
 }

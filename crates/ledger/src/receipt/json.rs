@@ -88,11 +88,15 @@ impl Receipt {
     }
 
     /// Verifies the signature over the root and the chain from the node to `service`. Dates of
-    /// validity are not looked at: a receipt outlives certificates. Returns the root.
+    /// validity are not looked at: a receipt outlives certificates. Returns the root. What the
+    /// receipt is of, [`InclusionProof::subject`] says.
     ///
     /// # Errors
-    /// If any link does not hold.
+    /// If any link does not hold, or the leaf may as well be an inner node.
     pub fn verify(&self, service: &PublicKey) -> Result<Digest, ReceiptError> {
+        if let Leaf::Components(components) = &self.proof.leaf {
+            components.require_tx_id()?;
+        }
         let node = Certificate::from_pem(&self.certificate)?;
         let key = node.public_key()?;
         if key.id().to_string() != self.node_id {

@@ -123,6 +123,10 @@ impl LeafComponents {
         let (tx_id, _) = self.commit_evidence.as_ref()?.strip_prefix("ce:")?.split_once(':')?;
         tx_id.parse().ok()
     }
+
+    fn require_tx_id(&self) -> Result<TxId, ReceiptError> {
+        self.tx_id().ok_or(ReceiptError::Missing("commit evidence"))
+    }
 }
 
 impl From<&EncodedEntry> for LeafComponents {
@@ -145,6 +149,15 @@ pub enum Leaf {
     Digest(Digest),
 }
 
+/// What a proof is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The transaction that the commit evidence names.
+    Transaction(TxId),
+    /// A signature transaction: all that is shown is that its root was signed.
+    Signature,
+}
+
 /// A leaf and its path to a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InclusionProof {
@@ -161,6 +174,20 @@ impl InclusionProof {
             Leaf::Components(components) => components.digest(),
             Leaf::Digest(digest) => *digest,
         })
+    }
+
+    /// What the proof is of. The tree's nodes are hashed as leaves of two digests are, so that
+    /// without commit evidence a leaf may as well be an inner node.
+    ///
+    /// # Errors
+    /// If there is no commit evidence. A bare leaf with a path, of an entry older than CCF 2.0, proves
+    /// something only to who has the entry, and knows by its digest that this is the leaf.
+    pub fn subject(&self) -> Result<Subject, ReceiptError> {
+        match &self.leaf {
+            Leaf::Components(components) => components.require_tx_id().map(Subject::Transaction),
+            Leaf::Digest(_) if self.path.0.is_empty() => Ok(Subject::Signature),
+            Leaf::Digest(_) => Err(ReceiptError::Missing("commit evidence")),
+        }
     }
 }
 

@@ -222,6 +222,55 @@ fn tampered_receipts_are_refused() {
 }
 
 #[test]
+fn an_inner_node_of_the_tree_is_no_transaction() {
+    let ledger = ledger(Curve::P256);
+    let key = ledger.service.public_key().unwrap();
+    let (tx_id, signature) = ledger.signatures[1].clone();
+    let made = &ledger.entries[tx_id.seqno.0 as usize - 2];
+    let proof =
+        SignedProof::live(made.into(), tx_id.seqno.0 - 1, &ledger.tree, signature, tx_id.seqno.0)
+            .unwrap();
+    let good = proof.receipt(None, Vec::new()).unwrap();
+    assert_eq!(good.proof.subject(), Ok(Subject::Transaction(made.tx_id)));
+    let inner = {
+        let InclusionProof { leaf: Leaf::Components(leaf), path } = &good.proof else { panic!() };
+        let (sibling, leaf) = (path.0[0].sibling, leaf.digest());
+        match path.0[0].side {
+            Side::Left => [sibling, leaf],
+            Side::Right => [leaf, sibling],
+        }
+    };
+    let shorter = Path(good.proof.path.0[1..].to_vec());
+    let missing = Err(ReceiptError::Missing("commit evidence"));
+    let forged = |leaf, path: &Path| {
+        let proof = InclusionProof { leaf, path: path.clone() };
+        Receipt { proof, ..good.clone() }
+    };
+
+    let root = good.proof.root();
+    for evidence in [None, Some("ce".to_owned())] {
+        let components = LeafComponents {
+            write_set_digest: inner[0],
+            commit_evidence: evidence.clone(),
+            claims_digest: Some(inner[1]),
+        };
+        let forged = forged(Leaf::Components(components), &shorter);
+        assert_eq!(forged.proof.root() == root, evidence.is_none());
+        assert_eq!(forged.verify(&key), missing);
+        assert_eq!(forged.verify_claims(&key, inner[1]), missing);
+        assert_eq!(forged.proof.subject().map(|_| root), missing);
+    }
+
+    let node = coco_crypto::sha256_concat(&[&inner[0].0, &inner[1].0]);
+    let forged_leaf = forged(Leaf::Digest(node), &shorter);
+    assert_eq!(forged_leaf.proof.root(), root);
+    assert_eq!(forged_leaf.proof.subject().map(|_| root), missing);
+    let of_root = forged(Leaf::Digest(root), &Path::default());
+    assert_eq!(of_root.verify(&key), Ok(root));
+    assert_eq!(of_root.proof.subject(), Ok(Subject::Signature));
+}
+
+#[test]
 fn malformed_receipts_are_refused() {
     for json in [
         "",

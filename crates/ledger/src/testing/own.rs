@@ -42,11 +42,21 @@ pub(crate) struct OwnLedger {
 impl OwnLedger {
     /// A service that has been opened, in two entries and a signature transaction.
     pub fn new(curve: Curve, config: ChunkWriterConfig) -> Self {
+        let mut ledger = Self::empty(curve, config);
+        let genesis = ledger.identity_writes("Opening");
+        ledger.append(&genesis, Digest::ZERO);
+        ledger.sign();
+        ledger.set_status("Open");
+        ledger
+    }
+
+    /// A service of which nothing is written yet.
+    pub fn empty(curve: Curve, config: ChunkWriterConfig) -> Self {
         let entropy = Counter::new(7);
         let (signer, service) = identity(curve, &entropy);
         let mut secrets = LedgerSecrets::new();
         secrets.insert(Seqno(1), LedgerSecret::generate(&entropy));
-        let mut ledger = Self {
+        Self {
             entropy,
             curve,
             signer,
@@ -61,12 +71,7 @@ impl OwnLedger {
             signatures: Vec::new(),
             view: 2,
             first_flags: EntryFlags::NONE,
-        };
-        let genesis = ledger.identity_writes("Opening");
-        ledger.append(&genesis, Digest::ZERO);
-        ledger.sign();
-        ledger.set_status("Open");
-        ledger
+        }
     }
 
     fn identity_writes(&self, status: &str) -> WriteSet {

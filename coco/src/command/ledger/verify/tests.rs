@@ -77,6 +77,49 @@ fn a_flipped_bit_is_named() {
 }
 
 #[test]
+fn a_chunk_may_lie_elsewhere_in_another_state() {
+    let Some(folder) = recorded().into_iter().next() else { return };
+    let (ledger, archive) = (folder.join("ledger"), tempfile::TempDir::new().unwrap());
+    for entry in fs::read_dir(&ledger).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if let Some(complete) = name.strip_suffix(".committed") {
+            fs::copy(entry.path(), archive.path().join(complete)).unwrap();
+        }
+    }
+    let whole = verdict(&ledger, &[]).unwrap().unwrap();
+    let both = verdict(&ledger, &[archive.path().to_str().unwrap()]).unwrap().unwrap();
+    assert_eq!((both.last, both.stats.chunks), (whole.last, whole.stats.chunks));
+}
+
+#[test]
+fn a_chunk_whose_table_is_torn_names_its_service() {
+    let Some(folder) = recorded().into_iter().next() else { return };
+    let copy = tempfile::TempDir::new().unwrap();
+    let mut file = fs::read(folder.join("ledger/ledger_1-14.committed")).unwrap();
+    file.truncate(file.len() - 3);
+    fs::write(copy.path().join("ledger_1-14"), &file).unwrap();
+    let report = verdict(copy.path(), &[]).unwrap().unwrap();
+    assert_eq!(report.last.seqno.0, 14);
+    assert_eq!(report.torn_tail.unwrap().0, "ledger_1-14");
+}
+
+#[test]
+fn a_file_that_a_live_node_has_just_created_is_no_fault() {
+    let Some(folder) = recorded().into_iter().next() else { return };
+    let copy = tempfile::TempDir::new().unwrap();
+    for entry in fs::read_dir(folder.join("ledger")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let whole = verdict(copy.path(), &[]).unwrap().unwrap();
+    let next = whole.last.seqno.next();
+    fs::write(copy.path().join(format!("ledger_{next}")), "").unwrap();
+    let report = verdict(copy.path(), &[]).unwrap().unwrap();
+    assert_eq!((report.last, report.torn_tail), (whole.last, None));
+}
+
+#[test]
 fn an_empty_folder_is_no_ledger() {
     let folder = tempfile::TempDir::new().unwrap();
     let error = verdict(folder.path(), &[]).unwrap_err();
