@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use coco_crypto::{Curve, Entropy, KeyPair, PublicKey};
 use coco_kv::Seqno;
 use coco_ledger::audit::{AuditOptions, Auditor, chunk_order};
-use coco_ledger::{ChunkName, recover_open_chunk};
+use coco_ledger::{ChunkName, MAX_BATCHES_IN_FLIGHT, recover_open_chunk};
 use libfuzzer_sys::fuzz_target;
 
 struct Sevens;
@@ -23,7 +23,7 @@ static SERVICE: LazyLock<PublicKey> =
 
 fuzz_target!(|bytes: &[u8]| {
     let name = ChunkName::open(Seqno(1));
-    if let Ok(recovered) = recover_open_chunk(name, bytes, None) {
+    if let Ok(recovered) = recover_open_chunk(name, bytes, None, MAX_BATCHES_IN_FLIGHT) {
         assert!(recovered.end_offset <= bytes.len().max(8) as u64);
         let _ = recovered.repair();
     }

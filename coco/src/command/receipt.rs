@@ -130,12 +130,10 @@ fn advice(error: &anyhow::Error, holds: impl FnOnce() -> bool) -> Option<&'stati
         | ReceiptError::Cose(_)
         | ReceiptError::Signature(_)
         | ReceiptError::Root(_)
-        | ReceiptError::Certificate(_) => {
-            Some(
-                "a service that was recovered has a new certificate: a JSON receipt takes the present \
+        | ReceiptError::Certificate(_) => Some(
+            "a service that was recovered has a new certificate: a JSON receipt takes the present \
                  one, a COSE receipt that of the time it was signed",
-            )
-        }
+        ),
         _ => None,
     }
 }

@@ -202,7 +202,8 @@ impl FormerChunk {
             return Ok(named?);
         }
         let open = self.name.with_state(ChunkState::Open);
-        let recovered = recover_open_chunk(open, file, None)?;
+        // What is cut off here, however much it is, comes from other nodes.
+        let recovered = recover_open_chunk(open, file, None, usize::MAX)?;
         self.is_whole = self.name.end().is_some()
             && named.is_ok_and(|named| named.len() == recovered.positions.len());
         let ends = recovered.positions.iter().skip(1).map(|at| u64::from(*at));

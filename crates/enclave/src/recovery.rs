@@ -19,16 +19,17 @@ use coco_crypto::Digest;
 use coco_governance::recovery::RECOVERY_VIEW_STEP;
 use coco_kv::{Seqno, Store, TxId, View};
 use coco_ledger::{
-    ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, LedgerSecrets, MerkleTree,
-    RecoveredChunk, Resumed, ViewHistory, ViewHistoryError, recover_open_chunk, split_entry,
+    ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, LedgerSecrets,
+    MAX_BATCHES_IN_FLIGHT, MerkleTree, RecoveredChunk, Resumed, ViewHistory, ViewHistoryError,
+    recover_open_chunk, split_entry,
 };
 
+use crate::config::Sync;
 use crate::disk::{read_file, set_aside, submit};
 use crate::ease::Rests;
 use crate::host::{Area, DiskOp, FileEntry, Host};
 use crate::identities::Identities;
 use crate::ledger_files::disk_operations;
-use crate::pipeline::MAX_BATCHES_IN_FLIGHT;
 use crate::snapshots::{self, LoadError, LoadedSnapshot};
 pub use replay::ReplayFault;
 use replay::{Located, Replay};
@@ -129,31 +130,58 @@ pub(crate) struct Recovered {
 }
 
 /// Recovers the ledger on the host's disk, whose private parts the secrets decrypt and whose
-/// signatures are those of the service's identities. Repairs the files.
+/// signatures are those of the service's identities. Repairs the files, which were written like
+/// this.
 pub(crate) async fn recover(
     host: &dyn Host,
     secrets: &Arc<LedgerSecrets>,
     identities: &Identities,
+    sync: Sync,
 ) -> Result<Recovered, RecoveryError> {
     settle_earlier_recoveries(host).await?;
+    let mut reaches = Seqno(u64::MAX);
+    loop {
+        let (replay, files, last_snapshot) =
+            replayed(host, secrets, identities, sync, reaches).await?;
+        let last = replay.last_tx_id();
+        if last.seqno == Seqno(0) {
+            return Err(RecoveryError::NoLedger);
+        }
+        if last.seqno <= files.last {
+            let view = View(last.view.0 + RECOVERY_VIEW_STEP);
+            return Ok(replay.finish(view, files, last_snapshot)?);
+        }
+        // Snapshots are durable before what follows them, where the ledger need not be.
+        let (snapshot, end) = (last.seqno, files.last);
+        tracing::warn!(%snapshot, %end, "the ledger ends before a snapshot, which is not used");
+        reaches = end;
+    }
+}
+
+/// The state after the newest snapshot that is recorded up to `reaches` and all that follows it, the
+/// files, and the snapshot's position.
+async fn replayed(
+    host: &dyn Host,
+    secrets: &Arc<LedgerSecrets>,
+    identities: &Identities,
+    sync: Sync,
+    reaches: Seqno,
+) -> Result<(Replay, Resumed, Seqno), RecoveryError> {
     let chunks = list_chunks(host).await?;
     let (first, last) = match (chunks.first(), chunks.last()) {
         (Some(first), Some(last)) => (*first, *last),
         _ => return Err(RecoveryError::NoLedger),
     };
     let mut replay = Replay::new(Arc::clone(secrets), identities.clone());
-    let reaches = last.end().unwrap_or(Seqno(u64::MAX));
+    let reaches = last.end().map_or(reaches, |end| end.min(reaches));
     if let Some(found) = newest_snapshot(host, secrets, identities, first.start, reaches).await? {
         replay = replay.after_snapshot(found);
     }
     let last_snapshot = replay.last();
-    let files = read_chunks(host, &chunks, &mut replay).await?;
-    let last = replay.last_tx_id();
-    if last.seqno == Seqno(0) {
-        return Err(RecoveryError::NoLedger);
-    }
-    let view = View(last.view.0 + RECOVERY_VIEW_STEP);
-    Ok(replay.finish(view, files, last_snapshot)?)
+    // What is not yet durable when it is reported may be torn further back.
+    let max_torn = if sync == Sync::Always { MAX_BATCHES_IN_FLIGHT } else { usize::MAX };
+    let files = read_chunks(host, &chunks, &mut replay, max_torn).await?;
+    Ok((replay, files, last_snapshot))
 }
 
 /// What earlier recoveries have left: the files of one that its members have not completed are set
@@ -249,6 +277,7 @@ async fn read_chunks(
     host: &dyn Host,
     chunks: &[ChunkName],
     replay: &mut Replay,
+    max_torn: usize,
 ) -> Result<Resumed, RecoveryError> {
     let mut files = Resumed::default();
     let mut remaining = chunks.iter().copied().peekable();
@@ -256,6 +285,7 @@ async fn read_chunks(
         let next = remaining.peek().copied();
         // What a snapshot holds need not be read, unless the chunk is not named committed yet.
         let covered = name.is_committed() && name.end().is_some_and(|end| end <= replay.last());
+        files.last = name.end().unwrap_or(files.last);
         if covered {
             continue;
         }
@@ -267,15 +297,16 @@ async fn read_chunks(
         let bytes = read(host, Area::Ledger, &file, MAX_CHUNK_BYTES).await?;
         if name.is_committed() {
             replay_complete(replay, name, &bytes)?;
-        } else if let Some(whole) = complete_positions(name, &bytes, replay) {
+        } else if let Some(whole) = complete_positions(name, &bytes, replay, max_torn) {
             replay_positions(replay, name, &bytes, &whole.0)?;
             files.complete.push((name, whole.0, whole.1));
             keep(host, name, bytes.len() as u64).await?;
         } else {
-            let recovered = recover_open(name, &bytes, replay)?;
+            let recovered = recover_open(name, &bytes, replay, max_torn)?;
+            files.last = Seqno((name.start.0 + recovered.positions.len() as u64).saturating_sub(1));
             replay_positions(replay, name, &bytes, &recovered.positions)?;
             let after: Vec<ChunkName> = remaining.collect();
-            refuse_long_tail(host, name, replay.last(), &after).await?;
+            refuse_long_tail(host, name, replay.last(), &after, max_torn).await?;
             repair(host, name, &recovered, &after).await?;
             if recovered.last.is_some() {
                 let open = name.with_state(ChunkState::Open);
@@ -292,8 +323,7 @@ async fn read_chunks(
             });
         }
     }
-    files.last = replay.last();
-    files.committed = replay.last();
+    files.committed = files.last;
     Ok(files)
 }
 
@@ -324,7 +354,12 @@ fn replay_complete(
 
 /// The positions and the end of a chunk that is named complete, if it is; otherwise it was being
 /// completed and is looked at as an open one.
-fn complete_positions(name: ChunkName, bytes: &[u8], replay: &Replay) -> Option<(Vec<u32>, u64)> {
+fn complete_positions(
+    name: ChunkName,
+    bytes: &[u8],
+    replay: &Replay,
+    max_torn: usize,
+) -> Option<(Vec<u32>, u64)> {
     name.end()?;
     let reader = ChunkReader::new(name, bytes).ok()?;
     let mut positions = Vec::new();
@@ -335,7 +370,7 @@ fn complete_positions(name: ChunkName, bytes: &[u8], replay: &Replay) -> Option<
         end_offset = entry.offset + entry.bytes.len() as u64;
     }
     // Whole in its frames, but perhaps torn within: then the open chunk's rules decide.
-    let recovered = recover_open_chunk(name, bytes, Some(replay.secrets())).ok()?;
+    let recovered = recover_open_chunk(name, bytes, Some(replay.secrets()), max_torn).ok()?;
     (recovered.positions == positions).then_some((positions, end_offset))
 }
 
@@ -343,9 +378,10 @@ fn recover_open(
     name: ChunkName,
     bytes: &[u8],
     replay: &Replay,
+    max_torn: usize,
 ) -> Result<RecoveredChunk, RecoveryError> {
     let open = name.with_state(ChunkState::Open);
-    recover_open_chunk(open, bytes, Some(replay.secrets())).map_err(|error| {
+    recover_open_chunk(open, bytes, Some(replay.secrets()), max_torn).map_err(|error| {
         let file = name.to_string();
         RecoveryError::OpenChunk {
             file,
@@ -385,12 +421,13 @@ async fn refuse_long_tail(
     torn: ChunkName,
     last: Seqno,
     after: &[ChunkName],
+    max_torn: usize,
 ) -> Result<(), RecoveryError> {
     for next in after {
         let file = next.to_string();
         let bytes = read(host, Area::Ledger, &file, MAX_CHUNK_BYTES).await?;
         let signatures = replay::count_signatures(&bytes);
-        if next.is_committed() || signatures > MAX_BATCHES_IN_FLIGHT {
+        if next.is_committed() || signatures > max_torn {
             return Err(RecoveryError::TornAmidst { file: torn.to_string(), last, next: file });
         }
     }

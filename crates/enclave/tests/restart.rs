@@ -281,6 +281,44 @@ fn a_lost_or_damaged_snapshot_is_made_up_for_by_the_ledger() {
     }
 }
 
+/// Snapshots are durable when they count, where the ledger need not be.
+#[test]
+fn a_snapshot_beyond_the_end_of_the_ledger_leaves_no_gap() {
+    let disk = SimulatedDisk::new();
+    let additions = r#", "ledger": {"sync": "never"}, "snapshots": {"tx_count": 10}"#;
+    in_virtual_time(async {
+        let node = start_open(1, &disk, "Start", additions).await.unwrap();
+        for number in 0..60 {
+            put_committed(&node, &number.to_string()).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        node.shutdown().await;
+    });
+    // The chunk before the last one was in use, and half of it there.
+    let mut chunks: Vec<coco_ledger::ChunkName> =
+        disk.names(Area::Ledger).iter().map(|name| name.parse().unwrap()).collect();
+    chunks.sort();
+    let [.., half, last] = chunks[..] else { panic!("{chunks:?}") };
+    let mut bytes = disk.file(Area::Ledger, &half.to_string()).unwrap();
+    bytes.truncate(bytes.len() / 2);
+    bytes[..8].fill(0);
+    disk.remove(Area::Ledger, &last.to_string());
+    disk.remove(Area::Ledger, &half.to_string());
+    disk.add(Area::Ledger, &coco_ledger::ChunkName::open(half.start).to_string(), &bytes);
+    let snapshots: Vec<coco_ledger::SnapshotName> =
+        disk.names(Area::Snapshots).iter().map(|name| name.parse().unwrap()).collect();
+    let service = in_virtual_time(async {
+        let node = start_open(2, &disk, "Restart", additions).await.unwrap();
+        let end = node.last_recovered_signed_seqno().unwrap();
+        assert!(snapshots.iter().any(|name| name.seqno > end), "{snapshots:?} {end}");
+        assert!(node.startup_seqno() < end);
+        put_committed(&node, "after").await;
+        node.shutdown().await;
+        service_key(&node)
+    });
+    audited(&disk, service);
+}
+
 /// A ledger of several chunks, closed in order.
 fn closed_ledger(disk: &Arc<SimulatedDisk>) {
     in_virtual_time(async {

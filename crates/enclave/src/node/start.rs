@@ -349,7 +349,8 @@ async fn recovered_service(
     for period in &secrets.periods {
         known.insert(period.valid_from, Arc::clone(&period.secret));
     }
-    let recovered = recovery::recover(host, &Arc::new(known), &secrets.identities).await?;
+    let recovered =
+        recovery::recover(host, &Arc::new(known), &secrets.identities, config.ledger.sync).await?;
 
     let valid_from = recovered.last.seqno.next();
     let service_key = KeyPair::generate(curve(config), host.entropy())?;

@@ -9,7 +9,7 @@ use coco_adapter::{Adapter, AdapterError, Batch, Held, Protocol};
 use coco_consensus::{Change, ConsensusError, Effect, Membership, Role, WriteNo};
 use coco_governance::tables::TableError;
 use coco_kv::{Seqno, Store, TxId};
-use coco_ledger::MerkleTree;
+use coco_ledger::{MAX_BATCHES_IN_FLIGHT, MerkleTree};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -28,8 +28,6 @@ use crate::host::{Area, DiskOp, Done, Host};
 use crate::ledger_files::LedgerFiles;
 use crate::service::{Clock, ServiceKeys};
 
-/// Batches between the writer and the disk: one that is synced while the next is signed.
-pub(crate) const MAX_BATCHES_IN_FLIGHT: usize = 2;
 /// From this many executed transactions on, the writer's task encodes them ahead of the cut.
 pub(super) const ABSORB_FROM: usize = 256;
 /// A waiter cuts the batch itself if it is at most this long; longer ones are for the task.
@@ -283,7 +281,9 @@ impl Inner {
 
     /// Whether somebody waits for a transaction that no signature covers yet.
     fn is_awaited(&self) -> bool {
-        self.progress.wanted().0 > self.cut_to.load(Ordering::SeqCst)
+        // What was taken back while a waiter came is not executed any more.
+        let wanted = self.progress.wanted().min(self.queue.executed());
+        wanted.0 > self.cut_to.load(Ordering::SeqCst)
     }
 
     /// Has the next batch cut so long from now at the latest; under load somewhat later, so that

@@ -48,7 +48,6 @@ use coco_ledger::{MerkleTree, SnapshotName, ViewHistory};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
 
-pub(crate) use drive::MAX_BATCHES_IN_FLIGHT;
 use drive::{ABSORB_FROM, Counters, Inner};
 pub use latency::{LATENCY_BOUNDS_US, Latencies};
 use progress::Progress;

@@ -386,6 +386,7 @@ impl Inner {
         writer.take_back(end)?;
         self.progress.take_back(end);
         self.recent.write().take_back(end);
+        self.historical.clear();
         self.snapshot_due.lock().take_if(|due| due.state.tx_id().seqno > end);
         let taken_back = |coming| (coming > end.0).then_some(0);
         let _ = self.snapshot_coming.fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken_back);

@@ -8,14 +8,11 @@ use coco_kv::Seqno;
 use super::fault::FaultKind;
 use crate::chunk::{
     ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, FIRST_ENTRY_OFFSET,
-    recover_open_chunk,
+    MAX_BATCHES_IN_FLIGHT, recover_open_chunk,
 };
 use crate::entry::Entry;
 use crate::secret::LedgerSecrets;
 use crate::signature::SignatureTransaction;
-
-/// Batches that a node writes at a time.
-const MAX_BATCHES_IN_FLIGHT: usize = 2;
 
 /// A chunk that is not committed yet, up to its last whole batch.
 pub(super) struct WholePart<'a> {
@@ -37,7 +34,7 @@ impl<'a> WholePart<'a> {
             return Ok(Self { chunk: ChunkReader::ignoring_table(open, file), torn_at: None });
         }
         let chunk = ChunkReader::new(name, file);
-        let Ok(recovered) = recover_open_chunk(open, file, secrets) else {
+        let Ok(recovered) = recover_open_chunk(open, file, secrets, MAX_BATCHES_IN_FLIGHT) else {
             // Damaged: the audit will find where.
             return chunk.map(|chunk| Self { chunk, torn_at: None });
         };

@@ -16,7 +16,9 @@ mod writer;
 
 pub use name::{ChunkName, ChunkNameError, ChunkState};
 pub use reader::{ChunkEntry, ChunkError, ChunkReader};
-pub use recover::{Cut, CutReason, RecoverError, RecoveredChunk, recover_open_chunk};
+pub use recover::{
+    Cut, CutReason, MAX_BATCHES_IN_FLIGHT, RecoverError, RecoveredChunk, recover_open_chunk,
+};
 pub use writer::{ChunkWriter, ChunkWriterConfig, ChunkWriterError, FileOperation, Resumed};
 
 /// Where the first entry of a chunk stands.

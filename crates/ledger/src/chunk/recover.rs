@@ -5,8 +5,9 @@
 //! signature, and what a write left behind that did not reach the disk in full. But a batch that
 //! was once whole and is not any more is damage, not a torn write, and is never cut silently.
 //! The two differ by evidence: if the batch's signature transaction stands behind the fault, the
-//! write had reached its end; and sectors that a power failure lost still hold the zeros written
-//! ahead, where a flipped bit leaves the rest as it was.
+//! write had reached its end; sectors that a power failure lost still hold the zeros written ahead,
+//! where a flipped bit leaves the rest as it was; and no more batches stand behind a torn one than
+//! could have been on their way to the disk with it.
 
 use std::iter;
 use std::ops::Range;
@@ -22,8 +23,14 @@ use crate::secret::LedgerSecrets;
 use crate::signature::{SignatureError, SignatureTransaction};
 use crate::tables::{COSE_SIGNATURES, SIGNATURES, TREE};
 
+/// Batches that a node has on their way to the disk at a time: one is synced while the next is signed.
+/// Where each is durable before the one
+/// after the next is written, a crash tears no more.
+pub const MAX_BATCHES_IN_FLIGHT: usize = 2;
 /// The unit in which disks lose writes.
 const SECTOR_BYTES: usize = 512;
+/// How often each byte is looked at, on average, in search of signatures.
+const MAX_LOOKS: usize = 16;
 /// A signature transaction ends with the number of removals from its last map, which is 0.
 const TRAILING_ZEROS: usize = 8;
 
@@ -115,6 +122,7 @@ impl RecoveredChunk {
 }
 
 /// Finds the last complete batch of an open chunk. With `secrets`, each entry is authenticated too.
+/// A crash can have torn so many batches at most.
 ///
 /// # Errors
 /// If an entry is damaged that was once written in full.
@@ -122,6 +130,7 @@ pub fn recover_open_chunk(
     name: ChunkName,
     file: &[u8],
     secrets: Option<&LedgerSecrets>,
+    max_torn_batches: usize,
 ) -> Result<RecoveredChunk, RecoverError> {
     let header = Cursor::new(file).u64().unwrap_or(0);
     let mut scan = Scan::new(name.start, file, secrets);
@@ -129,7 +138,7 @@ pub fn recover_open_chunk(
         None if scan.entries.len() == scan.kept => None,
         None => Some(CutReason::Unsigned),
         Some(fault) if fault.offset as u64 == header => Some(CutReason::Completion),
-        Some(fault) if scan.is_damage(&fault) => {
+        Some(fault) if scan.is_damage(&fault, max_torn_batches) => {
             let (offset, seqno) = (fault.offset as u64, fault.seqno);
             return Err(RecoverError { offset, seqno, fault: fault.reason });
         }
@@ -285,11 +294,15 @@ impl<'a> Scan<'a> {
     }
 
     /// Whether the faulty entry's batch had been written to its end, and no part of the entry is
-    /// one that the disk lost.
-    fn is_damage(&self, fault: &Fault) -> bool {
+    /// one that the disk lost; or more batches follow than could have been on their way.
+    fn is_damage(&self, fault: &Fault, max_torn_batches: usize) -> bool {
+        let behind = self.signatures_behind(fault, max_torn_batches.saturating_add(1));
+        if behind > max_torn_batches {
+            return true;
+        }
         let is_whole = match &fault.signature {
             Some(signature) => signature.end <= self.content_end + TRAILING_ZEROS,
-            None => self.signature_stands_after(fault),
+            None => behind > 0,
         };
         // Where entry and signature disagree, either may be the one that is not whole.
         let mut suspects = iter::once(fault.offset..fault.end).chain(fault.signature.clone());
@@ -307,20 +320,33 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// Looks for a later signature transaction at every offset, since the fault may be in a size.
-    fn signature_stands_after(&self, fault: &Fault) -> bool {
+    /// Counts later signature transactions, up to `most`. It looks at every offset, since the fault may
+    /// be in a size; and at no more bytes than a few times those of the file, whatever overlaps there.
+    fn signatures_behind(&self, fault: &Fault, most: usize) -> usize {
         let limit = self.content_end.saturating_sub(FIXED_BYTES);
-        (fault.offset + 1..limit).any(|at| {
-            let entry = entry_at(self.file, at).and_then(Entry::parse);
-            entry.is_ok_and(|entry| {
-                let signature =
-                    entry.public_writes().map(|writes| SignatureTransaction::parse(&writes));
-                let Ok(Ok(Some(signature))) = signature else { return false };
-                entry.tx_id().seqno > fault.seqno
-                    && consistent_tree(&signature, entry.tx_id()).is_ok()
-            })
-        })
+        let mut bytes_left = self.file.len().saturating_mul(MAX_LOOKS);
+        let (mut at, mut last, mut count) = (fault.offset + 1, fault.seqno, 0);
+        while at < limit && count < most && bytes_left > 0 {
+            let entry = entry_at(self.file, at).unwrap_or_default();
+            bytes_left = bytes_left.saturating_sub(entry.len());
+            match signature_in(entry).filter(|seqno| *seqno > last) {
+                Some(seqno) => {
+                    (last, count) = (seqno, count + 1);
+                    at += entry.len();
+                }
+                None => at += 1,
+            }
+        }
+        count
     }
+}
+
+/// The position of a signature transaction that agrees with itself.
+fn signature_in(entry: &[u8]) -> Option<Seqno> {
+    let entry = Entry::parse(entry).ok()?;
+    let signature = SignatureTransaction::parse(&entry.public_writes().ok()?).ok()??;
+    consistent_tree(&signature, entry.tx_id()).ok()?;
+    Some(entry.tx_id().seqno)
 }
 
 /// The bytes of the entry that begins at `offset`.

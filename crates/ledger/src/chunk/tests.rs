@@ -122,7 +122,9 @@ fn at_every_cut_the_last_whole_batch_is_found() {
         let mut zeros = torn.clone();
         zeros.resize(file.len() + 2_000, 0);
         for torn in [torn, zeros] {
-            let recovered = recover_open_chunk(name, &torn, Some(&ledger.secrets)).unwrap();
+            let recovered =
+                recover_open_chunk(name, &torn, Some(&ledger.secrets), MAX_BATCHES_IN_FLIGHT)
+                    .unwrap();
             // Zeros that are lost are as good as written.
             let same = torn.iter().zip(&file).take_while(|(left, right)| left == right).count();
             let (last, end) = last_signature_before(&ledger, &ends, same);
@@ -133,7 +135,7 @@ fn at_every_cut_the_last_whole_batch_is_found() {
             assert_eq!(recovered.cut.is_some(), content > end, "{length}");
             // Without secrets the root tells, from the first signature on that has one.
             if length > ends[2] {
-                let without = recover_open_chunk(name, &torn, None).unwrap();
+                let without = recover_open_chunk(name, &torn, None, MAX_BATCHES_IN_FLIGHT).unwrap();
                 let kept = |chunk: RecoveredChunk| (chunk.last, chunk.positions, chunk.end_offset);
                 assert_eq!(kept(without), kept(recovered), "{length}");
             }
@@ -173,7 +175,7 @@ fn a_flipped_bit_is_never_cut_silently() {
         let mut damaged = file.clone();
         damaged[at] ^= 1 << (at % 8);
         let entry = ends.iter().filter(|end| **end <= at).count() as u64;
-        match recover_open_chunk(name, &damaged, Some(&ledger.secrets)) {
+        match recover_open_chunk(name, &damaged, Some(&ledger.secrets), MAX_BATCHES_IN_FLIGHT) {
             Err(error) => {
                 assert_eq!(error.seqno.0, entry, "{at}: {error}");
                 assert_eq!(error.offset, ends[entry as usize - 1] as u64);
@@ -197,7 +199,9 @@ fn a_lost_sector_of_the_last_sync_is_cut() {
     for lost in [shared, own] {
         let mut damaged = file.clone();
         damaged[lost.clone()].fill(0);
-        let recovered = recover_open_chunk(name, &damaged, Some(&ledger.secrets)).unwrap();
+        let recovered =
+            recover_open_chunk(name, &damaged, Some(&ledger.secrets), MAX_BATCHES_IN_FLIGHT)
+                .unwrap();
         let kept = last_signature_before(&ledger, &ends, lost.start);
         let found = (recovered.last.map(|tx_id| tx_id.seqno.0), recovered.end_offset as usize);
         assert_eq!(found, kept);
@@ -206,10 +210,40 @@ fn a_lost_sector_of_the_last_sync_is_cut() {
 }
 
 #[test]
+fn a_lost_sector_behind_which_more_stands_than_was_on_its_way_is_damage() {
+    let config = ChunkWriterConfig { chunk_bytes: u64::MAX, ..config() };
+    let mut ledger = OwnLedger::new(Curve::P256, config);
+    let mut batches = 0;
+    // Of each of them one batch is lost in part, and so many stand behind it.
+    for behind in 0..5 {
+        while batches < behind + 2 {
+            for number in 0..3 {
+                ledger.put(number);
+            }
+            ledger.sign();
+            batches += 1;
+        }
+        ledger.trim();
+        let (name, file) = ledger.disk.files.first_key_value().unwrap();
+        let whole = recover_open_chunk(*name, file, None, MAX_BATCHES_IN_FLIGHT).unwrap();
+        let of_batch = |tx_id: coco_kv::TxId| whole.positions[tx_id.seqno.0 as usize - 1] as usize;
+        let (signed, _) = &ledger.signatures[ledger.signatures.len() - behind - 2];
+        let mut damaged = file.clone();
+        let sector = (of_batch(*signed) + 2_000).next_multiple_of(512);
+        damaged[sector..sector + 512].fill(0);
+        let recovered = |most| recover_open_chunk(*name, &damaged, Some(&ledger.secrets), most);
+        let within = recovered(MAX_BATCHES_IN_FLIGHT);
+        assert_eq!(within.is_ok(), behind < MAX_BATCHES_IN_FLIGHT, "{behind}: {within:?}");
+        let cut = recovered(usize::MAX).unwrap();
+        assert!(cut.cut.is_some() && cut.end_offset as usize <= sector, "{behind}: {cut:?}");
+    }
+}
+
+#[test]
 fn a_repaired_chunk_is_written_on() {
     let (mut ledger, name, mut file, ends) = open_chunk();
     file.truncate(file.len() - 100);
-    let recovered = recover_open_chunk(name, &file, None).unwrap();
+    let recovered = recover_open_chunk(name, &file, None, MAX_BATCHES_IN_FLIGHT).unwrap();
     let mut disk = Disk::default();
     disk.files.insert(name, file);
     disk.apply(recovered.repair());
@@ -255,7 +289,8 @@ fn a_crash_between_any_two_operations_of_a_completion_is_survived() {
         let mut disk = Disk::default();
         disk.apply(operations[..count].to_vec());
         let (name, file) = disk.files.first_key_value().unwrap();
-        let recovered = recover_open_chunk(*name, file, Some(&ledger.secrets)).unwrap();
+        let recovered =
+            recover_open_chunk(*name, file, Some(&ledger.secrets), MAX_BATCHES_IN_FLIGHT).unwrap();
         assert_eq!(
             recovered.last.map(|tx_id| tx_id.seqno.0),
             Some(entries.len() as u64),
@@ -374,7 +409,7 @@ proptest! {
         if let Ok(chunk) = ChunkReader::new(name, &file) {
             prop_assert!(chunk.entries().count() <= file.len());
         }
-        let _ = recover_open_chunk(name, &file, None);
+        let _ = recover_open_chunk(name, &file, None, MAX_BATCHES_IN_FLIGHT);
     }
 }
 
