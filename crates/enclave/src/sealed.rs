@@ -198,6 +198,28 @@ async fn open(host: &dyn Host, tee: &dyn Tee, file: &str) -> Result<ServiceSecre
     ServiceSecrets::from_bytes(&plain).map_err(malformed)
 }
 
+/// A secret as JSON. Its length is counted first: a buffer that grows leaves parts behind uncleared.
+pub(crate) fn secret_json<T: Serialize>(secret: &T) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+    struct Length(usize);
+
+    impl io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, secret)?;
+    let mut json = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *json, secret)?;
+    Ok(json)
+}
+
 impl ServiceSecrets {
     /// The secrets as JSON, in clear.
     pub(crate) fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, SealedError> {
@@ -220,7 +242,7 @@ impl ServiceSecrets {
             file: PREFIX.to_owned(),
             reason: error.to_string(),
         };
-        serde_json::to_vec(&content).map(Zeroizing::new).map_err(failed)
+        secret_json(&content).map_err(failed)
     }
 
     /// Reads what [`to_bytes`](Self::to_bytes) writes.

@@ -10,9 +10,9 @@ use coco_governance::tables::{Base64, NodeStatus, NodeToNode, Pem, RpcInterface,
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::sealed::ServiceSecrets;
+use crate::sealed::{ServiceSecrets, secret_json};
 
 /// Bits of the key that carries the secrets.
 const TRANSPORT_KEY_BITS: usize = 256;
@@ -98,8 +98,7 @@ pub(crate) fn seal_secrets(
     let secrets = secrets.to_bytes().map_err(|error| content(error.to_string()))?;
     let text = std::str::from_utf8(&secrets).map_err(|error| content(error.to_string()))?;
     let plain = Plain { service_key: service_key.to_pem().to_string(), secrets: text.to_owned() };
-    let plain = serde_json::to_vec(&plain).map_err(|error| content(error.to_string()))?;
-    let plain = Zeroizing::new(plain);
+    let plain = secret_json(&plain).map_err(|error| content(error.to_string()))?;
     let sealed = wrap_rsa_aes_kwp(to, TRANSPORT_KEY_BITS, LABEL, &plain, entropy)?;
     Ok(Base64(sealed))
 }
