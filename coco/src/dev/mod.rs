@@ -11,6 +11,7 @@ mod bootstrap;
 mod configuration;
 mod folder;
 pub(crate) mod import;
+mod leftovers;
 mod process;
 mod several;
 
@@ -47,7 +48,7 @@ const NODE_PORT: u16 = 8081;
 #[command(after_help = "\
 The folder then holds the keys of member0..2 and user0..1, the service's certificate, the ledger,
 the node's log (node.log) and its configuration (node.json). Everything is thrown away by the next
-`coco dev`, unless with --keep.
+`coco dev`, unless with --keep; a folder that holds anything else is left alone.
 
 With --nodes each node is a process of its own, with its ledger, log and configuration in a folder of
 its own (node0, node1, ...): end one (`kill -9`) to see how the others go on. Ports count up from
@@ -129,6 +130,9 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
         ethereum_tls: arguments.ethereum_tls,
     };
     let is_new = !(arguments.keep && folder.has_service());
+    if arguments.keep && is_new {
+        folder.refuse_to_lose_a_ledger()?;
+    }
     if is_new {
         folder.create(listening, &FirstBlock::of_development(arguments.ethereum_base_fee)?)?;
     } else {

@@ -1,6 +1,6 @@
 //! The whole system as its first user meets it: `coco dev`, governance, receipts, audit.
 
-use crate::support::{Dev, coco, coco_json};
+use crate::support::{Dev, Process, coco, coco_json};
 use serde_json::Value;
 
 const VERIFY: [&str; 5] =
@@ -158,4 +158,39 @@ fn an_application_is_deployed_and_survives_restarts_and_kills() {
     assert!(String::from_utf8(second.stderr).unwrap().contains("a node is running"));
     let directory = dev.stop();
     assert!(coco(directory.path(), &VERIFY).status.success());
+}
+
+#[test]
+fn only_what_a_development_service_has_made_is_deleted() {
+    let directory = Dev::start(&[]).stop();
+    let folder = directory.path().join("coco-dev");
+    let said = |directory: &std::path::Path, arguments: &[&str]| {
+        let refused = coco(directory, &[&["dev", "--port", "0"], arguments].concat());
+        assert!(!refused.status.success());
+        String::from_utf8(refused.stderr).unwrap()
+    };
+    let ledger = || std::fs::read_dir(folder.join("ledger")).unwrap().count();
+    std::fs::write(folder.join("important.txt"), "x").unwrap();
+    let text = said(directory.path(), &[]);
+    assert!(text.contains("coco-dev holds other things: coco-dev/important.txt"), "{text}");
+    assert!(ledger() > 0 && folder.join("important.txt").exists());
+    std::fs::remove_file(folder.join("important.txt")).unwrap();
+
+    // What tells of the service is gone: --keep does not begin another one.
+    let description = std::fs::read(folder.join("service.json")).unwrap();
+    std::fs::remove_file(folder.join("service.json")).unwrap();
+    let text = said(directory.path(), &["--keep"]);
+    assert!(text.contains("without coco-dev/service.json"), "{text}");
+    assert!(ledger() > 0);
+    std::fs::write(folder.join("service.json"), description).unwrap();
+
+    // From within the folder, all that a service of one node and one of several have left goes.
+    for arguments in [&["--nodes", "2"][..], &[]] {
+        let arguments = [&["dev", "--port", "0", "--json", "--dir", "."], arguments].concat();
+        let mut process = Process::spawn(&folder, &arguments);
+        process.line();
+        process.signal("TERM");
+        assert!(process.wait().success());
+    }
+    assert!(ledger() > 0 && !folder.join("node0").exists());
 }
