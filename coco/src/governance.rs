@@ -158,7 +158,8 @@ fn with_advice(refused: Refused) -> anyhow::Error {
         "ProposalNotOpen" => "the proposal is decided already: `coco member show` tells how",
         "PrimaryNotFound" => {
             "no node is the primary now: an election takes a moment, and needs a majority of the \
-             nodes (`coco node list`, `coco status`)"
+             nodes (`coco node list`, `coco status`); or the node that was asked has left the \
+             service: name another one with --url"
         }
         "ProposalCreatedTooLongAgo" => "set this machine's clock right and sign again",
         _ => return refused.into(),

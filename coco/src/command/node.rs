@@ -94,8 +94,14 @@ pub(crate) fn retire(arguments: &RetireArgs, output: Output) -> Result<()> {
     client.move_to_primary()?;
     let nodes = client.nodes()?;
     let node = find_node(&nodes, &arguments.node.node_id)?;
-    may_be_retired(&nodes, &node)?;
     let others = others(&arguments.signed.service, &nodes, &node)?;
+    if arguments.wait && node.status == NodeStatus::Retired {
+        wait_until_removable(&others, &node.node_id, arguments.timeout)?;
+        let result = json!({ "node_id": node.node_id, "may_be_stopped": true });
+        output.print(&result, || has_left(&node.node_id))?;
+        return Ok(());
+    }
+    may_be_retired(&nodes, &node)?;
     let proposal = actions(&[("remove_node", json!({ "node_id": node.node_id }))]);
     let proposal = client.agree(&arguments.signed.members()?, &proposal)?;
     let accepted = proposal.is_accepted()?;
@@ -122,7 +128,7 @@ pub(crate) fn retire(arguments: &RetireArgs, output: Output) -> Result<()> {
             (true, _) if node.status == NodeStatus::Pending => {
                 format!("node {id} is forgotten; as long as it runs it asks again: stop it")
             }
-            (true, _) => format!("node {id} has left: it may be stopped"),
+            (true, _) => has_left(id),
             (false, true) => format!(
                 "node {id} is retired\n\
                  It may be stopped when `coco node list` says so; --wait waits for that."
@@ -134,6 +140,10 @@ pub(crate) fn retire(arguments: &RetireArgs, output: Output) -> Result<()> {
         }
     })?;
     Ok(())
+}
+
+fn has_left(node_id: &str) -> String {
+    format!("node {node_id} has left: it may be stopped")
 }
 
 fn may_be_trusted(node: &ServiceNode) -> Result<()> {

@@ -194,3 +194,27 @@ fn only_what_a_development_service_has_made_is_deleted() {
     }
     assert!(ledger() > 0 && !folder.join("node0").exists());
 }
+
+#[test]
+fn a_service_is_governed_after_its_first_node_has_left() {
+    let dev = Dev::start(&["--nodes", "3"]);
+    let id = dev.service["nodes"][0]["node_id"].as_str().unwrap().to_owned();
+    let run = |arguments: &[&str]| coco_json(dev.path(), arguments);
+    let retire = ["node", "retire", &id, "--wait"];
+    assert_eq!(run(&retire)["may_be_stopped"], true);
+    assert_eq!(run(&retire)["may_be_stopped"], true, "it is waited for again");
+    let again = coco(dev.path(), &retire[..3]);
+    assert!(String::from_utf8(again.stderr).unwrap().contains("it may be stopped"));
+
+    let action = ["member", "propose", "--action", "set_recovery_threshold", "--args"];
+    let proposal = run(&[&action[..], &[r#"{"recovery_threshold": 3}"#]].concat());
+    assert_eq!(proposal["proposalState"], "Open");
+    let status = run(&["status"]);
+    let primary = status["service"]["primary_id"].as_str().unwrap();
+    assert_ne!(primary, id);
+    // Also as the node sees it that has left.
+    let asked = ["status", "--url", dev.url(), "--service-cert", "coco-dev/service_cert.pem"];
+    let seen = run(&asked)["service"]["primary_id"].clone();
+    assert_eq!(seen, primary);
+    dev.stop();
+}
