@@ -64,10 +64,15 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 
 /// A line on stdout. A reader that went away (`coco ... | head`) is no fault.
 pub(crate) fn line(text: &str) -> io::Result<()> {
+    line_is_read(text).map(drop)
+}
+
+/// A line on stdout; whether somebody is there to read it, for those who would go on for ever.
+pub(crate) fn line_is_read(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
     }
 }
 

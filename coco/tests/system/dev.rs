@@ -106,6 +106,13 @@ fn a_service_of_one_node_is_looked_at() {
     let shown = coco(dev.path(), &["status"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("PartOfNetwork") && shown.contains(&id[..12]), "{shown}");
+    // Who watches stops when nobody reads it.
+    let watch = ["status", "--watch", "--interval", "1ms"];
+    let mut watching = Process::spawn(dev.path(), &watch);
+    watching.line();
+    watching.stop_reading();
+    assert!(watching.wait().success());
+    assert!(text(&["status", "--watch", "--interval", "0ms"]).contains("must not be zero"));
     let directory = dev.stop();
     let nobody = coco(directory.path(), &["status"]);
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("no answer from"));
