@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use clap::Args;
 use coco_kv::{MapName, Seqno};
 use coco_ledger::audit::{
-    AuditError, AuditOptions, AuditReport, Auditor, ChunkSource, Fault, audit,
+    AuditError, AuditOptions, AuditReport, Auditor, ChunkSource, Fault, FaultKind, audit,
 };
 use coco_ledger::{ChunkName, SnapshotReader, StateWanted, tables};
 use indicatif::ProgressBar;
@@ -51,9 +51,22 @@ pub(super) fn run(arguments: &VerifyArgs, output: Output) -> Result<()> {
             if output.is_json() {
                 output.print(&fault_as_json(&fault), String::new)?;
             }
-            let what = anyhow!("{fault}").context("the ledger is faulty");
-            Err(advised(what, "take this file from another node's ledger, or from a backup"))
+            Err(refusal(&fault))
         }
+    }
+}
+
+fn refusal(fault: &Fault) -> Error {
+    match *fault.kind {
+        FaultKind::OtherService => advised(
+            anyhow!("{}", fault.kind),
+            "a service that was recovered has a new certificate: use the present one; or this is \
+             another service's ledger",
+        ),
+        _ => advised(
+            anyhow!("{fault}").context("the ledger is faulty"),
+            "take this file from another node's ledger, or from a backup",
+        ),
     }
 }
 
