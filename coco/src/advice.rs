@@ -34,9 +34,12 @@ impl<T, E: Into<anyhow::Error>> Advise<T> for Result<T, E> {
     }
 }
 
+/// What an explanation begins with.
+pub(crate) const ERROR: &str = "error: ";
+
 /// The whole error in lines: what failed and why, then what to do.
 pub(crate) fn explain(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error:#}");
+    let mut text = format!("{ERROR}{error:#}");
     for advised in error.chain().filter_map(|cause| cause.downcast_ref::<Advised>()) {
         text.push_str("\nwhat to do: ");
         text.push_str(&advised.advice);
