@@ -129,6 +129,7 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
         nodes: arguments.node_port,
         ethereum_tls: arguments.ethereum_tls,
     };
+    listening.refuse_taken_ports()?;
     let is_new = !(arguments.keep && folder.has_service());
     if arguments.keep && is_new {
         folder.refuse_to_lose_a_ledger()?;

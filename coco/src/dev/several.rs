@@ -46,6 +46,7 @@ pub(super) fn run(
         bail!("the logs of several nodes are in their folders, not on the terminal");
     }
     let listening = ports(arguments)?;
+    listening.iter().try_for_each(Listening::refuse_taken_ports)?;
     let chain = FirstBlock::of_development(arguments.ethereum_base_fee)?;
     folder.create_shared(&chain)?;
     let pid_file = PidFile::create(&folder.pid_file())?;

@@ -183,6 +183,18 @@ fn only_what_a_development_service_has_made_is_deleted() {
     assert!(ledger() > 0 && folder.join("important.txt").exists());
     std::fs::remove_file(folder.join("important.txt")).unwrap();
 
+    // Nor for a service that cannot begin.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for arguments in
+        [&["--port", &port][..], &["--port", "0", "--ethereum-port", &port, "--nodes", "2"]]
+    {
+        let text = coco(directory.path(), &[&["dev"], arguments].concat()).stderr;
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(&format!("port {port} cannot be listened on")), "{text}");
+        assert!(ledger() > 0);
+    }
+
     // What tells of the service is gone: --keep does not begin another one.
     let description = std::fs::read(folder.join("service.json")).unwrap();
     std::fs::remove_file(folder.join("service.json")).unwrap();
