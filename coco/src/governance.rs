@@ -158,6 +158,10 @@ fn with_advice(refused: Refused) -> anyhow::Error {
              (`coco member list`; `coco member ack` activates)"
         }
         "ProposalReplay" => "this very message was sent before: nothing more is to be done",
+        "VoteAlreadyExists" => {
+            "a ballot is not taken back: `coco member show` tells how the proposal stands; who has \
+             proposed it may withdraw it (`coco member withdraw`) and propose again"
+        }
         "ProposalNotOpen" => "the proposal is decided already: `coco member show` tells how",
         "PrimaryNotFound" => {
             "no node is the primary now: an election takes a moment, and needs a majority of the \

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::governance::{Proposal, actions, plain_ballot};
 use crate::output::Output;
+use crate::scripts::check_ballot;
 use crate::service::{ServiceArgs, SignedArgs, read};
 
 /// Longest proposal read from stdin.
@@ -150,7 +151,11 @@ fn proposal_file(file: &Path) -> Result<Value> {
 
 fn vote(arguments: &VoteArgs, output: Output) -> Result<()> {
     let ballot = match &arguments.ballot {
-        Some(file) => read(file)?,
+        Some(file) => {
+            let ballot = read(file)?;
+            check_ballot(file, &ballot)?;
+            ballot
+        }
         None => plain_ballot(!arguments.against),
     };
     let signed = &arguments.proposal.signed;

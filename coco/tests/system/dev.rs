@@ -63,6 +63,15 @@ fn members_govern_from_the_command_line() {
 
     let proposal = run(&[&action[..], &[r#"{"recovery_threshold": 1}"#]].concat());
     let id = proposal["proposalId"].as_str().unwrap();
+    // A ballot that cannot be counted does not use up the vote; one that can is the only one.
+    std::fs::write(dev.path().join("ballot.js"), "export function vote(").unwrap();
+    let vote = ["member", "vote", id, "--ballot", "ballot.js"];
+    let text = String::from_utf8(coco(dev.path(), &vote).stderr).unwrap();
+    assert!(text.contains("ballot.js, line 1: SyntaxError"), "{text}");
+    assert_eq!(run(&vote[..3])["ballotCount"], 1);
+    let against = ["member", "vote", id, "--against"];
+    let text = String::from_utf8(coco(dev.path(), &against).stderr).unwrap();
+    assert!(text.contains("VoteAlreadyExists") && text.contains("what to do: "), "{text}");
     assert_eq!(run(&["member", "withdraw", id])["proposalState"], "Withdrawn");
 
     // A new member is made, added, and becomes active by an acknowledgement.
