@@ -20,9 +20,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use clap::Args;
 use coco_enclave::config::Config;
+use coco_enclave::node::StartError;
 
 use crate::advice::advised;
 use crate::application::Application;
@@ -145,7 +146,8 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     let adapters = Protocols::of(&config)?.with(application.adapter());
     let pid_file = PidFile::create(&folder.pid_file())?;
     let runtime = runtime(config.worker_threads)?;
-    let node = runtime.block_on(RunningNode::start(config, files, adapters))?;
+    let node = runtime.block_on(RunningNode::start(config, files, adapters));
+    let node = node.map_err(|error| if is_new { error } else { not_recovered(error, &folder) })?;
     let wanted = Wanted {
         is_new,
         replaces: arguments.app.is_some(),
@@ -162,6 +164,22 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     }
     drop(pid_file);
     Ok(())
+}
+
+/// Only the program that has sealed a service's secrets gets them back.
+fn not_recovered(error: Error, folder: &DevFolder) -> Error {
+    let needs_members = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(StartError::RecoveryNeeded(_)))
+    };
+    if !error.chain().any(needs_members) {
+        return error;
+    }
+    let path = folder.path().display();
+    let what = format!("the service in {path} cannot be gone on with: {}", error.root_cause());
+    advised(
+        anyhow!(what),
+        "this folder was made by another build: run that one, or leave out --keep for a new service",
+    )
 }
 
 /// A node never comes back under its identity: the service would have to begin again with one node,

@@ -1,5 +1,8 @@
 //! The whole system as its first user meets it: `coco dev`, governance, receipts, audit.
 
+use std::io::Write as _;
+use std::process::Command;
+
 use crate::support::{Dev, Process, coco, coco_json};
 use serde_json::Value;
 
@@ -211,6 +214,16 @@ fn only_what_a_development_service_has_made_is_deleted() {
     assert!(text.contains("without coco-dev/service.json"), "{text}");
     assert!(ledger() > 0);
     std::fs::write(folder.join("service.json"), description).unwrap();
+
+    // Another build is another program, to which the TEE opens nothing.
+    let other = directory.path().join("coco-of-another-build");
+    std::fs::copy(env!("CARGO_BIN_EXE_coco"), &other).unwrap();
+    std::fs::OpenOptions::new().append(true).open(&other).unwrap().write_all(b"\n").unwrap();
+    let keep = ["dev", "--port", "0", "--keep"];
+    let refused = Command::new(&other).current_dir(directory.path()).args(keep).output().unwrap();
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("what to do: this folder was made by another build"), "{text}");
+    assert!(!refused.status.success() && !text.contains("Recover)"), "{text}");
 
     // From within the folder, all that a service of one node and one of several have left goes.
     for arguments in [&["--nodes", "2"][..], &[]] {
