@@ -27,7 +27,7 @@ pub(crate) struct ServiceArgs {
     pub(crate) dir: PathBuf,
 
     /// Address of the service, such as https://127.0.0.1:8000
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = https_url)]
     pub(crate) url: Option<String>,
 
     /// File with the service's certificate: nothing else is trusted
@@ -218,6 +218,17 @@ impl SignedArgs {
     }
 }
 
+/// Nodes show who they are by TLS: nothing else is talked to.
+fn https_url(text: &str) -> Result<String, String> {
+    let address = text.split_once("://").map_or(text, |(_, address)| address);
+    match text.starts_with("https://") && !address.is_empty() {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(format!("the address of a service begins with https://, as https://{address}"))
+        }
+    }
+}
+
 /// Of several nodes the first that knows a primary, since one that has left the service knows none;
 /// or else the first that answers. Of the first it is said why it does not answer.
 fn node_to_ask(urls: &[String], knows_primary: impl Fn(&str) -> Option<bool>) -> Option<&String> {
@@ -276,6 +287,16 @@ mod tests {
         let only = |_: &str| unreachable!("there is no other");
         assert_eq!(node_to_ask(&urls[..1], only).unwrap(), "a");
         assert_eq!(node_to_ask(&[], |_| None), None);
+    }
+
+    #[test]
+    fn an_address_begins_with_https() {
+        let good = "https://127.0.0.1:8000";
+        assert_eq!(https_url(good).unwrap(), good);
+        for wrong in ["127.0.0.1:8000", "http://127.0.0.1:8000"] {
+            assert!(https_url(wrong).unwrap_err().ends_with(", as https://127.0.0.1:8000"));
+        }
+        assert!(https_url("https://").is_err() && https_url("").is_err());
     }
 
     #[test]
