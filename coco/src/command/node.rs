@@ -14,7 +14,7 @@ use crate::governance_message::now_seconds;
 use crate::moment::{day, rfc3339};
 use crate::node::time;
 use crate::nodes::{NodeRole, ServiceNode, find_node, printable, short};
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::service::{ServiceArgs, SignedArgs};
 
 /// Pause between two questions whether a node may be stopped.
@@ -230,8 +230,9 @@ pub(super) fn still_open(proposal: &Proposal, signed: &SignedArgs) -> String {
     let Proposal { proposal_id, ballot_count, .. } = proposal;
     let short = proposal_id.get(..8).unwrap_or(proposal_id);
     let service = signed.service.as_options();
+    let ballots = counted(*ballot_count, "ballot");
     format!(
-        "Proposal {proposal_id} is open, with {ballot_count} ballots. The other members vote with:\n  \
+        "Proposal {proposal_id} is open, with {ballots}. The other members vote with:\n  \
          coco member vote {short}{service} --cert NAME_cert.pem --key NAME_privk.pem"
     )
 }

@@ -19,7 +19,7 @@ use crate::application::Application;
 use crate::node::{
     LogLevel, PidFile, ProgramDigest, Protocols, RunningNode, read_files, read_genesis, runtime,
 };
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::service::read;
 
 #[derive(Args, Debug)]
@@ -74,8 +74,10 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
         let Imported { blocks, transactions, head, dir, .. } = &imported;
         let head = head.as_ref().map(|(number, hash)| format!(", up to block {number} {hash}"));
         format!(
-            "{blocks} blocks with {transactions} transactions imported{}\n\
+            "{} with {} imported{}\n\
              serve them: coco dev --keep --dir {}",
+            counted(*blocks as u64, "block"),
+            counted(*transactions as u64, "transaction"),
             head.unwrap_or_default(),
             dir.display()
         )

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::files::{ChunkFile, Go};
 use super::{LedgerArgs, SecretsArgs};
 use crate::advice::{Advise, advised};
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::service::read;
 
 /// Bytes of a snapshot in memory at a time.
@@ -206,19 +206,22 @@ fn as_text(report: &AuditReport, trusted: bool) -> String {
     let stats = &report.stats;
     let mut text = format!(
         "The ledger is valid up to {}.\n  \
-         {} transactions in {} files, {} signatures, {} service identities",
+         {} in {}, {}, {}",
         report.last_signed,
-        stats.entries,
-        stats.chunks,
-        stats.signatures,
-        report.identities.len(),
+        counted(stats.entries, "transaction"),
+        counted(stats.chunks, "file"),
+        counted(stats.signatures, "signature"),
+        match report.identities.len() {
+            1 => "1 service identity".to_owned(),
+            count => format!("{count} service identities"),
+        },
     );
     if stats.decrypted > 0 {
-        text.push_str(&format!("\n  {} transactions decrypted", stats.decrypted));
+        text.push_str(&format!("\n  {} decrypted", counted(stats.decrypted, "transaction")));
     }
     if report.unsigned() > 0 {
-        let unsigned = report.unsigned();
-        text.push_str(&format!("\n  {unsigned} transactions after it are not signed yet"));
+        let unsigned = counted(report.unsigned(), "transaction");
+        text.push_str(&format!("\n  not signed yet: {unsigned} after it"));
     }
     if let Some((file, offset)) = &report.torn_tail {
         text.push_str(&format!("\n  {file} ends within a transaction at byte {offset}"));
