@@ -138,6 +138,11 @@ impl DevFolder {
         config_file(&self.home(0)).is_file()
     }
 
+    /// Where a new service is to begin nothing may lie but what another one has left.
+    pub(crate) fn refuse_other_things(&self) -> Result<()> {
+        Leftovers::of(self).map(drop)
+    }
+
     /// A folder belongs to one service at a time. Process ids of nodes that were killed are removed.
     pub(crate) fn refuse_while_running(&self) -> Result<()> {
         refuse_while_running(&self.path)?;

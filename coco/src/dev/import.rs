@@ -64,6 +64,7 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
     let genesis = read_genesis(&arguments.genesis)?;
     let blocks = read_blocks(arguments)?;
     let folder = DevFolder::at(&arguments.dir);
+    folder.refuse_other_things()?;
     folder.refuse_while_running()?;
     let chain = FirstBlock { genesis, fees: json!("market") };
     folder.create(Listening { ethereum: Some(0), ..Listening::default() }, &chain)?;

@@ -117,6 +117,13 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     let program = ProgramDigest::begin();
     let bundle = bundle(arguments, application)?;
     let folder = DevFolder::at(&arguments.dir);
+    let is_new = !(arguments.keep && folder.has_service());
+    if is_new && arguments.keep {
+        folder.refuse_to_lose_a_ledger()?;
+    }
+    if is_new {
+        folder.refuse_other_things()?;
+    }
     folder.refuse_while_running()?;
     if arguments.keep && (arguments.nodes > 1 || folder.has_several_nodes()) {
         return Err(several_are_not_kept());
@@ -131,10 +138,6 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
         ethereum_tls: arguments.ethereum_tls,
     };
     listening.refuse_taken_ports()?;
-    let is_new = !(arguments.keep && folder.has_service());
-    if arguments.keep && is_new {
-        folder.refuse_to_lose_a_ledger()?;
-    }
     if is_new {
         folder.create(listening, &FirstBlock::of_development(arguments.ethereum_base_fee)?)?;
     } else {

@@ -190,9 +190,11 @@ fn only_what_a_development_service_has_made_is_deleted() {
     };
     let ledger = || std::fs::read_dir(folder.join("ledger")).unwrap().count();
     std::fs::write(folder.join("important.txt"), "x").unwrap();
+    std::fs::write(folder.join("node.pid"), "4194305").unwrap();
     let text = said(directory.path(), &[]);
     assert!(text.contains("coco-dev holds other things: coco-dev/important.txt"), "{text}");
     assert!(ledger() > 0 && folder.join("important.txt").exists());
+    assert!(folder.join("node.pid").exists());
     std::fs::remove_file(folder.join("important.txt")).unwrap();
 
     // Nor for a service that cannot begin.
@@ -208,12 +210,14 @@ fn only_what_a_development_service_has_made_is_deleted() {
     }
 
     // What tells of the service is gone: --keep does not begin another one.
-    let description = std::fs::read(folder.join("service.json")).unwrap();
-    std::fs::remove_file(folder.join("service.json")).unwrap();
-    let text = said(directory.path(), &["--keep"]);
-    assert!(text.contains("without coco-dev/service.json"), "{text}");
-    assert!(ledger() > 0);
-    std::fs::write(folder.join("service.json"), description).unwrap();
+    for name in ["service.json", "node.json"] {
+        let text = std::fs::read(folder.join(name)).unwrap();
+        std::fs::remove_file(folder.join(name)).unwrap();
+        let refused = said(directory.path(), &["--keep"]);
+        assert!(refused.contains(&format!("without coco-dev/{name}\n")), "{refused}");
+        assert!(ledger() > 0);
+        std::fs::write(folder.join(name), text).unwrap();
+    }
 
     // Another build is another program, to which the TEE opens nothing.
     let other = directory.path().join("coco-of-another-build");
