@@ -11,11 +11,25 @@ struct Advised {
 
 impl fmt::Display for Advised {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:#}", self.error)
+        out.write_str(&causes(&self.error))
     }
 }
 
 impl std::error::Error for Advised {}
+
+/// What failed, and why. Many errors end with their cause themselves: it is not said again.
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
 
 /// An error with the next step.
 pub(crate) fn advised(error: impl Into<anyhow::Error>, advice: impl Into<String>) -> anyhow::Error {
@@ -34,9 +48,12 @@ impl<T, E: Into<anyhow::Error>> Advise<T> for Result<T, E> {
     }
 }
 
+/// What an explanation begins with.
+pub(crate) const ERROR: &str = "error: ";
+
 /// The whole error in lines: what failed and why, then what to do.
 pub(crate) fn explain(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error:#}");
+    let mut text = format!("{ERROR}{}", causes(error));
     for advised in error.chain().filter_map(|cause| cause.downcast_ref::<Advised>()) {
         text.push_str("\nwhat to do: ");
         text.push_str(&advised.advice);
@@ -62,5 +79,7 @@ mod tests {
              connection refused\nwhat to do: start a service with `coco dev`"
         );
         assert_eq!(explain(&anyhow!("plain")), "error: plain");
+        let told = anyhow!("in use").context("port 1: in use").context("the node does not start");
+        assert_eq!(explain(&told), "error: the node does not start: port 1: in use");
     }
 }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::advice::Advise;
+use crate::scripts::check_modules;
 
 /// Deepest folder below `src/` that is looked into.
 const MAX_DEPTH: usize = 32;
@@ -86,7 +87,7 @@ impl Bundle {
             .with_context(|| format!("{} is not usable", folder.display()))
     }
 
-    /// Every endpoint's module is in the bundle; the service checks the rest.
+    /// Every endpoint's module is in the bundle, and all modules compile; the service checks the rest.
     fn checked(self) -> Result<Self> {
         let endpoints = self.metadata.get("endpoints").and_then(|value| value.as_object());
         let Some(endpoints) = endpoints else { bail!("there is no object \"endpoints\"") };
@@ -104,6 +105,8 @@ impl Bundle {
                 }
             }
         }
+        let modules = self.modules.iter().map(|it| (it.name.as_str(), it.module.as_str()));
+        check_modules(&modules.collect::<Vec<_>>())?;
         Ok(self)
     }
 
@@ -199,11 +202,15 @@ mod tests {
 
     #[test]
     fn faults_say_what_to_do() {
-        let table: [(&[(&str, &str)], &str); 5] = [
+        let table: [(&[(&str, &str)], &str); 6] = [
             (&[], "an application is app.json"),
             (&[("package.json", "{}")], "npm run build"),
             (&[("app.json", "{"), ("src/a.js", "")], "app.json is not JSON"),
             (&[("app.json", APP_JSON), ("src/a.js", "")], r#"names the module "lib/a.js""#),
+            (
+                &[("app.json", APP_JSON), ("src/lib/a.js", "export function f( {}")],
+                "is not usable: lib/a.js, line 1: SyntaxError",
+            ),
             (&[("bundle.json", r#"{"metadata":{}}"#)], "not an application bundle"),
         ];
         for (files, expected) in table {

@@ -4,11 +4,11 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
-use ureq::Agent;
 use ureq::http::{Response, Uri, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::{Agent, Timeout};
 
 use crate::advice::{Advise, advised};
 
@@ -16,6 +16,9 @@ use crate::advice::{Advise, advised};
 const MAX_REPLY_BYTES: u64 = 64 << 20;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection and its TLS handshake may take, of the time for a reply.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Nodes in a row that name another one as the primary; more means that they disagree for long.
 const MAX_REDIRECTS: usize = 5;
@@ -28,6 +31,7 @@ pub(crate) const API_VERSION: &str = "2024-07-01";
 pub(crate) struct Client {
     agent: Agent,
     url: RefCell<String>,
+    timeout: Duration,
 }
 
 /// A whole reply.
@@ -73,9 +77,10 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_global(Some(timeout))
+            .timeout_connect(Some(CONNECT_LIMIT))
             .build();
         let url = RefCell::new(url.trim_end_matches('/').to_owned());
-        Ok(Self { agent: agent.into(), url })
+        Ok(Self { agent: agent.into(), url, timeout })
     }
 
     /// The node it talks to, as `https://host:port`.
@@ -118,9 +123,8 @@ impl Client {
     }
 
     fn read(&self, sent: Result<Response<ureq::Body>, ureq::Error>) -> Result<Reply> {
-        let response = sent
-            .with_context(|| format!("no answer from {}", self.url()))
-            .advise(|| self.why_no_answer())?;
+        let response =
+            sent.map_err(|error| self.no_answer(error)).advise(|| self.why_no_answer())?;
         let status = response.status().as_u16();
         let location = response.headers().get(header::LOCATION);
         let location = location.and_then(|location| location.to_str().ok()).map(str::to_owned);
@@ -131,6 +135,15 @@ impl Client {
             .read_to_vec()
             .with_context(|| format!("the reply of {} could not be read", self.url()))?;
         Ok(Reply { status, body, location })
+    }
+
+    fn no_answer(&self, error: ureq::Error) -> Error {
+        let limit = match error {
+            ureq::Error::Timeout(Timeout::Connect) => self.timeout.min(CONNECT_LIMIT),
+            ureq::Error::Timeout(_) => self.timeout,
+            error => return anyhow!(error).context(format!("no answer from {}", self.url())),
+        };
+        anyhow!("no answer from {} within {limit:?}", self.url())
     }
 
     fn why_no_answer(&self) -> String {
@@ -219,6 +232,28 @@ mod tests {
         for wrong in [None, Some("http://10.0.0.2:8000/"), Some("/gov"), Some("https://"), Some("")]
         {
             assert!(elsewhere(307, wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_silent_address_is_not_waited_for_long() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", silent.local_addr().unwrap());
+        let own = crate::identity::Identity::generate(crate::identity::Wanted {
+            name: "service",
+            curve: coco_crypto::Curve::P256,
+            days: 1,
+            encryption_key: false,
+        });
+        let certificate = own.unwrap().certificate.to_pem();
+        for (timeout, said) in
+            [(TIMEOUT, " within 5s"), (Duration::from_millis(50), " within 50ms")]
+        {
+            let start = std::time::Instant::now();
+            let client = Client::with_timeout(&url, &certificate, timeout).unwrap();
+            let error = crate::advice::explain(&client.get("/node/state").unwrap_err());
+            assert!(error.contains(&format!("no answer from {url}{said}\n")), "{error}");
+            assert!(start.elapsed() < 2 * CONNECT_LIMIT);
         }
     }
 

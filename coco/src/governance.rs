@@ -128,22 +128,25 @@ impl Client {
 
     /// The proposal whose id starts with `prefix`.
     pub(crate) fn find_proposal(&self, prefix: &str) -> Result<Proposal> {
-        let mut proposals = self.proposals()?;
-        proposals.retain(|proposal| proposal.proposal_id.starts_with(prefix));
-        let found = proposals.pop();
-        match found {
-            Some(proposal) if proposals.is_empty() => Ok(proposal),
-            Some(_) => bail!("several proposals start with {prefix:?}: give more of the id"),
-            None => Err(advised(
-                anyhow!("no proposal starts with {prefix:?}"),
-                "`coco member list` names them",
-            )),
-        }
+        find_proposal(self.proposals()?, prefix)
     }
 
     /// What was proposed.
     pub(crate) fn proposed_actions(&self, proposal_id: &str) -> Result<Value> {
         self.get_json(&governance(&format!("members/proposals/{proposal_id}/actions")))
+    }
+}
+
+fn find_proposal(mut proposals: Vec<Proposal>, prefix: &str) -> Result<Proposal> {
+    const NAMES: &str = "`coco member list` names them";
+    if prefix.is_empty() {
+        return Err(advised(anyhow!("an empty id names no proposal"), NAMES));
+    }
+    proposals.retain(|proposal| proposal.proposal_id.starts_with(prefix));
+    match (proposals.pop(), proposals.is_empty()) {
+        (Some(proposal), true) => Ok(proposal),
+        (Some(_), false) => bail!("several proposals start with {prefix:?}: give more of the id"),
+        (None, _) => Err(advised(anyhow!("no proposal starts with {prefix:?}"), NAMES)),
     }
 }
 
@@ -155,10 +158,15 @@ fn with_advice(refused: Refused) -> anyhow::Error {
              (`coco member list`; `coco member ack` activates)"
         }
         "ProposalReplay" => "this very message was sent before: nothing more is to be done",
+        "VoteAlreadyExists" => {
+            "a ballot is not taken back: `coco member show` tells how the proposal stands; who has \
+             proposed it may withdraw it (`coco member withdraw`) and propose again"
+        }
         "ProposalNotOpen" => "the proposal is decided already: `coco member show` tells how",
         "PrimaryNotFound" => {
             "no node is the primary now: an election takes a moment, and needs a majority of the \
-             nodes (`coco node list`, `coco status`)"
+             nodes (`coco node list`, `coco status`); or the node that was asked has left the \
+             service: name another one with --url"
         }
         "ProposalCreatedTooLongAgo" => "set this machine's clock right and sign again",
         _ => return refused.into(),
@@ -179,6 +187,23 @@ mod tests {
         assert!(failed.is_accepted().unwrap_err().to_string().contains("finalVotes"));
         assert_eq!(proposal.more["finalVotes"]["x"], true);
         assert_eq!(serde_json::to_string(&proposal).unwrap(), text);
+    }
+
+    #[test]
+    fn a_proposal_is_named_by_the_start_of_its_id() {
+        let proposal = |id: &str| Proposal {
+            proposal_id: id.to_owned(),
+            proposer_id: "ff".to_owned(),
+            proposal_state: "Open".to_owned(),
+            ballot_count: 0,
+            more: Map::new(),
+        };
+        let proposals = ["ab12", "ab34"].map(proposal).to_vec();
+        assert_eq!(find_proposal(proposals.clone(), "ab3").unwrap().proposal_id, "ab34");
+        assert!(find_proposal(proposals.clone(), "ab").is_err());
+        assert!(find_proposal(proposals.clone(), "cd").is_err());
+        let only = find_proposal(proposals[..1].to_vec(), "").unwrap_err();
+        assert!(crate::advice::explain(&only).contains("an empty id names no proposal"));
     }
 
     #[test]

@@ -48,6 +48,7 @@ mod moment;
 mod node;
 mod nodes;
 mod output;
+mod scripts;
 mod service;
 
 use std::process::ExitCode;

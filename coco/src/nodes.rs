@@ -122,6 +122,9 @@ impl Client {
 
 /// The node whose id starts with `prefix`.
 pub(crate) fn find_node(nodes: &[ServiceNode], prefix: &str) -> Result<ServiceNode> {
+    if prefix.is_empty() {
+        return Err(advised(anyhow!("an empty id names no node"), "`coco node list` names them"));
+    }
     let mut found = nodes.iter().filter(|node| node.node_id.starts_with(prefix));
     match (found.next(), found.next()) {
         (Some(node), None) => Ok(node.clone()),
@@ -251,6 +254,8 @@ mod tests {
         let error = |prefix| crate::advice::explain(&find_node(&nodes, prefix).unwrap_err());
         assert!(error("ab").contains("several nodes"));
         assert!(error("ef").contains("coco node list"));
+        let only = find_node(&nodes[..1], "").unwrap_err();
+        assert!(crate::advice::explain(&only).contains("an empty id names no node"));
     }
 
     #[test]

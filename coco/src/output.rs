@@ -62,18 +62,37 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// `1 file`, `2 files`.
+pub(crate) fn counted(count: u64, one: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        _ => format!("{count} {one}s"),
+    }
+}
+
 /// A line on stdout. A reader that went away (`coco ... | head`) is no fault.
 pub(crate) fn line(text: &str) -> io::Result<()> {
+    line_is_read(text).map(drop)
+}
+
+/// A line on stdout; whether somebody is there to read it, for those who would go on for ever.
+pub(crate) fn line_is_read(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        let texts = [0, 1, 2].map(|count| counted(count, "file"));
+        assert_eq!(texts, ["0 files", "1 file", "2 files"]);
+    }
 
     #[test]
     fn columns_are_aligned() {

@@ -27,7 +27,7 @@ pub(crate) struct ServiceArgs {
     pub(crate) dir: PathBuf,
 
     /// Address of the service, such as https://127.0.0.1:8000
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = https_url)]
     pub(crate) url: Option<String>,
 
     /// File with the service's certificate: nothing else is trusted
@@ -132,13 +132,8 @@ impl ServiceArgs {
     /// A client that trusts the service's certificate.
     pub(crate) fn connect(&self) -> Result<Client> {
         let (urls, certificate) = (self.urls()?, self.certificate()?);
-        let answers = |url: &&String| {
-            let client = Client::with_timeout(url, &certificate, ANSWER_LIMIT);
-            client.and_then(|client| client.get("/node/state")).is_ok()
-        };
-        // Of several nodes the first may be down; of one it is said why it does not answer.
-        let answering = if urls.len() > 1 { urls.iter().find(answers) } else { None };
-        let url = answering.or(urls.first()).context("the service has no address")?;
+        let url = node_to_ask(&urls, |url| knows_primary(url, &certificate));
+        let url = url.context("the service has no address")?;
         Client::new(url, &certificate)
             .with_context(|| format!("{} is not usable", self.certificate_file().display()))
     }
@@ -223,6 +218,46 @@ impl SignedArgs {
     }
 }
 
+/// Nodes show who they are by TLS: nothing else is talked to.
+fn https_url(text: &str) -> Result<String, String> {
+    let address = text.split_once("://").map_or(text, |(_, address)| address);
+    match text.starts_with("https://") && !address.is_empty() {
+        true => Ok(text.to_owned()),
+        false => {
+            Err(format!("the address of a service begins with https://, as https://{address}"))
+        }
+    }
+}
+
+/// Of several nodes the first that knows a primary, since one that has left the service knows none;
+/// or else the first that answers. Of the first it is said why it does not answer.
+fn node_to_ask(urls: &[String], knows_primary: impl Fn(&str) -> Option<bool>) -> Option<&String> {
+    if urls.len() == 1 {
+        return urls.first();
+    }
+    let mut answering = None;
+    for url in urls {
+        match knows_primary(url) {
+            Some(true) => return Some(url),
+            Some(false) => answering = answering.or(Some(url)),
+            None => {}
+        }
+    }
+    answering.or(urls.first())
+}
+
+/// What a node says; nothing if it does not answer.
+fn knows_primary(url: &str, certificate: &str) -> Option<bool> {
+    #[derive(Deserialize)]
+    struct Network {
+        primary_id: Option<String>,
+    }
+    let client = Client::with_timeout(url, certificate, ANSWER_LIMIT).ok()?;
+    let reply = client.get("/node/network").ok()?;
+    let network = reply.accepted().ok().and_then(|reply| reply.json::<Network>().ok());
+    Some(network.is_some_and(|network| network.primary_id.is_some()))
+}
+
 /// A member's key from its files.
 pub(crate) fn load_signer(cert: &Path, key: &Path) -> Result<Signer> {
     Signer::from_pem(&read(cert)?, &read(key)?).with_context(|| format!("{}", cert.display()))
@@ -236,6 +271,33 @@ pub(crate) fn read(file: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_knows_the_primary_is_asked() {
+        let urls: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+        for (known, asked) in [
+            ([Some(true), Some(true), None], "a"),
+            ([Some(false), None, Some(true)], "c"),
+            ([None, Some(false), Some(false)], "b"),
+            ([None, None, None], "a"),
+        ] {
+            let knows = |url: &str| known[urls.iter().position(|it| it == url).unwrap()];
+            assert_eq!(node_to_ask(&urls, knows).unwrap(), asked, "{known:?}");
+        }
+        let only = |_: &str| unreachable!("there is no other");
+        assert_eq!(node_to_ask(&urls[..1], only).unwrap(), "a");
+        assert_eq!(node_to_ask(&[], |_| None), None);
+    }
+
+    #[test]
+    fn an_address_begins_with_https() {
+        let good = "https://127.0.0.1:8000";
+        assert_eq!(https_url(good).unwrap(), good);
+        for wrong in ["127.0.0.1:8000", "http://127.0.0.1:8000"] {
+            assert!(https_url(wrong).unwrap_err().ends_with(", as https://127.0.0.1:8000"));
+        }
+        assert!(https_url("https://").is_err() && https_url("").is_err());
+    }
 
     #[test]
     fn options_name_the_service_again() {

@@ -8,7 +8,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::governance::{Proposal, actions, plain_ballot};
-use crate::output::Output;
+use crate::output::{Output, counted};
+use crate::scripts::check_ballot;
 use crate::service::{ServiceArgs, SignedArgs, read};
 
 /// Longest proposal read from stdin.
@@ -67,7 +68,7 @@ pub(crate) struct ProposeArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     action: Option<String>,
     /// Arguments of the single action, as JSON
-    #[arg(long, value_name = "JSON", requires = "action")]
+    #[arg(long, value_name = "JSON", requires = "action", conflicts_with = "file")]
     args: Option<String>,
     #[command(flatten)]
     signed: SignedArgs,
@@ -150,7 +151,11 @@ fn proposal_file(file: &Path) -> Result<Value> {
 
 fn vote(arguments: &VoteArgs, output: Output) -> Result<()> {
     let ballot = match &arguments.ballot {
-        Some(file) => read(file)?,
+        Some(file) => {
+            let ballot = read(file)?;
+            check_ballot(file, &ballot)?;
+            ballot
+        }
         None => plain_ballot(!arguments.against),
     };
     let signed = &arguments.proposal.signed;
@@ -187,7 +192,8 @@ fn list(service: &ServiceArgs, output: Output) -> Result<()> {
         for proposal in &proposals {
             let Proposal { proposal_id, proposal_state, ballot_count, .. } = proposal;
             text.push_str(&format!(
-                "\n  {proposal_id}  {proposal_state:<9}  {ballot_count} ballots"
+                "\n  {proposal_id}  {proposal_state:<9}  {}",
+                counted(*ballot_count, "ballot")
             ));
         }
         if proposals.is_empty() {
@@ -257,7 +263,8 @@ fn print_proposal(proposal: &Proposal, output: Output) -> Result<()> {
 
 fn summary(proposal: &Proposal) -> String {
     let Proposal { proposal_id, proposer_id, proposal_state, ballot_count, .. } = proposal;
-    format!("proposal {proposal_id}\n  {proposal_state}, {ballot_count} ballots, by {proposer_id}")
+    let ballots = counted(*ballot_count, "ballot");
+    format!("proposal {proposal_id}\n  {proposal_state}, {ballots}, by {proposer_id}")
 }
 
 #[cfg(test)]
@@ -270,6 +277,19 @@ mod tests {
         assert_eq!(abbreviated(short.clone()), short);
         let text = abbreviated(json!(["ü".repeat(500)])).to_string();
         assert!(text.contains("500 characters") && text.len() < 300, "{text}");
+    }
+
+    #[test]
+    fn arguments_are_those_of_a_single_action() {
+        use clap::Parser as _;
+        let parse = |more: &[&str]| {
+            let line = [&["coco", "member", "propose"], more].concat();
+            crate::cli::Cli::try_parse_from(line).map(drop)
+        };
+        parse(&["--action", "a", "--args", "{}"]).unwrap();
+        parse(&["p.json"]).unwrap();
+        let error = parse(&["p.json", "--args", "{}"]).unwrap_err().to_string();
+        assert!(error.contains("cannot be used with"), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::governance_message::now_seconds;
 use crate::moment::{day, rfc3339};
 use crate::node::time;
 use crate::nodes::{NodeRole, ServiceNode, find_node, printable, short};
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::service::{ServiceArgs, SignedArgs};
 
 /// Pause between two questions whether a node may be stopped.
@@ -94,8 +94,14 @@ pub(crate) fn retire(arguments: &RetireArgs, output: Output) -> Result<()> {
     client.move_to_primary()?;
     let nodes = client.nodes()?;
     let node = find_node(&nodes, &arguments.node.node_id)?;
-    may_be_retired(&nodes, &node)?;
     let others = others(&arguments.signed.service, &nodes, &node)?;
+    if arguments.wait && node.status == NodeStatus::Retired {
+        wait_until_removable(&others, &node.node_id, arguments.timeout)?;
+        let result = json!({ "node_id": node.node_id, "may_be_stopped": true });
+        output.print(&result, || has_left(&node.node_id))?;
+        return Ok(());
+    }
+    may_be_retired(&nodes, &node)?;
     let proposal = actions(&[("remove_node", json!({ "node_id": node.node_id }))]);
     let proposal = client.agree(&arguments.signed.members()?, &proposal)?;
     let accepted = proposal.is_accepted()?;
@@ -122,7 +128,7 @@ pub(crate) fn retire(arguments: &RetireArgs, output: Output) -> Result<()> {
             (true, _) if node.status == NodeStatus::Pending => {
                 format!("node {id} is forgotten; as long as it runs it asks again: stop it")
             }
-            (true, _) => format!("node {id} has left: it may be stopped"),
+            (true, _) => has_left(id),
             (false, true) => format!(
                 "node {id} is retired\n\
                  It may be stopped when `coco node list` says so; --wait waits for that."
@@ -134,6 +140,10 @@ pub(crate) fn retire(arguments: &RetireArgs, output: Output) -> Result<()> {
         }
     })?;
     Ok(())
+}
+
+fn has_left(node_id: &str) -> String {
+    format!("node {node_id} has left: it may be stopped")
 }
 
 fn may_be_trusted(node: &ServiceNode) -> Result<()> {
@@ -220,8 +230,9 @@ pub(super) fn still_open(proposal: &Proposal, signed: &SignedArgs) -> String {
     let Proposal { proposal_id, ballot_count, .. } = proposal;
     let short = proposal_id.get(..8).unwrap_or(proposal_id);
     let service = signed.service.as_options();
+    let ballots = counted(*ballot_count, "ballot");
     format!(
-        "Proposal {proposal_id} is open, with {ballot_count} ballots. The other members vote with:\n  \
+        "Proposal {proposal_id} is open, with {ballots}. The other members vote with:\n  \
          coco member vote {short}{service} --cert NAME_cert.pem --key NAME_privk.pem"
     )
 }

@@ -1,10 +1,13 @@
 //! The configuration of a node of a development service, in CCF's schema.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::folder::DevFolder;
+use crate::advice::Advise;
 use crate::identity::encryption_key_files;
 use crate::service::identity_files;
 
@@ -28,6 +31,24 @@ pub(crate) struct Listening {
     pub(crate) nodes: Option<u16>,
     /// Whether Ethereum is served with the service's certificate, not as plain HTTP.
     pub(crate) ethereum_tls: bool,
+}
+
+impl Listening {
+    /// Whether every port can be had; asked before anything is removed for a service that uses them.
+    pub(crate) fn refuse_taken_ports(&self) -> Result<()> {
+        let ports = [
+            (Some(self.clients), "--port"),
+            (self.ethereum, "--ethereum-port"),
+            (self.nodes, "--node-port"),
+        ];
+        for (port, option) in ports {
+            let Some(port) = port else { continue };
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+                .with_context(|| format!("port {port} cannot be listened on"))
+                .advise(|| format!("stop whoever listens there, or take another {option}"))?;
+        }
+        Ok(())
+    }
 }
 
 /// How the node comes to its service.

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::accounts::{accounts, balances};
 use super::configuration::{Command, Listening, NodeConfig, VALIDITY_DAYS};
-use crate::advice::{Advise, advised};
+use super::leftovers::Leftovers;
+use crate::advice::advised;
 use crate::governance_message::Signer;
 use crate::identity::{Identity, Wanted};
 use crate::service::{description_file, identity_files, load_signer, read};
@@ -114,9 +115,32 @@ impl DevFolder {
         description_file(&self.path).is_file() && self.config_file().is_file()
     }
 
+    /// Something to keep that lacks what tells of its service must not make way for a new one.
+    pub(crate) fn refuse_to_lose_a_ledger(&self) -> Result<()> {
+        let homes = (0..MAX_NODES).map(|number| self.home(number).join("ledger"));
+        let mut ledgers = std::iter::once(self.ledger()).chain(homes);
+        let is_filled = |ledger: &PathBuf| {
+            fs::read_dir(ledger).is_ok_and(|mut entries| entries.next().is_some())
+        };
+        let Some(ledger) = ledgers.find(is_filled) else { return Ok(()) };
+        let files = [description_file(&self.path), self.config_file()];
+        let missing = files.iter().filter(|file| !file.is_file());
+        let missing: Vec<String> = missing.map(|file| file.display().to_string()).collect();
+        Err(advised(
+            anyhow!("{} cannot be kept without {}", ledger.display(), missing.join(" and ")),
+            "put back what is missing, or leave out --keep for a new service, which deletes this \
+             ledger",
+        ))
+    }
+
     /// Whether the service in this folder has several nodes, each with a folder of its own.
     pub(crate) fn has_several_nodes(&self) -> bool {
         config_file(&self.home(0)).is_file()
+    }
+
+    /// Where a new service is to begin nothing may lie but what another one has left.
+    pub(crate) fn refuse_other_things(&self) -> Result<()> {
+        Leftovers::of(self).map(drop)
     }
 
     /// A folder belongs to one service at a time. Process ids of nodes that were killed are removed.
@@ -138,7 +162,7 @@ impl DevFolder {
 
     /// Starts from nothing: what all nodes of a service share, fresh keys and the first block.
     pub(crate) fn create_shared(&self, chain: &FirstBlock) -> Result<()> {
-        self.clear()?;
+        Leftovers::of(self)?.remove()?;
         fs::create_dir_all(&self.path)
             .with_context(|| format!("{} cannot be created", self.path.display()))?;
         // The mark of a folder that may be cleared.
@@ -147,10 +171,11 @@ impl DevFolder {
         self.create_identities()
     }
 
-    /// Removes the folder and the service in it.
+    /// Removes the service in the folder, and the folder, unless somebody works in it.
     pub(crate) fn remove(&self) -> Result<()> {
-        fs::remove_dir_all(&self.path)
-            .with_context(|| format!("{} cannot be removed", self.path.display()))
+        Leftovers::of(self)?.remove()?;
+        let _in_use = fs::remove_dir(&self.path);
+        Ok(())
     }
 
     fn configure(&self, listening: Listening, command: Command<'_>) -> Result<()> {
@@ -183,21 +208,6 @@ impl DevFolder {
 
     fn write_config(&self, config: &Value) -> Result<()> {
         write_json(&self.config_file(), config)
-    }
-
-    /// Removes what an earlier `coco dev` left, and nothing else.
-    fn clear(&self) -> Result<()> {
-        let Ok(mut entries) = fs::read_dir(&self.path) else { return Ok(()) };
-        if entries.next().is_none() {
-            return Ok(());
-        }
-        if !self.config_file().is_file() {
-            return Err(advised(
-                anyhow!("{} holds other things", self.path.display()),
-                "name another folder with --dir",
-            ));
-        }
-        self.remove().advise(|| "remove it by hand, or take another folder with --dir".to_owned())
     }
 
     /// The members' encryption keys take nearly all of the time: each is made on its own thread.
@@ -326,6 +336,90 @@ mod tests {
             .unwrap_err();
         assert!(crate::advice::explain(&refused).contains("--dir"));
         assert!(scratch.path().join("thesis.txt").exists());
+    }
+
+    #[test]
+    fn what_no_service_has_made_is_never_removed() {
+        let scratch = TempDir::new().unwrap();
+        let path = scratch.path().join("op");
+        let folder = DevFolder::at(&path);
+        let chain = FirstBlock::of_development(None).unwrap();
+        folder.create_shared(&chain).unwrap();
+        let listening = Listening { nodes: Some(0), ..Listening::default() };
+        folder.create_home(0, listening, Command::Start { fees: &Value::Null }, 1).unwrap();
+        fs::create_dir_all(path.join("node0/ledger")).unwrap();
+        fs::write(path.join("node0/ledger/ledger_1"), "entries").unwrap();
+        let before = folder.members().unwrap().first().unwrap().id();
+        for other in ["important.txt", "secrets/key.pem", "node0/notes.txt", "node7/x", "ledger"] {
+            let file = path.join(other);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, "x").unwrap();
+            let refused = crate::advice::explain(&folder.create_shared(&chain).unwrap_err());
+            assert!(refused.contains("op holds other things: "), "{refused}");
+            assert!(refused.contains(other.split('/').next().unwrap()), "{refused}");
+            assert!(folder.remove().is_err(), "{other}");
+            fs::remove_file(&file).unwrap();
+            if other != "node0/notes.txt" {
+                let _not_empty = fs::remove_dir(file.parent().unwrap());
+            }
+        }
+        assert_eq!(folder.members().unwrap().first().unwrap().id(), before, "nothing has gone");
+        assert!(path.join("node0/ledger/ledger_1").exists());
+        folder.create_shared(&chain).unwrap();
+        assert!(!path.join("node0").exists());
+    }
+
+    #[test]
+    fn a_configuration_does_not_make_a_folder_a_development_service() {
+        let scratch = TempDir::new().unwrap();
+        let path = scratch.path();
+        fs::create_dir(path.join("secrets")).unwrap();
+        fs::write(path.join("node.json"), "{}").unwrap();
+        fs::write(path.join("important.txt"), "x").unwrap();
+        let chain = FirstBlock::of_development(None).unwrap();
+        DevFolder::at(path).create_shared(&chain).unwrap_err();
+        assert!(path.join("important.txt").exists() && path.join("secrets").exists());
+        // The names are known, but nothing says whose they are.
+        for name in ["node.json", "important.txt"] {
+            fs::remove_file(path.join(name)).unwrap();
+        }
+        fs::remove_dir(path.join("secrets")).unwrap();
+        fs::create_dir(path.join("ledger")).unwrap();
+        DevFolder::at(path).create_shared(&chain).unwrap_err();
+        assert!(path.join("ledger").exists());
+    }
+
+    #[test]
+    fn a_ledger_without_its_service_is_not_lost() {
+        let scratch = TempDir::new().unwrap();
+        let folder = DevFolder::at(scratch.path());
+        folder.create(Listening::default(), &FirstBlock::of_development(None).unwrap()).unwrap();
+        folder.refuse_to_lose_a_ledger().unwrap();
+        fs::create_dir(folder.ledger()).unwrap();
+        folder.refuse_to_lose_a_ledger().unwrap();
+        fs::write(folder.ledger().join("ledger_1"), "entries").unwrap();
+        let refused = folder.refuse_to_lose_a_ledger().unwrap_err();
+        let text = crate::advice::explain(&refused);
+        assert!(text.contains("service.json\n") && text.contains("leave out --keep"), "{text}");
+    }
+
+    #[test]
+    fn the_folder_itself_stays() {
+        use std::os::unix::fs::{MetadataExt as _, symlink};
+        let scratch = TempDir::new().unwrap();
+        let (path, elsewhere) = (scratch.path().join("dev"), scratch.path().join("big"));
+        let folder = DevFolder::at(&path);
+        let chain = FirstBlock::of_development(None).unwrap();
+        folder.create_shared(&chain).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("ledger_1"), "entries").unwrap();
+        symlink(&elsewhere, path.join("ledger")).unwrap();
+        let before = fs::metadata(&path).unwrap().ino();
+        folder.create_shared(&chain).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), before);
+        assert!(!path.join("ledger").exists() && elsewhere.join("ledger_1").exists());
+        folder.remove().unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

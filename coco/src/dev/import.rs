@@ -19,7 +19,7 @@ use crate::application::Application;
 use crate::node::{
     LogLevel, PidFile, ProgramDigest, Protocols, RunningNode, read_files, read_genesis, runtime,
 };
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::service::read;
 
 #[derive(Args, Debug)]
@@ -64,6 +64,7 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
     let genesis = read_genesis(&arguments.genesis)?;
     let blocks = read_blocks(arguments)?;
     let folder = DevFolder::at(&arguments.dir);
+    folder.refuse_other_things()?;
     folder.refuse_while_running()?;
     let chain = FirstBlock { genesis, fees: json!("market") };
     folder.create(Listening { ethereum: Some(0), ..Listening::default() }, &chain)?;
@@ -74,8 +75,10 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
         let Imported { blocks, transactions, head, dir, .. } = &imported;
         let head = head.as_ref().map(|(number, hash)| format!(", up to block {number} {hash}"));
         format!(
-            "{blocks} blocks with {transactions} transactions imported{}\n\
+            "{} with {} imported{}\n\
              serve them: coco dev --keep --dir {}",
+            counted(*blocks as u64, "block"),
+            counted(*transactions as u64, "transaction"),
             head.unwrap_or_default(),
             dir.display()
         )

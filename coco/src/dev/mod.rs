@@ -11,6 +11,7 @@ mod bootstrap;
 mod configuration;
 mod folder;
 pub(crate) mod import;
+mod leftovers;
 mod process;
 mod several;
 
@@ -19,9 +20,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use clap::Args;
 use coco_enclave::config::Config;
+use coco_enclave::node::StartError;
 
 use crate::advice::advised;
 use crate::application::Application;
@@ -47,7 +49,7 @@ const NODE_PORT: u16 = 8081;
 #[command(after_help = "\
 The folder then holds the keys of member0..2 and user0..1, the service's certificate, the ledger,
 the node's log (node.log) and its configuration (node.json). Everything is thrown away by the next
-`coco dev`, unless with --keep.
+`coco dev`, unless with --keep; a folder that holds anything else is left alone.
 
 With --nodes each node is a process of its own, with its ledger, log and configuration in a folder of
 its own (node0, node1, ...): end one (`kill -9`) to see how the others go on. Ports count up from
@@ -115,6 +117,13 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     let program = ProgramDigest::begin();
     let bundle = bundle(arguments, application)?;
     let folder = DevFolder::at(&arguments.dir);
+    let is_new = !(arguments.keep && folder.has_service());
+    if is_new && arguments.keep {
+        folder.refuse_to_lose_a_ledger()?;
+    }
+    if is_new {
+        folder.refuse_other_things()?;
+    }
     folder.refuse_while_running()?;
     if arguments.keep && (arguments.nodes > 1 || folder.has_several_nodes()) {
         return Err(several_are_not_kept());
@@ -128,7 +137,7 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
         nodes: arguments.node_port,
         ethereum_tls: arguments.ethereum_tls,
     };
-    let is_new = !(arguments.keep && folder.has_service());
+    listening.refuse_taken_ports()?;
     if is_new {
         folder.create(listening, &FirstBlock::of_development(arguments.ethereum_base_fee)?)?;
     } else {
@@ -140,7 +149,8 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     let adapters = Protocols::of(&config)?.with(application.adapter());
     let pid_file = PidFile::create(&folder.pid_file())?;
     let runtime = runtime(config.worker_threads)?;
-    let node = runtime.block_on(RunningNode::start(config, files, adapters))?;
+    let node = runtime.block_on(RunningNode::start(config, files, adapters));
+    let node = node.map_err(|error| if is_new { error } else { not_recovered(error, &folder) })?;
     let wanted = Wanted {
         is_new,
         replaces: arguments.app.is_some(),
@@ -157,6 +167,22 @@ pub(crate) fn run(arguments: &DevArgs, application: &Application, output: Output
     }
     drop(pid_file);
     Ok(())
+}
+
+/// Only the program that has sealed a service's secrets gets them back.
+fn not_recovered(error: Error, folder: &DevFolder) -> Error {
+    let needs_members = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(StartError::RecoveryNeeded(_)))
+    };
+    if !error.chain().any(needs_members) {
+        return error;
+    }
+    let path = folder.path().display();
+    let what = format!("the service in {path} cannot be gone on with: {}", error.root_cause());
+    advised(
+        anyhow!(what),
+        "this folder was made by another build: run that one, or leave out --keep for a new service",
+    )
 }
 
 /// A node never comes back under its identity: the service would have to begin again with one node,

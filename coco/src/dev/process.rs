@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::configuration::{ADDRESSES, ETHEREUM_INTERFACE, INTERFACE};
 use super::ethereum_url;
 use super::folder::{DevFolder, config_file, log_file};
-use crate::advice::advised;
+use crate::advice::{ERROR, advised};
 use crate::client::Client;
 use crate::node::LogLevel;
 use crate::service::{RunningDevNode, read};
@@ -92,12 +92,11 @@ impl NodeProcess {
         self.address(INTERFACE).map(|address| format!("https://{address}")).unwrap_or_default()
     }
 
-    /// The last line of its log.
+    /// What its log says of its end.
     fn last_words(&self) -> String {
         let log = fs::read(log_file(&self.home)).unwrap_or_default();
         let end = log.get(log.len().saturating_sub(LOG_END_BYTES)..).unwrap_or_default();
-        let text = String::from_utf8_lossy(end);
-        text.lines().last().unwrap_or("it has logged nothing").to_owned()
+        last_words(&String::from_utf8_lossy(end))
     }
 
     /// What the folder tells of it, once it serves.
@@ -163,11 +162,39 @@ impl NodeProcess {
     }
 }
 
+/// The last error with what to do about it, or else the last line.
+fn last_words(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let error = lines.iter().rposition(|line| line.starts_with(ERROR));
+    let from = error.unwrap_or(lines.len().saturating_sub(1));
+    let text = lines.get(from..).unwrap_or_default().join("\n");
+    match text.strip_prefix(ERROR) {
+        Some(error) => error.to_owned(),
+        None if text.is_empty() => "it has logged nothing".to_owned(),
+        None => text,
+    }
+}
+
 impl Drop for NodeProcess {
     fn drop(&mut self) {
         if !self.ended {
             let _ended_already = self.child.kill();
             let _reaped_already = self.child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_the_error_and_its_advice() {
+        let log = "info: started\nerror: old\ninfo: on\n\
+                   error: 127.0.0.1:8000: Address already in use\nwhat to do: take another port\n";
+        let words = "127.0.0.1:8000: Address already in use\nwhat to do: take another port";
+        assert_eq!(last_words(log), words);
+        assert_eq!(last_words("a\nb\n"), "b");
+        assert_eq!(last_words(""), "it has logged nothing");
     }
 }

@@ -46,13 +46,20 @@ pub(super) fn run(
         bail!("the logs of several nodes are in their folders, not on the terminal");
     }
     let listening = ports(arguments)?;
+    listening.iter().try_for_each(Listening::refuse_taken_ports)?;
     let chain = FirstBlock::of_development(arguments.ethereum_base_fee)?;
     folder.create_shared(&chain)?;
     let pid_file = PidFile::create(&folder.pid_file())?;
     let mut nodes = Nodes { all: Vec::new(), log_level: arguments.log_level };
-    let opened = open(&mut nodes, folder, &chain.fees, &listening, bundle)
-        .and_then(|service| announce(folder, &service, start, output));
-    let ran = opened.and_then(|()| runtime(1)?.block_on(nodes.watch()));
+    let opened = open(&mut nodes, folder, &chain.fees, &listening, bundle);
+    let ran = opened.and_then(|service| {
+        runtime(1)?.block_on(async {
+            // Whoever reads the announcement may tell it to stop.
+            let signals = Signals::install()?;
+            announce(folder, &service, start, output)?;
+            nodes.watch(signals).await
+        })
+    });
     let stopped = nodes.stop(&read(&folder.service_cert_file()).unwrap_or_default());
     drop(pid_file);
     ran.and(stopped)
@@ -172,8 +179,7 @@ impl Nodes {
     }
 
     /// Until a signal arrives, or no node is left.
-    async fn watch(&mut self) -> Result<()> {
-        let mut signals = Signals::install()?;
+    async fn watch(&mut self, mut signals: Signals) -> Result<()> {
         loop {
             tokio::select! {
                 _ = signals.next() => return Ok(()),

@@ -1,6 +1,9 @@
 //! The whole system as its first user meets it: `coco dev`, governance, receipts, audit.
 
-use crate::support::{Dev, coco, coco_json};
+use std::io::Write as _;
+use std::process::Command;
+
+use crate::support::{Dev, Process, coco, coco_json};
 use serde_json::Value;
 
 const VERIFY: [&str; 5] =
@@ -63,6 +66,15 @@ fn members_govern_from_the_command_line() {
 
     let proposal = run(&[&action[..], &[r#"{"recovery_threshold": 1}"#]].concat());
     let id = proposal["proposalId"].as_str().unwrap();
+    // A ballot that cannot be counted does not use up the vote; one that can is the only one.
+    std::fs::write(dev.path().join("ballot.js"), "export function vote(").unwrap();
+    let vote = ["member", "vote", id, "--ballot", "ballot.js"];
+    let text = String::from_utf8(coco(dev.path(), &vote).stderr).unwrap();
+    assert!(text.contains("ballot.js, line 1: SyntaxError"), "{text}");
+    assert_eq!(run(&vote[..3])["ballotCount"], 1);
+    let against = ["member", "vote", id, "--against"];
+    let text = String::from_utf8(coco(dev.path(), &against).stderr).unwrap();
+    assert!(text.contains("VoteAlreadyExists") && text.contains("what to do: "), "{text}");
     assert_eq!(run(&["member", "withdraw", id])["proposalState"], "Withdrawn");
 
     // A new member is made, added, and becomes active by an acknowledgement.
@@ -106,6 +118,13 @@ fn a_service_of_one_node_is_looked_at() {
     let shown = coco(dev.path(), &["status"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("PartOfNetwork") && shown.contains(&id[..12]), "{shown}");
+    // Who watches stops when nobody reads it.
+    let watch = ["status", "--watch", "--interval", "1ms"];
+    let mut watching = Process::spawn(dev.path(), &watch);
+    watching.line();
+    watching.stop_reading();
+    assert!(watching.wait().success());
+    assert!(text(&["status", "--watch", "--interval", "0ms"]).contains("must not be zero"));
     let directory = dev.stop();
     let nobody = coco(directory.path(), &["status"]);
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("no answer from"));
@@ -158,4 +177,89 @@ fn an_application_is_deployed_and_survives_restarts_and_kills() {
     assert!(String::from_utf8(second.stderr).unwrap().contains("a node is running"));
     let directory = dev.stop();
     assert!(coco(directory.path(), &VERIFY).status.success());
+}
+
+#[test]
+fn only_what_a_development_service_has_made_is_deleted() {
+    let directory = Dev::start(&[]).stop();
+    let folder = directory.path().join("coco-dev");
+    let said = |directory: &std::path::Path, arguments: &[&str]| {
+        let refused = coco(directory, &[&["dev", "--port", "0"], arguments].concat());
+        assert!(!refused.status.success());
+        String::from_utf8(refused.stderr).unwrap()
+    };
+    let ledger = || std::fs::read_dir(folder.join("ledger")).unwrap().count();
+    std::fs::write(folder.join("important.txt"), "x").unwrap();
+    std::fs::write(folder.join("node.pid"), "4194305").unwrap();
+    let text = said(directory.path(), &[]);
+    assert!(text.contains("coco-dev holds other things: coco-dev/important.txt"), "{text}");
+    assert!(ledger() > 0 && folder.join("important.txt").exists());
+    assert!(folder.join("node.pid").exists());
+    std::fs::remove_file(folder.join("important.txt")).unwrap();
+
+    // Nor for a service that cannot begin.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for arguments in
+        [&["--port", &port][..], &["--port", "0", "--ethereum-port", &port, "--nodes", "2"]]
+    {
+        let text = coco(directory.path(), &[&["dev"], arguments].concat()).stderr;
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(&format!("port {port} cannot be listened on")), "{text}");
+        assert!(ledger() > 0);
+    }
+
+    // What tells of the service is gone: --keep does not begin another one.
+    for name in ["service.json", "node.json"] {
+        let text = std::fs::read(folder.join(name)).unwrap();
+        std::fs::remove_file(folder.join(name)).unwrap();
+        let refused = said(directory.path(), &["--keep"]);
+        assert!(refused.contains(&format!("without coco-dev/{name}\n")), "{refused}");
+        assert!(ledger() > 0);
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+
+    // Another build is another program, to which the TEE opens nothing.
+    let other = directory.path().join("coco-of-another-build");
+    std::fs::copy(env!("CARGO_BIN_EXE_coco"), &other).unwrap();
+    std::fs::OpenOptions::new().append(true).open(&other).unwrap().write_all(b"\n").unwrap();
+    let keep = ["dev", "--port", "0", "--keep"];
+    let refused = Command::new(&other).current_dir(directory.path()).args(keep).output().unwrap();
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("what to do: this folder was made by another build"), "{text}");
+    assert!(!refused.status.success() && !text.contains("Recover)"), "{text}");
+
+    // From within the folder, all that a service of one node and one of several have left goes.
+    for arguments in [&["--nodes", "2"][..], &[]] {
+        let arguments = [&["dev", "--port", "0", "--json", "--dir", "."], arguments].concat();
+        let mut process = Process::spawn(&folder, &arguments);
+        process.line();
+        process.signal("TERM");
+        assert!(process.wait().success());
+    }
+    assert!(ledger() > 0 && !folder.join("node0").exists());
+}
+
+#[test]
+fn a_service_is_governed_after_its_first_node_has_left() {
+    let dev = Dev::start(&["--nodes", "3"]);
+    let id = dev.service["nodes"][0]["node_id"].as_str().unwrap().to_owned();
+    let run = |arguments: &[&str]| coco_json(dev.path(), arguments);
+    let retire = ["node", "retire", &id, "--wait"];
+    assert_eq!(run(&retire)["may_be_stopped"], true);
+    assert_eq!(run(&retire)["may_be_stopped"], true, "it is waited for again");
+    let again = coco(dev.path(), &retire[..3]);
+    assert!(String::from_utf8(again.stderr).unwrap().contains("it may be stopped"));
+
+    let action = ["member", "propose", "--action", "set_recovery_threshold", "--args"];
+    let proposal = run(&[&action[..], &[r#"{"recovery_threshold": 3}"#]].concat());
+    assert_eq!(proposal["proposalState"], "Open");
+    let status = run(&["status"]);
+    let primary = status["service"]["primary_id"].as_str().unwrap();
+    assert_ne!(primary, id);
+    // Also as the node sees it that has left.
+    let asked = ["status", "--url", dev.url(), "--service-cert", "coco-dev/service_cert.pem"];
+    let seen = run(&asked)["service"]["primary_id"].clone();
+    assert_eq!(seen, primary);
+    dev.stop();
 }

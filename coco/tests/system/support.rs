@@ -28,7 +28,7 @@ pub fn coco_json(directory: &Path, arguments: &[&str]) -> Value {
 /// A process that is told to stop, or killed, at the end.
 pub struct Process {
     child: Child,
-    pub stdout: BufReader<std::process::ChildStdout>,
+    stdout: Option<BufReader<std::process::ChildStdout>>,
 }
 
 impl Process {
@@ -40,18 +40,23 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stdout = child.stdout.take().map(BufReader::new);
         Self { child, stdout }
     }
 
     /// The next line of output; fails with what the process said on stderr.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
-        if self.stdout.read_line(&mut line).unwrap() == 0 {
+        if self.stdout.as_mut().unwrap().read_line(&mut line).unwrap() == 0 {
             let status = self.child.wait().unwrap();
             panic!("the process ended ({status}): {}", self.error_text());
         }
         line
+    }
+
+    /// What `| head` does in the end.
+    pub fn stop_reading(&mut self) {
+        self.stdout = None;
     }
 
     pub fn signal(&self, name: &str) {

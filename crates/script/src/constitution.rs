@@ -176,6 +176,14 @@ pub fn check_constitution(source: &str) -> Result<(), ScriptError> {
     check_within(Limits { execution_ms: 100, ..Limits::default() }, source)
 }
 
+/// Whether a text is a ballot: an ES module that parses, evaluates and exports the function `vote`.
+pub fn check_ballot(source: &str) -> Result<(), ScriptError> {
+    let mut interpreter = Interpreter::new(Context::GovernanceReadOnly)?;
+    interpreter.load_text(BALLOT, Bytes::from(source.as_bytes()));
+    let limits = Limits { execution_ms: 100, ..Limits::default() };
+    interpreter.run_borrowed(limits, |running| running.exported(BALLOT, "vote").map(drop))
+}
+
 /// [`check_constitution`] from within a running script.
 pub(crate) fn check_nested(source: &str) -> Result<(), ScriptError> {
     check_within(Limits::nested(), source)

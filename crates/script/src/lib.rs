@@ -66,14 +66,14 @@ mod program;
 mod timed;
 
 pub use access::Context;
-pub use constitution::{Constitution, Validity, Vote, check_constitution};
+pub use constitution::{Constitution, Validity, Vote, check_ballot, check_constitution};
 pub use engine::ScriptEngine;
 pub use error::{Position, ScriptError, Thrown};
 pub use handler::Handler;
 pub use limits::Limits;
 pub use module::{ModuleSource, ModuleTable};
 pub use natives::{ApplyNatives, NativeError};
-pub use program::Program;
+pub use program::{Program, check_sources};
 
 /// The version of QuickJS (QuickJS-ng) that runs scripts.
 pub const QUICKJS_VERSION: &str = "0.16.2";

@@ -1,17 +1,18 @@
 //! A module with everything it imports, compiled once and run often.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use std::ops::ControlFlow;
 
 use coco_adapter::Environment;
-use coco_kv::{MapName, Tx};
+use coco_kv::{MapName, Tx, Value};
 use rquickjs::loader::Loader;
 
 use crate::access::Context;
 use crate::call::{CallState, Lender};
-use crate::interpreter::Running;
+use crate::interpreter::{Interpreter, Running};
 use crate::module::{CompiledModule, ModuleLoader, ModuleTable, Modules, SharedModules, resolve};
 use crate::{Limits, ModuleSource, ScriptEngine, ScriptError};
 
@@ -90,6 +91,26 @@ impl ScriptEngine {
         self.give_back(interpreter);
         result.map(|()| compiled)
     }
+}
+
+/// Whether every one of these modules, name and text, compiles with what it imports, as it would in
+/// [`ScriptEngine::check_modules`]. Needs no store and no running script.
+pub fn check_sources(modules: &[(&str, &str)]) -> Result<(), ScriptError> {
+    let text = |text: &str| Value::from(text.as_bytes());
+    let source: HashMap<String, Value> =
+        modules.iter().map(|(name, module)| (resolve("", name), text(module))).collect();
+    let mut names: Vec<String> = source.keys().cloned().collect();
+    names.sort();
+    let mut interpreter = Interpreter::new(Context::AppReadOnly)?;
+    interpreter.load(Modules {
+        source: Some(Arc::new(source)),
+        recorded: Some(Vec::new()),
+        ..Modules::default()
+    });
+    let modules = interpreter.shared_modules();
+    interpreter.run_borrowed(Limits::nested(), |running| {
+        names.iter().try_for_each(|name| declare(running, &modules, name)).map_err(Into::into)
+    })
 }
 
 fn declare(running: &Running<'_, '_>, modules: &SharedModules, name: &str) -> rquickjs::Result<()> {

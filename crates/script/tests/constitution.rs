@@ -6,8 +6,8 @@ mod harness;
 
 use coco_kv::{MapName, Seqno, Store, Tx, View};
 use coco_script::{
-    ApplyNatives, Constitution, Limits, NativeError, ScriptEngine, ScriptError, Vote,
-    check_constitution,
+    ApplyNatives, Constitution, Limits, NativeError, Position, ScriptEngine, ScriptError, Thrown,
+    Vote, check_ballot, check_constitution, check_sources,
 };
 use harness::TestNode;
 use parking_lot::Mutex;
@@ -321,6 +321,28 @@ fn modules_are_checked_from_within_apply() {
     assert!(message(&error).contains("SyntaxError"), "{error}");
     let error = install(r#"[["/a.js", "import './gone.js';"]]"#).unwrap_err();
     assert!(message(&error).contains("/gone.js"), "{error}");
+}
+
+#[test]
+fn modules_are_checked_without_a_store() {
+    let good = [("a.js", "import './lib/b.js'; export let x = 1;"), ("/lib/b.js", "missing();")];
+    check_sources(&good).unwrap();
+    let error = check_sources(&[good[0], ("lib/b.js", "let y = 1;\nlet let = 1;")]).unwrap_err();
+    assert!(message(&error).contains("SyntaxError"), "{error}");
+    let ScriptError::Thrown(Thrown { position, .. }) = error else { panic!("{error:?}") };
+    assert_eq!(position, Some(Position { file: "/lib/b.js".to_owned(), line: 2 }));
+    let error = check_sources(&good[..1]).unwrap_err();
+    assert!(message(&error).contains("/lib/b.js"), "{error}");
+}
+
+#[test]
+fn ballots_are_recognised() {
+    check_ballot("export function vote(proposal, proposerId) { return missing; }").unwrap();
+    let error = check_ballot("\nexport function vote( {").unwrap_err();
+    let ScriptError::Thrown(Thrown { position, .. }) = error else { panic!("{error:?}") };
+    assert_eq!(position.unwrap().line, 2);
+    let error = check_ballot("export function votes() {}").unwrap_err();
+    assert!(matches!(error, ScriptError::NoSuchFunction { .. }), "{error:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `coco ledger show`.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use coco_kv::MapWrites;
 use coco_ledger::{Entry, LedgerSecrets};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::files::Go;
 use super::{LedgerArgs, SecretsArgs};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 #[derive(Args, Debug)]
 pub(crate) struct ShowArgs {
@@ -31,6 +31,7 @@ pub(crate) struct ShowArgs {
 }
 
 pub(super) fn run(arguments: &ShowArgs, output: Output) -> Result<()> {
+    refuse_empty_range(arguments)?;
     let secrets = arguments.secrets.load()?;
     for chunk in arguments.ledger.chunks()? {
         if chunk.name.end().is_some_and(|end| end.0 < arguments.from) {
@@ -49,6 +50,14 @@ pub(super) fn run(arguments: &ShowArgs, output: Output) -> Result<()> {
         if go == Go::Stop {
             break;
         }
+    }
+    Ok(())
+}
+
+fn refuse_empty_range(arguments: &ShowArgs) -> Result<()> {
+    let ShowArgs { from, to, .. } = arguments;
+    if from > to {
+        bail!("--from {from} is after --to {to}: there is nothing between them");
     }
     Ok(())
 }
@@ -124,8 +133,9 @@ fn as_text(
         text.push_str("  private writes (encrypted)");
     }
     for map in maps {
-        let (puts, removals) = (map.puts().count(), map.removals().count());
-        text.push_str(&format!("\n    {}  {puts} puts, {removals} removals", map.name().as_str()));
+        let puts = counted(map.puts().count() as u64, "put");
+        let removals = counted(map.removals().count() as u64, "removal");
+        text.push_str(&format!("\n    {}  {puts}, {removals}", map.name().as_str()));
         if arguments.values {
             for (key, value) in map.puts() {
                 text.push_str(&format!("\n        {} = {}", readable(key), readable(value)));
@@ -149,6 +159,24 @@ fn readable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_ends_after_its_start() {
+        use clap::Parser as _;
+        let range = |from: &str, to: &str| {
+            let line = ["coco", "ledger", "show", "ledger", "--from", from, "--to", to];
+            let cli = crate::cli::Cli::parse_from(line);
+            let crate::cli::Command::Ledger(super::super::LedgerCommand::Show(arguments)) =
+                cli.command
+            else {
+                panic!("another command")
+            };
+            refuse_empty_range(&arguments)
+        };
+        range("2", "9").unwrap();
+        range("2", "2").unwrap();
+        assert!(range("9", "2").unwrap_err().to_string().contains("--from 9 is after --to 2"));
+    }
 
     #[test]
     fn bytes_are_made_readable() {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::LedgerArgs;
 use super::files::Go;
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 /// Every signature transaction writes it.
 const SIGNATURES: [&str; 2] =
@@ -96,21 +96,23 @@ impl Stats {
 
     fn text(&self) -> String {
         let range = match (&self.first_transaction, &self.last_transaction) {
-            (Some(first), Some(last)) => format!("{first} to {last}, {} views", self.views),
+            (Some(first), Some(last)) => {
+                format!("{first} to {last}, {}", counted(self.views, "view"))
+            }
             _ => "none".to_owned(),
         };
         let mut text = format!(
             "files          {} ({} bytes)\n\
              transactions   {} ({range})\n\
              signatures     {}\n\
-             private writes in {} transactions\n\
+             private writes in {}\n\
              largest entry  {} bytes\n\
              \n{:>9} {:>9} {:>12}  public map",
             self.files,
             self.bytes,
             self.transactions,
             self.signatures,
-            self.with_private_writes,
+            counted(self.with_private_writes, "transaction"),
             self.largest_transaction_bytes,
             "puts",
             "removals",

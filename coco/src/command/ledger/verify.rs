@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use clap::Args;
 use coco_kv::{MapName, Seqno};
 use coco_ledger::audit::{
-    AuditError, AuditOptions, AuditReport, Auditor, ChunkSource, Fault, audit,
+    AuditError, AuditOptions, AuditReport, Auditor, ChunkSource, Fault, FaultKind, audit,
 };
 use coco_ledger::{ChunkName, SnapshotReader, StateWanted, tables};
 use indicatif::ProgressBar;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::files::{ChunkFile, Go};
 use super::{LedgerArgs, SecretsArgs};
 use crate::advice::{Advise, advised};
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::service::read;
 
 /// Bytes of a snapshot in memory at a time.
@@ -51,9 +51,22 @@ pub(super) fn run(arguments: &VerifyArgs, output: Output) -> Result<()> {
             if output.is_json() {
                 output.print(&fault_as_json(&fault), String::new)?;
             }
-            let what = anyhow!("{fault}").context("the ledger is faulty");
-            Err(advised(what, "take this file from another node's ledger, or from a backup"))
+            Err(refusal(&fault))
         }
+    }
+}
+
+fn refusal(fault: &Fault) -> Error {
+    match *fault.kind {
+        FaultKind::OtherService => advised(
+            anyhow!("{}", fault.kind),
+            "a service that was recovered has a new certificate: use the present one; or this is \
+             another service's ledger",
+        ),
+        _ => advised(
+            anyhow!("{fault}").context("the ledger is faulty"),
+            "take this file from another node's ledger, or from a backup",
+        ),
     }
 }
 
@@ -200,19 +213,22 @@ fn as_text(report: &AuditReport, trusted: bool) -> String {
     let stats = &report.stats;
     let mut text = format!(
         "The ledger is valid up to {}.\n  \
-         {} transactions in {} files, {} signatures, {} service identities",
+         {} in {}, {}, {}",
         report.last_signed,
-        stats.entries,
-        stats.chunks,
-        stats.signatures,
-        report.identities.len(),
+        counted(stats.entries, "transaction"),
+        counted(stats.chunks, "file"),
+        counted(stats.signatures, "signature"),
+        match report.identities.len() {
+            1 => "1 service identity".to_owned(),
+            count => format!("{count} service identities"),
+        },
     );
     if stats.decrypted > 0 {
-        text.push_str(&format!("\n  {} transactions decrypted", stats.decrypted));
+        text.push_str(&format!("\n  {} decrypted", counted(stats.decrypted, "transaction")));
     }
     if report.unsigned() > 0 {
-        let unsigned = report.unsigned();
-        text.push_str(&format!("\n  {unsigned} transactions after it are not signed yet"));
+        let unsigned = counted(report.unsigned(), "transaction");
+        text.push_str(&format!("\n  not signed yet: {unsigned} after it"));
     }
     if let Some((file, offset)) = &report.torn_tail {
         text.push_str(&format!(

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::advice::explain;
 use crate::node::time;
-use crate::output::{Output, line};
+use crate::output::{Output, line_is_read};
 use crate::service::ServiceArgs;
 use report::Observer;
 
@@ -36,7 +36,7 @@ pub(crate) struct StatusArgs {
     #[arg(long)]
     watch: bool,
     /// Pause between two refreshes, such as 500ms
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time, requires = "watch")]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = pause, requires = "watch")]
     interval: Duration,
     /// How long a node may take for an answer, such as 500ms
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]
@@ -54,7 +54,17 @@ pub(crate) fn run(arguments: &StatusArgs, output: Output) -> Result<()> {
     Ok(())
 }
 
-/// A service that does not answer may do so later: that is shown, and no end.
+/// Without a pause nothing else would be done.
+fn pause(text: &str) -> Result<Duration, String> {
+    let pause = time(text)?;
+    if pause.is_zero() {
+        return Err("a pause must not be zero".to_owned());
+    }
+    Ok(pause)
+}
+
+/// Until nobody reads it any more. A service that does not answer may do so later: that is shown, and
+/// no end.
 fn watch(observer: &mut Observer, interval: Duration, output: Output) -> Result<()> {
     let in_place = !output.is_json() && io::stdout().is_terminal();
     loop {
@@ -70,7 +80,22 @@ fn watch(observer: &mut Observer, interval: Duration, output: Output) -> Result<
             (false, true) => text,
             (false, false) => text + "\n",
         };
-        line(&text)?;
+        if !line_is_read(&text)? {
+            return Ok(());
+        }
         std::thread::sleep(interval);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_pause() {
+        assert_eq!(pause("1ms"), Ok(Duration::from_millis(1)));
+        for wrong in ["0ms", "0s", "", "soon"] {
+            assert!(pause(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -89,7 +89,7 @@ impl Observer {
     pub(super) fn look(&mut self) -> Result<Report> {
         let certificate = Certificate::from_pem(&self.certificate)
             .context("the service certificate is not a certificate in PEM")?;
-        let (service, nodes) = self.first_answer(&certificate)?;
+        let (mut service, nodes) = self.first_answer(&certificate)?;
         let asked = nodes.iter().filter(|node| node.status == NodeStatus::Trusted);
         let urls = asked.filter_map(|node| Some((node.node_id.clone(), url(node)?)));
         let urls: BTreeMap<String, String> = urls.collect();
@@ -101,20 +101,27 @@ impl Observer {
         });
         let mut nodes: Vec<NodeReport> = nodes.collect();
         self.compare(&mut nodes);
+        // The node that was asked may have left; the others know.
+        service.primary_id = service.primary_id.or_else(|| primary(&nodes));
         Ok(Report { service, nodes })
     }
 
-    /// The first node that answers; the error of the first that does not, if none does.
+    /// The first node that knows a primary, or else the first that answers; the error of the first
+    /// that does not, if none does.
     fn first_answer(&self, certificate: &Certificate) -> Result<(ServiceReport, Vec<ServiceNode>)> {
-        let mut first_error = None;
+        let (mut first_answer, mut first_error) = (None, None);
         for url in self.urls.iter().chain(&self.learnt) {
             let answer = self
                 .client(url)
                 .and_then(|client| Ok((service(&client, certificate)?, client.nodes()?)));
             match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) if answer.0.primary_id.is_some() => return Ok(answer),
+                Ok(answer) => first_answer = first_answer.or(Some(answer)),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
+        }
+        if let Some(answer) = first_answer {
+            return Ok(answer);
         }
         Err(first_error.unwrap_or_else(|| anyhow!("there is no node to ask")))
     }
@@ -142,11 +149,7 @@ impl Observer {
 
     /// How far each is behind the primary, and how fast it has committed since the last look.
     fn compare(&mut self, nodes: &mut [NodeReport]) {
-        let primaries = nodes.iter().filter_map(|node| node.answer.as_ref());
-        let primary = primaries
-            .filter(|answer| answer.role == NodeRole::Primary)
-            .max_by_key(|answer| answer.view)
-            .cloned();
+        let primary = latest_primary(nodes).and_then(|node| node.answer.clone());
         for node in nodes {
             let id = &node.node.node_id;
             if let Some(primary) = &primary {
@@ -181,6 +184,21 @@ impl NodeReport {
         }
         report
     }
+}
+
+/// The id of the node that is the primary, as it says itself, or as the others say.
+fn primary(nodes: &[NodeReport]) -> Option<String> {
+    let listed = || nodes.iter().find(|node| node.node.role == Some(NodeRole::Primary));
+    latest_primary(nodes).or_else(listed).map(|node| node.node.node_id.clone())
+}
+
+/// Of those who say that they are the primary, that of the latest view.
+fn latest_primary(nodes: &[NodeReport]) -> Option<&NodeReport> {
+    let view_led = |node: &NodeReport| {
+        let answer = node.answer.as_ref().filter(|answer| answer.role == NodeRole::Primary);
+        answer.map(|answer| answer.view)
+    };
+    nodes.iter().filter(|node| view_led(node).is_some()).max_by_key(|node| view_led(node))
 }
 
 fn url(node: &ServiceNode) -> Option<String> {
@@ -251,6 +269,8 @@ pub(super) mod tests {
         let lags: Vec<Option<u64>> = nodes.iter().map(|node| node.lag).collect();
         // The fourth as the primary knows it; of the fifth nothing is known.
         assert_eq!(lags, [Some(0), Some(0), Some(5), Some(10), None]);
+        assert_eq!(primary(&nodes), Some("b".repeat(64)));
+        assert_eq!(primary(&nodes[2..]), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::latency::Latency;
 use super::report::{NodeReport, Report, ServiceReport};
 use crate::moment::day;
 use crate::nodes::{NodeRole, printable, short};
-use crate::output::columns;
+use crate::output::{columns, counted};
 
 /// Longest address or error in a line.
 const TEXT_WIDTH: usize = 160;
@@ -34,7 +34,7 @@ fn service(service: &ServiceReport) -> String {
     let ServiceReport { url, status, view, recovery_count, .. } = service;
     let recovered = match recovery_count {
         0 => String::new(),
-        count => format!(", recovered {count} times"),
+        count => format!(", recovered {}", counted(*count, "time")),
     };
     let primary = service.primary_id.as_deref().map_or("unknown", short);
     format!(

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 
 use super::*;
+use crate::advice::explain;
 use crate::cli::{Cli, Command};
 use crate::command::ledger::LedgerCommand;
+use crate::identity::{Identity, Wanted};
 
 /// The recorded services, or nothing where the vectors are not at hand.
 fn recorded() -> Vec<PathBuf> {
@@ -74,6 +76,26 @@ fn a_flipped_bit_is_named() {
     let fault = verdict(copy.path(), &[]).unwrap().unwrap_err();
     assert_eq!(fault.file, victim);
     assert!(fault.offset > 0);
+    assert!(explain(&refusal(&fault)).contains("take this file from another node's ledger"));
+}
+
+#[test]
+fn another_services_certificate_is_not_the_files_fault() {
+    let Some(folder) = recorded().into_iter().next() else { return };
+    let other = Identity::generate(Wanted {
+        name: "other",
+        curve: coco_crypto::Curve::P384,
+        days: 1,
+        encryption_key: false,
+    });
+    let scratch = tempfile::TempDir::new().unwrap();
+    let file = scratch.path().join("other_cert.pem");
+    fs::write(&file, other.unwrap().certificate.to_pem()).unwrap();
+    let trusted = ["--service-cert", file.to_str().unwrap()];
+    let fault = verdict(&folder.join("ledger"), &trusted).unwrap().unwrap_err();
+    let text = explain(&refusal(&fault));
+    assert!(text.contains("the ledger is not that of the service certificate"), "{text}");
+    assert!(text.contains("has a new certificate") && !text.contains("this file"), "{text}");
 }
 
 #[test]
