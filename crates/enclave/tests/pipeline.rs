@@ -208,11 +208,17 @@ fn too_many_uncommitted_transactions_are_refused() {
 #[test]
 fn a_transaction_beyond_the_limit_is_refused() {
     let disk = SimulatedDisk::new();
-    let small = r#", "ledger": {"max_transaction_size": "1KB"}"#;
-    // The limit is for applications; the first transaction fits it too or the service is not made.
+    let small = r#", "ledger": {"max_transaction_size": "1MB"}"#;
     in_virtual_time(async {
-        let refused = start(1, &disk, "Start", small).await.map(|_| ()).unwrap_err();
-        assert!(refused.to_string().contains("more than 1024"), "{refused}");
+        let node = start(1, &disk, "Start", small).await.unwrap();
+        let transaction = put(&node, "key", &"x".repeat(1 << 20));
+        let refused = node.pipeline().commit(transaction, &Outcome::default());
+        let limit = 1 << 20;
+        assert!(
+            matches!(refused, Err(CommitError::TooLarge { bytes, limit: of }) if bytes > of && of == limit),
+            "{refused:?}"
+        );
+        put_committed(&node, "key", &"x".repeat(500_000)).await;
     });
 }
 
