@@ -67,10 +67,15 @@ pub(crate) fn run(arguments: &ImportArgs, application: &Application, output: Out
     folder.refuse_other_things()?;
     folder.refuse_while_running()?;
     let chain = FirstBlock { genesis, fees: json!("market") };
-    folder.create(Listening { ethereum: Some(0), ..Listening::default() }, &chain)?;
-    let imported = import_into(&folder, arguments, &blocks, program, application, output);
+    let listening = Listening { ethereum: Some(0), ..Listening::default() };
+    let imported = folder
+        .create(listening, &chain)
+        .and_then(|_| import_into(&folder, arguments, &blocks, program, application, output));
     // Half a chain is none that anybody should serve.
-    let imported = imported.or_else(|error| folder.remove().and(Err(error)))?;
+    let imported = imported.map_err(|error| match folder.remove() {
+        Ok(()) => error,
+        Err(left) => error.context(format!("{left:#}")),
+    })?;
     output.print(&imported, || {
         let Imported { blocks, transactions, head, dir, .. } = &imported;
         let head = head.as_ref().map(|(number, hash)| format!(", up to block {number} {hash}"));

@@ -59,13 +59,13 @@ pub trait Node: Send + Sync + 'static {
     fn sleep(&self, milliseconds: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Runs what may take long where it holds up nobody else, once there is a place for it; ends
-    /// when it has run. By default at once, as where there is one thread only.
+    /// when it has run. By default there is always one.
     fn offload(
         &self,
         work: Box<dyn FnOnce() + Send>,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
-        work();
-        Box::pin(std::future::ready(()))
+        let run = tokio::task::spawn_blocking(work);
+        Box::pin(async move { drop(run.await) })
     }
 }
 

@@ -144,6 +144,8 @@ pub struct RecentTries {
     kept: Mutex<Kept>,
     // Held by whoever builds one from nothing, so that nobody else does at the same time.
     pub(crate) building: Mutex<()>,
+    /// Held by whoever makes tries of a block far back, which may take hundreds of megabytes.
+    pub(crate) undoing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]

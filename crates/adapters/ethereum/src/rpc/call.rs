@@ -282,13 +282,17 @@ pub(super) fn moved_precompiles(
         return Ok(None);
     }
     let mut precompiles = MovedPrecompiles::new(spec);
-    let mut overrides: Vec<_> = overrides.iter().collect();
+    let all = overrides;
+    let mut overrides: Vec<_> = all.iter().collect();
     overrides.sort_by_key(|(address, _)| **address);
     let mut is_moved = false;
     for (address, account) in overrides {
         let taken = precompiles.take(*address);
         is_moved |= taken.is_some();
         match (account.move_precompile_to, taken) {
+            (Some(to), Some(_)) if all.contains_key(&to) => {
+                return Err(RpcError::server(format!("account {to} is already overridden")));
+            }
             (Some(to), Some(taken)) => precompiles.put(to, taken),
             (Some(_), None) => {
                 let message = format!("account {address} is not a precompile");

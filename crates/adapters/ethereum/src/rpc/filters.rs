@@ -118,8 +118,11 @@ impl Rpc {
             filter.used_ms = self.node.now_ms();
             Arc::clone(&filter.kind)
         };
+        // No thread waits for another poll of the same filter.
+        let under_way = || RpcError::limit("a poll of this filter is under way");
+        let kind = &mut *kind.try_lock().ok_or_else(under_way)?;
         let tx = &mut self.node.begin();
-        match &mut *kind.lock() {
+        match kind {
             Kind::Blocks(seen) => self.block_changes(tx, seen, room),
             Kind::Logs(filter, next) => self.log_changes(tx, filter, next, room),
             Kind::Transactions { seen, full } => self.transaction_changes(seen, *full, room),
@@ -129,6 +132,9 @@ impl Rpc {
     fn block_changes(&self, tx: &mut Tx, seen: &mut u64, room: usize) -> Answer {
         let head = self.head(tx)?.number;
         let fit = hashes_within(room) as u64;
+        if fit == 0 && head > *seen {
+            return Err(no_room(room));
+        }
         let last = head.min(seen.saturating_add(fit));
         let hashes = (seen.saturating_add(1)..=last).filter_map(|number| block_hash(tx, number));
         let answer = to_json(&hashes.collect::<Vec<_>>())?;
@@ -196,7 +202,8 @@ impl Rpc {
             let filter = installed.by_id.get(&params.required(0)?).ok_or_else(unknown)?;
             Arc::clone(&filter.kind)
         };
-        let filter = match &*kind.lock() {
+        let under_way = || RpcError::limit("a poll of this filter is under way");
+        let filter = match &*kind.try_lock().ok_or_else(under_way)? {
             Kind::Logs(filter, _) => Arc::clone(filter),
             Kind::Blocks(_) | Kind::Transactions { .. } => return Err(unknown()),
         };

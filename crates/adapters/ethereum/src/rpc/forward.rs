@@ -19,6 +19,7 @@ use coco_kv::{Tx, TxId, TxIdSyntax, View};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use super::offload::timed_out;
 use super::recover::{Ahead, Recovered};
 use super::send::{Sent, executed_after};
 use super::{Answer, Asked, Params, Rpc, RpcError, to_json, too_large};
@@ -358,13 +359,19 @@ impl Rpc {
         let mut answers = Vec::with_capacity(calls.len());
         let mut room = Self::MAX_ANSWERS_BYTES;
         let mut turn_ms = self.node.now_ms();
+        let deadline_ms = turn_ms.saturating_add(Self::MESSAGE_MS);
         for (index, call) in calls.iter().enumerate() {
-            self.take_turns(&mut turn_ms).await;
+            let now_ms = self.take_turns(&mut turn_ms).await;
             let recovered = ahead.next(index).await;
             // There is always room to say that a transaction was taken.
             let sends = ["eth_sendRawTransaction", "eth_sendTransaction"];
             if room == 0 && !sends.contains(&call.method.as_str()) {
                 answers.push(Answered::Error(too_large()));
+                continue;
+            }
+            // Nobody waits for it any more.
+            if now_ms >= deadline_ms && !sends.contains(&call.method.as_str()) {
+                answers.push(Answered::Error(timed_out()));
                 continue;
             }
             let long = shared.filter(|_| self.is_long(call, participant)).cloned();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 
 use alloy_eips::BlockNumberOrTag;
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, Bloom};
 use alloy_rpc_types_eth::{Filter, FilterBlockOption, Log};
 use coco_kv::Tx;
 
@@ -57,6 +57,11 @@ impl LogFilter {
     /// Whether it selects a log, by what that is and not by its block.
     pub fn matches(&self, log: &alloy_primitives::Log) -> bool {
         log.topics().len() >= self.min_topics && self.filter.matches(log)
+    }
+
+    /// Whether a block with this bloom may have such a log.
+    pub fn may_match(&self, bloom: Bloom) -> bool {
+        self.filter.matches_bloom(bloom)
     }
 
     fn is_indexed(&self) -> bool {
@@ -207,7 +212,8 @@ impl Rpc {
                     return Ok(found);
                 }
                 blocks += 1;
-                let walked = self.walk_logs(tx, start, |met| {
+                let may_match = |bloom| filter.may_match(bloom);
+                let walked = self.walk_logs(tx, start, may_match, |met| {
                     if !filter.matches(met.log) {
                         return ControlFlow::Continue(());
                     }
@@ -230,17 +236,20 @@ impl Rpc {
         Ok(found)
     }
 
-    /// Looks at the logs of a block one after the other, from a place on, until it is enough.
+    /// Looks at the logs of a block one after the other, from a place on, until it is enough; at none
+    /// if its bloom says that it has none of them.
     pub(super) fn walk_logs<B>(
         &self,
         tx: &mut Tx,
         from: Place,
+        may_match: impl FnOnce(Bloom) -> bool,
         mut look: impl FnMut(&Met<'_>) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, RpcError> {
         let number = from.block;
         let block_hash = block_hash(tx, number).ok_or(StateError::NoBlock(number))?;
         let block = &self.sealed(tx, number)?;
-        if block.header.logs_bloom.is_zero() {
+        let bloom = block.header.logs_bloom;
+        if bloom.is_zero() || !may_match(bloom) {
             return Ok(ControlFlow::Continue(()));
         }
         for (at, hash) in block.transactions.iter().enumerate().skip(from.transaction) {

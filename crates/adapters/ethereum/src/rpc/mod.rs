@@ -228,13 +228,15 @@ impl Rpc {
                 refused = Some(timed_out());
             }
             let id = asked.id.clone();
-            let reply = if let Some(error) = &refused {
+            // What the primary has executed is said, however late it is.
+            let known = answered.remove(&index);
+            let reply = if let Some(error) = refused.as_ref().filter(|_| known.is_none()) {
                 refusal(id, error)
             } else {
                 // Beside the comma and the bracket.
                 let room = asker.room.saturating_sub(replies.len() + 2);
                 let recovered = ahead.next(index).await;
-                let reply = match answered.remove(&index) {
+                let reply = match known {
                     Some(answer) => asked.id.map(|id| to_bytes(&reply(id, answer))),
                     None => self.reply_to(asked, Asker { room, ..asker }, recovered).await,
                 };

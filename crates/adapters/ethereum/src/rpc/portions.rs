@@ -152,7 +152,8 @@ impl Rpc {
         portion: &mut Portion,
     ) -> Result<Option<Next<Place>>, RpcError> {
         let mut told = next.told;
-        let walked = self.walk_logs(tx, next.at, |met| {
+        let may_match = |bloom| filters.iter().any(|(_, filter)| filter.may_match(bloom));
+        let walked = self.walk_logs(tx, next.at, may_match, |met| {
             let told = told.take();
             let mut shown = None;
             for (id, filter) in filters.iter().filter(|(id, _)| told.is_none_or(|told| *id > told))

@@ -143,12 +143,12 @@ impl Rpc {
             return Ok(trie);
         }
         let head = Head::read(tx)?.ok_or(StateError::NoGenesis)?;
-        let changes = match changes_between(tx, number, head.number, Self::MAX_TOLD)? {
-            Some(changes) => changes,
-            None => changes_after(tx, number, Self::MAX_UNDONE).ok_or_else(|| {
-                RpcError::server("distance to target block exceeds maximum proof window")
-            })?,
-        };
+        let told = changes_between(tx, number, head.number, Self::MAX_TOLD)?;
+        let _undoing = told.is_none().then(|| self.chain.tries().undoing.lock());
+        let changes = told.or_else(|| changes_after(tx, number, Self::MAX_UNDONE));
+        let changes = changes.ok_or_else(|| {
+            RpcError::server("distance to target block exceeds maximum proof window")
+        })?;
         let mut trie = self.last_trie(tx, &head)?;
         trie.update(&mut World::past(tx, self.chain.codes(), number), &changes)?;
         Ok(trie)

@@ -84,12 +84,19 @@ impl Session {
     async fn next_with(&self, rpc: &Rpc, shared: Option<&Arc<Rpc>>) -> Option<Vec<Vec<u8>>> {
         let mut listener = self.listener.lock().await;
         loop {
+            let head = *listener.head.borrow_and_update();
+            listener.executed.mark_unchanged();
+            let (hashes, count) = rpc.news.executed_since(listener.transactions.at);
+            // Taken last: who subscribes from here on listens to what comes after.
             let subscriptions = Arc::clone(&*self.subscriptions.lock());
             let listens = |wanted: fn(&Kind) -> bool| {
                 subscriptions.values().any(|subscription| wanted(&subscription.kind))
             };
             let shared = shared.filter(|_| listens(Kind::is_long));
-            let head = *listener.head.borrow_and_update();
+            let pending = listens(Kind::is_of_transactions);
+            if !pending {
+                listener.transactions = Next::new(count);
+            }
             let after_head = Next::new(Place::before(head.saturating_add(1)));
             // After a rollback the numbers come again, with other blocks.
             let is_past = listener.blocks.at > after_head.at;
@@ -108,12 +115,7 @@ impl Session {
                 }
                 continue;
             }
-            listener.executed.mark_unchanged();
-            let pending = listens(Kind::is_of_transactions);
-            let (hashes, count) = rpc.news.executed_since(listener.transactions.at);
-            if !pending {
-                listener.transactions = Next::new(count);
-            } else if listener.transactions.at < count {
+            if pending && listener.transactions.at < count {
                 let (hashes, next) = (hashes?, listener.transactions);
                 let portion = made(rpc, shared, move |rpc| {
                     rpc.portion_of_transactions(&subscriptions, next, &hashes)
