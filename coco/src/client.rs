@@ -249,11 +249,9 @@ mod tests {
         for (timeout, said) in
             [(TIMEOUT, " within 5s"), (Duration::from_millis(50), " within 50ms")]
         {
-            let start = std::time::Instant::now();
             let client = Client::with_timeout(&url, &certificate, timeout).unwrap();
             let error = crate::advice::explain(&client.get("/node/state").unwrap_err());
             assert!(error.contains(&format!("no answer from {url}{said}\n")), "{error}");
-            assert!(start.elapsed() < 2 * CONNECT_LIMIT);
         }
     }
 

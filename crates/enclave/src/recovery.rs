@@ -19,12 +19,10 @@ use coco_crypto::Digest;
 use coco_governance::recovery::RECOVERY_VIEW_STEP;
 use coco_kv::{Seqno, Store, TxId, View};
 use coco_ledger::{
-    ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, LedgerSecrets,
-    MAX_BATCHES_IN_FLIGHT, MerkleTree, RecoveredChunk, Resumed, ViewHistory, ViewHistoryError,
-    recover_open_chunk, split_entry,
+    ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, LedgerSecrets, MerkleTree,
+    RecoveredChunk, Resumed, ViewHistory, ViewHistoryError, recover_open_chunk, split_entry,
 };
 
-use crate::config::Sync;
 use crate::disk::{read_file, set_aside, submit};
 use crate::ease::Rests;
 use crate::host::{Area, DiskOp, FileEntry, Host};
@@ -130,19 +128,19 @@ pub(crate) struct Recovered {
 }
 
 /// Recovers the ledger on the host's disk, whose private parts the secrets decrypt and whose
-/// signatures are those of the service's identities. Repairs the files, which were written like
-/// this.
+/// signatures are those of the service's identities. Repairs the files, in which a crash has torn so
+/// many batches at most.
 pub(crate) async fn recover(
     host: &dyn Host,
     secrets: &Arc<LedgerSecrets>,
     identities: &Identities,
-    sync: Sync,
+    max_torn: usize,
 ) -> Result<Recovered, RecoveryError> {
     settle_earlier_recoveries(host).await?;
     let mut reaches = Seqno(u64::MAX);
     loop {
         let (replay, files, last_snapshot) =
-            replayed(host, secrets, identities, sync, reaches).await?;
+            replayed(host, secrets, identities, max_torn, reaches).await?;
         let last = replay.last_tx_id();
         if last.seqno == Seqno(0) {
             return Err(RecoveryError::NoLedger);
@@ -164,7 +162,7 @@ async fn replayed(
     host: &dyn Host,
     secrets: &Arc<LedgerSecrets>,
     identities: &Identities,
-    sync: Sync,
+    max_torn: usize,
     reaches: Seqno,
 ) -> Result<(Replay, Resumed, Seqno), RecoveryError> {
     let chunks = list_chunks(host).await?;
@@ -178,8 +176,6 @@ async fn replayed(
         replay = replay.after_snapshot(found);
     }
     let last_snapshot = replay.last();
-    // What is not yet durable when it is reported may be torn further back.
-    let max_torn = if sync == Sync::Always { MAX_BATCHES_IN_FLIGHT } else { usize::MAX };
     let files = read_chunks(host, &chunks, &mut replay, max_torn).await?;
     Ok((replay, files, last_snapshot))
 }
@@ -315,12 +311,9 @@ async fn read_chunks(
             break;
         }
         if let Some(next) = next
-            && next.start != replay.last().next()
+            && next.start != files.last.next()
         {
-            return Err(RecoveryError::Gap {
-                missing: replay.last().next(),
-                next: next.to_string(),
-            });
+            return Err(RecoveryError::Gap { missing: files.last.next(), next: next.to_string() });
         }
     }
     files.committed = files.last;

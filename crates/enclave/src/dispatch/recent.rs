@@ -58,8 +58,8 @@ impl Shared {
             // It is here; that it is committed may have to be heard yet.
             let known = pipeline.wait_committed(pipeline.store().head());
             match within(this.node.host().as_ref(), patience, known).await {
-                Some(_) => answer(&this).given().await,
-                None => not_confirmed(),
+                Some(TxStatus::Committed) => answer(&this).given().await,
+                _ => not_confirmed(),
             }
         }))
     }

@@ -10,6 +10,7 @@ mod chunks;
 mod queries;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use coco_adapter::HistoricalState;
@@ -31,6 +32,7 @@ pub(crate) use queries::Query;
 use crate::host::Host;
 use crate::pipeline::Channels;
 use crate::service::ServiceKeys;
+use crate::session::within;
 
 /// Entries for another node are given out in parts of this size.
 const MAX_ENTRIES_BYTES: usize = 4 << 20;
@@ -38,6 +40,8 @@ const MAX_ENTRIES_BYTES: usize = 4 << 20;
 const MAX_FETCHES: usize = 1_024;
 /// Of them, those that another node is asked for.
 const MAX_ASKED_FOR: usize = 2;
+/// How long a transaction waits for its turn among those.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
 /// What another node gives of one batch is at most about this long.
 const MAX_FETCHED_BYTES: usize = coco_consensus::wire::MAX_BATCH_BYTES;
 
@@ -135,8 +139,8 @@ impl Historical {
             Err(fault) => Err(fault),
         };
         let Err(fault) = here else { return here };
-        // It is never closed.
-        let _permit = self.asked_for.acquire().await;
+        let turn = within(&*self.host, TURN_PATIENCE, self.asked_for.acquire());
+        let Some(_turn) = turn.await else { return Err(fault) };
         // Whoever was before us may have brought it.
         if let Some(proven) = self.proven_in_memory(tx_id) {
             return Ok(proven);

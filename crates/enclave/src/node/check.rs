@@ -24,26 +24,17 @@ impl Node {
         entropy: &dyn Entropy,
         now_s: i64,
     ) -> Result<(), StartError> {
-        check(config, files, entropy, now_s)
-    }
-}
-
-pub(super) fn check(
-    config: &Config,
-    files: &Files,
-    entropy: &dyn Entropy,
-    now_s: i64,
-) -> Result<(), StartError> {
-    for (name, interface) in &config.network.rpc_interfaces {
-        let configured = Interface::configured(name, interface, None);
-        configured.map_err(|error| StartError::Interface { name: name.clone(), error })?;
-    }
-    check_node_certificate(config, entropy, now_s)?;
-    match config.command.kind {
-        CommandType::Start => check_new_service(config, files, entropy, now_s),
-        CommandType::Join => check_join(config, files),
-        CommandType::Restart => Ok(()),
-        command @ CommandType::Recover => Err(StartError::NotOffered { command }),
+        for (name, interface) in &config.network.rpc_interfaces {
+            let configured = Interface::configured(name, interface, None);
+            configured.map_err(|error| StartError::Interface { name: name.clone(), error })?;
+        }
+        check_node_certificate(config, entropy, now_s)?;
+        match config.command.kind {
+            CommandType::Start => check_new_service(config, files, entropy, now_s),
+            CommandType::Join => check_join(config, files),
+            CommandType::Restart => Ok(()),
+            command @ CommandType::Recover => Err(StartError::NotOffered { command }),
+        }
     }
 }
 

@@ -21,13 +21,13 @@ use coco_governance::{
 };
 use coco_kv::{Seqno, Store, Tx, TxId, View};
 use coco_ledger::{
-    ChunkWriter, ChunkWriterConfig, LedgerSecret, MerkleTree, Resumed, Signer, ViewHistory,
+    ChunkWriter, ChunkWriterConfig, LedgerSecret, MAX_BATCHES_IN_FLIGHT, MerkleTree, Resumed,
+    Signer, ViewHistory,
 };
 use coco_script::ScriptEngine;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 
-use super::check::check;
 use super::log::{self, TICK};
 use super::material::{Material, curve, node_to_node, rpc_interfaces};
 use super::pending::{self, PendingNodes};
@@ -187,7 +187,7 @@ impl Node {
         let clock = Arc::new(Clock::new(Arc::clone(&host)));
         let now_s = i64::try_from(clock.now_ms() / 1_000).unwrap_or(i64::MAX);
         // Before anything is written that the next try would find.
-        check(&config, &files, host.entropy(), now_s)?;
+        Self::check(&config, &files, host.entropy(), now_s)?;
         if config.command.kind == CommandType::Start {
             require_empty_ledger(&*host, &config).await?;
         }
@@ -350,7 +350,8 @@ async fn recovered_service(
         known.insert(period.valid_from, Arc::clone(&period.secret));
     }
     let recovered =
-        recovery::recover(host, &Arc::new(known), &secrets.identities, config.ledger.sync).await?;
+        recovery::recover(host, &Arc::new(known), &secrets.identities, max_torn_batches(config))
+            .await?;
 
     let valid_from = recovered.last.seqno.next();
     let service_key = KeyPair::generate(curve(config), host.entropy())?;
@@ -383,6 +384,15 @@ async fn recovered_service(
         recovers: Some(recovered.last_signed_root),
         joins: false,
     })
+}
+
+/// How many batches a crash can have torn. Where a batch is reported before it is durable, or by other
+/// nodes before it is on this one's disk, more are on their way to it.
+fn max_torn_batches(config: &Config) -> usize {
+    match config.ledger.sync {
+        config::Sync::Always if !config.is_networked() => MAX_BATCHES_IN_FLIGHT,
+        _ => usize::MAX,
+    }
 }
 
 /// Puts the node's parts together. Nothing runs yet.

@@ -34,7 +34,8 @@ impl<'a> WholePart<'a> {
             return Ok(Self { chunk: ChunkReader::ignoring_table(open, file), torn_at: None });
         }
         let chunk = ChunkReader::new(name, file);
-        let Ok(recovered) = recover_open_chunk(open, file, secrets, MAX_BATCHES_IN_FLIGHT) else {
+        // How the files were written, and so how much of them may be torn, is not known here.
+        let Ok(recovered) = recover_open_chunk(open, file, secrets, usize::MAX) else {
             // Damaged: the audit will find where.
             return chunk.map(|chunk| Self { chunk, torn_at: None });
         };

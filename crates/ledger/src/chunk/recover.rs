@@ -23,9 +23,8 @@ use crate::secret::LedgerSecrets;
 use crate::signature::{SignatureError, SignatureTransaction};
 use crate::tables::{COSE_SIGNATURES, SIGNATURES, TREE};
 
-/// Batches that a node has on their way to the disk at a time: one is synced while the next is signed.
-/// Where each is durable before the one
-/// after the next is written, a crash tears no more.
+/// Batches of a primary that are not committed yet: one is written while the next is signed. Of a node
+/// that is alone, whose batches are committed when they are durable, a crash tears no more.
 pub const MAX_BATCHES_IN_FLIGHT: usize = 2;
 /// The unit in which disks lose writes.
 const SECTOR_BYTES: usize = 512;
