@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 /// A chain; what inputs did to it stays for the next ones.
 struct Played {
     trial: Arc<Trial>,
-    rpc: Rpc,
+    rpc: Arc<Rpc>,
     session: Session,
     inputs: u32,
 }
@@ -35,7 +35,7 @@ impl Played {
         genesis.gas_limit = 1_000_000;
         let (trial, rpc) = Trial::begin(&genesis, options).unwrap();
         let session = Session::new(&rpc);
-        Self { trial, rpc, session, inputs: 0 }
+        Self { trial, rpc: Arc::new(rpc), session, inputs: 0 }
     }
 }
 
