@@ -20,7 +20,8 @@ use coco_governance::recovery::RECOVERY_VIEW_STEP;
 use coco_kv::{Seqno, Store, TxId, View};
 use coco_ledger::{
     ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, LedgerSecrets, MerkleTree,
-    RecoveredChunk, Resumed, ViewHistory, ViewHistoryError, recover_open_chunk, split_entry,
+    RecoveredChunk, Resumed, ViewHistory, ViewHistoryError, count_signatures, recover_open_chunk,
+    split_entry,
 };
 
 use crate::disk::{read_file, set_aside, submit};
@@ -419,7 +420,7 @@ async fn refuse_long_tail(
     for next in after {
         let file = next.to_string();
         let bytes = read(host, Area::Ledger, &file, MAX_CHUNK_BYTES).await?;
-        let signatures = replay::count_signatures(&bytes);
+        let signatures = count_signatures(&bytes);
         if next.is_committed() || signatures > max_torn {
             return Err(RecoveryError::TornAmidst { file: torn.to_string(), last, next: file });
         }

@@ -64,7 +64,8 @@ pub use bytes::Truncated;
 pub use chunk::{
     ChunkEntry, ChunkError, ChunkName, ChunkNameError, ChunkReader, ChunkState, ChunkWriter,
     ChunkWriterConfig, ChunkWriterError, Cut, CutReason, FIRST_ENTRY_OFFSET, FileOperation,
-    MAX_BATCHES_IN_FLIGHT, RecoverError, RecoveredChunk, Resumed, recover_open_chunk,
+    MAX_BATCHES_IN_FLIGHT, RecoverError, RecoveredChunk, Resumed, count_signatures,
+    recover_open_chunk,
 };
 pub use entry::{
     DomainError, EncodeError, EncodedEntry, Entry, EntryError, EntryFlags, EntryType, FrameHeader,

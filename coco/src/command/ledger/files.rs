@@ -92,19 +92,19 @@ impl ChunkFile {
         &self,
         visit: &mut dyn FnMut(ChunkEntry<'_>, &Entry<'_>) -> Result<Go>,
     ) -> Result<Go> {
-        let mut bytes = self.read()?;
+        let bytes = self.read()?;
         if self.name.state == ChunkState::Open && (bytes.len() as u64) < FIRST_ENTRY_OFFSET {
             // It was only just created.
             return Ok(Go::On);
         }
         let at = |offset: u64| format!("{} at byte {offset}", self.path.display());
-        let mut name = self.name;
-        if !name.is_committed() && ChunkReader::new(name, &bytes).is_err() {
+        let reader = match ChunkReader::new(self.name, &bytes) {
             // It was being completed: the entries are there, the positions table is not.
-            name = name.with_state(ChunkState::Open);
-            bytes.iter_mut().take(FIRST_ENTRY_OFFSET as usize).for_each(|byte| *byte = 0);
-        }
-        let reader = ChunkReader::new(name, &bytes).with_context(|| at(0))?;
+            Err(_) if !self.name.is_committed() => {
+                ChunkReader::ignoring_table(self.name.with_state(ChunkState::Open), &bytes)
+            }
+            reader => reader.with_context(|| at(0))?,
+        };
         let mut entries = reader.entries();
         loop {
             let (offset, _) = entries.next_position();

@@ -206,16 +206,3 @@ impl Replay {
         })
     }
 }
-
-/// Signature transactions among the entries of a chunk, as far as it can be read.
-pub(super) fn count_signatures(bytes: &[u8]) -> usize {
-    let mut offset = coco_ledger::FIRST_ENTRY_OFFSET;
-    let mut count = 0;
-    while let Ok(entry) = super::entry_at(bytes, offset) {
-        offset += entry.len() as u64;
-        let writes = Entry::parse(entry).and_then(|entry| entry.public_writes());
-        let signature = writes.ok().and_then(|writes| SignatureTransaction::parse(&writes).ok());
-        count += usize::from(signature.flatten().is_some());
-    }
-    count
-}

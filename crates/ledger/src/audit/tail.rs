@@ -8,11 +8,9 @@ use coco_kv::Seqno;
 use super::fault::FaultKind;
 use crate::chunk::{
     ChunkError, ChunkName, ChunkReader, ChunkState, CutReason, FIRST_ENTRY_OFFSET,
-    MAX_BATCHES_IN_FLIGHT, recover_open_chunk,
+    MAX_BATCHES_IN_FLIGHT, count_signatures, recover_open_chunk,
 };
-use crate::entry::Entry;
 use crate::secret::LedgerSecrets;
-use crate::signature::SignatureTransaction;
 
 /// A chunk that is not committed yet, up to its last whole batch.
 pub(super) struct WholePart<'a> {
@@ -57,7 +55,7 @@ impl<'a> WholePart<'a> {
 /// Checks that no more follows an unfinished chunk than was on its way to the disk with its end: a
 /// node starts without it. Says whether it is anything at all.
 pub(super) fn leave_out(name: ChunkName, file: &[u8], expected: Seqno) -> Result<bool, FaultKind> {
-    match count_signatures(name, file) {
+    match count_signatures(file) {
         0..=MAX_BATCHES_IN_FLIGHT => Ok(!is_empty(file)),
         _ if name.start == expected => Err(FaultKind::AfterOpen),
         _ => Err(FaultKind::Gap { expected, found: name.start }),
@@ -72,14 +70,4 @@ fn is_empty(file: &[u8]) -> bool {
 /// Whether only whole entries, or a positions table, stand behind the last whole batch.
 fn is_of_whole_entries(reason: &CutReason) -> bool {
     matches!(reason, CutReason::Unsigned | CutReason::Completion)
-}
-
-fn count_signatures(name: ChunkName, file: &[u8]) -> usize {
-    let is_signature = |entry: &[u8]| {
-        let writes = Entry::parse(entry).and_then(|entry| entry.public_writes());
-        writes.is_ok_and(|writes| matches!(SignatureTransaction::parse(&writes), Ok(Some(_))))
-    };
-    let open = name.with_state(ChunkState::Open);
-    let entries = ChunkReader::ignoring_table(open, file).entries();
-    entries.map_while(Result::ok).filter(|entry| is_signature(entry.bytes)).count()
 }

@@ -17,7 +17,8 @@ mod writer;
 pub use name::{ChunkName, ChunkNameError, ChunkState};
 pub use reader::{ChunkEntry, ChunkError, ChunkReader};
 pub use recover::{
-    Cut, CutReason, MAX_BATCHES_IN_FLIGHT, RecoverError, RecoveredChunk, recover_open_chunk,
+    Cut, CutReason, MAX_BATCHES_IN_FLIGHT, RecoverError, RecoveredChunk, count_signatures,
+    recover_open_chunk,
 };
 pub use writer::{ChunkWriter, ChunkWriterConfig, ChunkWriterError, FileOperation, Resumed};
 

@@ -103,7 +103,7 @@ impl<'a> ChunkReader<'a> {
     }
 
     /// Reads the file as if it were open: entries up to where they end or are not whole.
-    pub(crate) fn ignoring_table(name: ChunkName, file: &'a [u8]) -> Self {
+    pub fn ignoring_table(name: ChunkName, file: &'a [u8]) -> Self {
         let entries = file.get(FIRST_ENTRY_OFFSET as usize..).unwrap_or_default();
         Self { name, entries, positions: None }
     }

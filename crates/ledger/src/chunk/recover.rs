@@ -348,6 +348,17 @@ fn signature_in(entry: &[u8]) -> Option<Seqno> {
     Some(entry.tx_id().seqno)
 }
 
+/// Signature transactions among the entries of a file, as far as it can be read.
+pub fn count_signatures(file: &[u8]) -> usize {
+    let is_signature = |entry: &[u8]| {
+        let writes = Entry::parse(entry).and_then(|entry| entry.public_writes());
+        writes.is_ok_and(|writes| matches!(SignatureTransaction::parse(&writes), Ok(Some(_))))
+    };
+    let rest = file.get(FIRST_ENTRY_OFFSET as usize..).unwrap_or_default();
+    let entries = iter::successors(split_entry(rest).ok(), |(_, rest)| split_entry(rest).ok());
+    entries.filter(|(entry, _)| is_signature(entry)).count()
+}
+
 /// The bytes of the entry that begins at `offset`.
 fn entry_at(file: &[u8], offset: usize) -> Result<&[u8], EntryError> {
     split_entry(file.get(offset..).unwrap_or_default()).map(|(entry, _)| entry)
