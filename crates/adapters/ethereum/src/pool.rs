@@ -137,7 +137,7 @@ impl Pool {
 
     /// Drops what has waited too long, if nobody has done so for a while. What has is never found
     /// or taken, so that this only makes room.
-    pub fn expire(&self, now_ms: u64) {
+    pub fn sweep(&self, now_ms: u64) {
         self.waiting.lock().sweep_now_and_then(now_ms);
     }
 
@@ -541,7 +541,7 @@ mod tests {
         assert_eq!(pool.fate(&hash), Some(Fate::Expired));
         // One that pays less takes its place, though nobody has asked for it.
         add(3, 0).unwrap();
-        pool.expire(Pool::EXPIRY_MS - 1);
+        pool.sweep(Pool::EXPIRY_MS - 1);
         assert_eq!(add(0, Pool::EXPIRY_MS), Ok(()));
     }
 }

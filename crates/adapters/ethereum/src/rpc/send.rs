@@ -171,7 +171,7 @@ impl Rpc {
 
     /// Gives those that were put off another turn; drops what has waited too long.
     pub(super) fn resume(&self) {
-        self.pool.expire(self.node.now_ms());
+        self.pool.sweep(self.node.now_ms());
         while let Some(sender) = self.pool.ready() {
             let Ok(next) = self.next_nonce(sender) else { return };
             if !self.promote(sender, next) {
